@@ -1,0 +1,129 @@
+"""Image files in, the tensors that a model is trained on and judged by out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from calibration.errors import DataError
+from calibration.torchvision_compat import ensure_torchvision
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """timm's evaluation transform: resize so that the crop keeps `crop_pct` of it, crop, scale to 0..1, normalise.
+
+    Attributes:
+        input_size: channels, height, width.
+        mean, std: per channel, of pixels scaled to 0..1.
+        crop_mode: timm's name (`center`, `squash` or `border`).
+    """
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    interpolation: str
+    crop_mode: str = "center"
+
+    def build(self) -> Callable[[Image], Tensor]:
+        """PIL RGB -> float32 [3, H, W]."""
+        ensure_torchvision()
+        from timm.data import create_transform
+
+        return create_transform(
+            input_size=self.input_size,
+            is_training=False,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+        )
+
+    def digest(self) -> str:
+        """Hex sha256 of the settings: equal transforms have equal digests."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def train_transform(evaluation: EvalTransform, hflip: bool, scale_min: float) -> Callable[[Image], Tensor]:
+    """Mild augmentation around the evaluation transform: random crop, optional mirror, colour jitter.
+
+    Args:
+        hflip: mirror half of the images.
+        scale_min: smallest area of the random crop as a fraction of the image.
+    """
+    ensure_torchvision()
+    from timm.data import create_transform
+
+    return create_transform(
+        input_size=evaluation.input_size,
+        is_training=True,
+        scale=(scale_min, 1.0),
+        ratio=(0.8, 1.25),
+        hflip=0.5 if hflip else 0.0,
+        color_jitter=0.2,
+        interpolation=evaluation.interpolation,
+        mean=evaluation.mean,
+        std=evaluation.std,
+    )
+
+
+def read_image(source: Path | BinaryIO) -> Image:
+    """Any image that Pillow reads -> upright 8-bit RGB.
+
+    EXIF orientation is applied; transparency is laid on white; 16-bit and float grey are scaled by their format's
+    range, not clipped; of an animation the first frame is taken.
+
+    Raises:
+        DataError: not an image, broken, truncated, empty, or too large to be one in earnest.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    name = source.name if hasattr(source, "name") else str(source)
+    try:
+        with Image.open(source) as opened:
+            opened.load()
+            upright = ImageOps.exif_transpose(opened)
+            return _to_rgb(upright)
+    except UnidentifiedImageError:
+        raise DataError(f"{name} is not an image that Pillow reads") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} is too large: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(f"{name} cannot be decoded: {error}") from None
+
+
+def _to_rgb(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
+        return _grey_to_rgb(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_to_rgb(image: Image) -> Image:
+    """16-bit integers over 65535; floats over their own range when they leave 0..1."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        low, high = (0.0, 1.0) if values.min() >= 0 and values.max() <= 1 else (values.min(), values.max())
+    else:
+        low, high = 0.0, 65535.0
+    scaled = (values - low) / max(high - low, 1e-12) * 255.0
+    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8)).convert("RGB")

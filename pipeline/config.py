@@ -1,0 +1,97 @@
+"""Options of `quantize`: what the user asked for in, a frozen and checked RunConfig out, with its JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import RunError, UsageError, suggest
+
+#: Names offered without importing torch; pipeline.qat.observers is tested to hold exactly these.
+OBSERVER_NAMES = ("moving-average", "histogram", "mse")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of one `quantize` run.
+
+    Attributes:
+        model: zoo or timm name.
+        data: `digits`, an ImageFolder path, or a timm dataset name.
+        weights: `demo`, `pretrained`, `none` or a file.
+        epochs: of quantization-aware fine-tuning; 0 is post-training quantization.
+        float_epochs: of float fine-tuning before it; None means `epochs` if the head was replaced, else 0.
+        calibration_images: size of the class-balanced subset that sets the first ranges.
+        qk_scale: attention scale of T2T-ViT weights; None takes what the weights source says.
+        limit_val: score at most so many validation images (evenly spread); None means all.
+        skip_bad: leave unreadable images out instead of stopping.
+        amp: `auto` (bfloat16 on a CUDA device that has it), `bf16` or `off`.
+    """
+
+    model: str
+    data: str = "digits"
+    weights: str = "demo"
+    epochs: int = 1
+    float_epochs: int | None = None
+    batch_size: int = 32
+    lr: float = 1e-4
+    float_lr: float = 3e-4
+    weight_decay: float = 0.03
+    label_smoothing: float = 0.1
+    clip_norm: float = 1.0
+    max_steps: int | None = None
+    observer: str = "moving-average"
+    observer_freeze: float = 0.6
+    batch_norm_freeze: float = 0.5
+    calibration_images: int = 64
+    qk_scale: float | None = None
+    img_size: int | None = None
+    limit_val: int | None = None
+    skip_bad: bool = False
+    seed: int = 0
+    device: str = "auto"
+    amp: str = "auto"
+    threads: int = 0
+    workers: int = 0
+    checkpoint_steps: int = 200
+
+    def __post_init__(self) -> None:
+        if self.observer not in OBSERVER_NAMES:
+            raise UsageError(
+                f"--observer {self.observer!r} is not one of {', '.join(OBSERVER_NAMES)}."
+                f"{suggest(self.observer, OBSERVER_NAMES)}"
+            )
+        if self.amp not in ("auto", "bf16", "off"):
+            raise UsageError(f"--amp {self.amp!r} is not one of auto, bf16, off")
+        for name, low in (("calibration_images", 1), ("threads", 0), ("workers", 0), ("checkpoint_steps", 1)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least {low}")
+        for name, low in (("limit_val", 1), ("float_epochs", 0), ("img_size", 16)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise UsageError(f"--{name.replace('_', '-')} is {value}: give at least {low}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunConfig:
+        """The config of a run folder.
+
+        Raises:
+            RunError: an unknown key, with the nearest known one.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise RunError(f"config key {key!r} is unknown to this version.{suggest(key, known)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class RunsRoot:
+    """Where run folders live: --runs-dir, else the environment's EDGE_T2T_RUNS, else ./runs."""
+
+    path: Path = field(default_factory=lambda: Path("runs"))

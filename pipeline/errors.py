@@ -1,0 +1,68 @@
+"""Every fatal error of the program with its exit code; `main` of pipeline.commands prints them as one message on stderr.
+
+Exit codes: 0 done; 1 unexpected (a bug: traceback shown); 2 usage (wrong option, model, target, run or folder);
+3 data; 4 weights; 5 training; 6 conversion, or every cell of a stage failed; 7 a run folder that cannot be trusted;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from calibration.errors import DataError
+from targets.registry import UnknownTarget
+from targets.types import TargetError
+
+
+class EdgeT2TError(Exception):
+    """An error that the user can act on: what happened, the value seen, what to do next."""
+
+    exit_code = 1
+
+
+class UsageError(EdgeT2TError):
+    """A wrong option, model, target, run or folder, found before any work began."""
+
+    exit_code = 2
+
+
+class WeightsError(EdgeT2TError):
+    """A weights file or download that does not fit the model or cannot be trusted."""
+
+    exit_code = 4
+
+
+class TrainingError(EdgeT2TError):
+    """Training that cannot go on; the last good checkpoint is kept."""
+
+    exit_code = 5
+
+
+class CellsFailedError(EdgeT2TError):
+    """One or more cells of the model x target x precision matrix failed; the others were finished and recorded."""
+
+    exit_code = 6
+
+
+class RunError(EdgeT2TError):
+    """A run folder with missing, changed or unfinished parts."""
+
+    exit_code = 7
+
+
+#: Errors of the packages below the pipeline, which do not know it.
+FOREIGN: dict[type[Exception], int] = {DataError: 3, UnknownTarget: 2, TargetError: 6}
+
+
+def exit_code_of(error: BaseException) -> int | None:
+    """The exit code of an error that the user can act on; None for a bug."""
+    if isinstance(error, EdgeT2TError):
+        return error.exit_code
+    return next((code for kind, code in FOREIGN.items() if isinstance(error, kind)), None)
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,228 @@
+"""A URL in; a complete file in the cache folder, checked against the sha256 recorded at its first download, out."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import re
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import WeightsError
+from pipeline.rundir import sha256_of, write_json
+
+CACHE_VARIABLE = "EDGE_T2T_CACHE"
+ATTEMPTS = 3
+_CHUNK_BYTES = 1 << 18
+_USER_AGENT = "edge-t2t"  # urllib's own name is refused by some hosts
+
+
+@dataclass(frozen=True)
+class Download:
+    """A verified file of the cache.
+
+    Attributes:
+        sha256: of the file as it lies there; equal to the recorded one.
+        from_cache: True if nothing was transferred.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    from_cache: bool
+
+
+class _Broken(Exception):
+    """A transfer that stopped and may go on at the next attempt."""
+
+
+def cache_folder() -> Path:
+    """EDGE_T2T_CACHE, else ~/.cache/edge-t2t; not created."""
+    configured = os.environ.get(CACHE_VARIABLE)
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "edge-t2t"
+
+
+def fetch(
+    url: str, folder: Path | None = None, file_name: str | None = None, pause_s: float = 1.0, timeout_s: float = 30.0
+) -> Download:
+    """The cached file of `url`, downloaded first if it is not there; an unfinished `.part` is continued.
+
+    Args:
+        folder: where the file goes; None means cache_folder().
+        file_name: None takes the last part of the URL's path.
+        pause_s: before the second attempt; doubled before the third.
+        timeout_s: without a byte from the server.
+
+    Raises:
+        WeightsError: no network, an HTTP error, a transfer that keeps breaking off (the part is kept), a folder that
+            cannot be written, or content whose sha256 differs from the recorded one.
+    """
+    folder = folder or cache_folder()
+    target = folder / (file_name or Path(urllib.parse.urlsplit(url).path).name)
+    try:
+        if target.is_file():
+            return _verified(url, target, target, from_cache=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        with part.open("ab") as file:
+            _lock(file, part)
+            if target.is_file():  # another process finished it between the first look and the lock
+                return _verified(url, target, target, from_cache=True)
+            _transfer(url, file, part, pause_s, timeout_s)
+            file.flush()
+            os.fsync(file.fileno())
+            done = _verified(url, part, target, from_cache=False)
+            os.replace(part, target)
+        _validator_file(part).unlink(missing_ok=True)
+        return done
+    except OSError as error:
+        raise WeightsError(
+            f"{target} cannot be written or read ({error}): free the disk or set {CACHE_VARIABLE} to another folder"
+        ) from None
+
+
+def _verified(url: str, content: Path, target: Path, from_cache: bool) -> Download:
+    """Compare `content` with the record beside `target`; without a record this is the first download: write it."""
+    record = target.with_name(target.name + ".sha256")
+    seen, size_bytes = sha256_of(content), content.stat().st_size
+    try:
+        expected = str(json.loads(record.read_text())["sha256"])
+    except FileNotFoundError:
+        write_json(record, {"url": url, "sha256": seen, "size_bytes": size_bytes})
+        expected = seen
+    except (ValueError, KeyError, TypeError):
+        raise WeightsError(f"{record} is not a sha256 record: delete it and {target.name}, then run again") from None
+    if seen != expected:
+        if not from_cache:
+            content.unlink()
+        raise WeightsError(
+            f"{target.name} from {url} has sha256 {seen}, but {record} recorded {expected} at the first download. "
+            + (f"The cached file was changed or damaged: delete {target} to download it again."
+               if from_cache
+               else f"The file behind the URL was replaced: if you trust the new one, delete {record} and run again.")
+        )  # fmt: skip
+    return Download(target, seen, size_bytes, from_cache)
+
+
+def _lock(file: IO[bytes], part: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WeightsError(f"another process is downloading {part}: wait for it, then run again") from None
+
+
+def _transfer(url: str, file: IO[bytes], part: Path, pause_s: float, timeout_s: float) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _continue(url, file, part, timeout_s)
+            return
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code not in (408, 429) and error.code < 500:
+                raise WeightsError(
+                    f"{url} answered {error.code} {error.reason}: download the file another way and give its path "
+                    "to --weights"
+                ) from None
+            failure = f"the server answered {error.code} {error.reason}"
+        except _Broken as error:
+            failure = str(error)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+            failure = f"no connection ({getattr(error, 'reason', None) or error or type(error).__name__})"
+        if attempt < ATTEMPTS:
+            time.sleep(pause_s * 2 ** (attempt - 1))
+    kept = file.seek(0, os.SEEK_END)
+    raise WeightsError(
+        f"cannot download {url}: {failure}, after {ATTEMPTS} attempts. "
+        + (f"{kept} bytes are kept and continued next time. " if kept else "")
+        + "Check the network or proxy, or download the file elsewhere and give its path to --weights."
+    )
+
+
+def _continue(url: str, file: IO[bytes], part: Path, timeout_s: float) -> None:
+    """Transfer what `file` still lacks; start over where the server cannot continue or its file changed."""
+    start = file.seek(0, os.SEEK_END)
+    validator_file = _validator_file(part)
+    headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        if validator_file.is_file():
+            headers["If-Range"] = validator_file.read_text()  # a changed file comes whole, with status 200
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not start:
+            raise
+        error.close()
+        if _total(error.headers.get("Content-Range")) == start:
+            return  # the part was already whole
+        file.truncate(0)
+        raise _Broken(f"the {start} bytes kept from before do not fit the file of the server") from None
+    with response:
+        if start and not (response.status == 206 and _start(response.headers.get("Content-Range")) == start):
+            if response.status == 206:
+                file.truncate(0)
+                raise _Broken(f"the server continued at another place than byte {start}")
+            start = 0
+            file.truncate(0)
+        _keep_validator(validator_file, response.headers)
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length is not None else None
+        received = start
+        with _bar(part.name.removesuffix(".part"), start, total) as show:
+            for chunk in iter(lambda: response.read(_CHUNK_BYTES), b""):
+                file.write(chunk)
+                received += len(chunk)
+                show(received)
+    if total is not None and received != total:
+        raise _Broken(f"the connection broke off at {received} of {total} bytes")
+
+
+def _validator_file(part: Path) -> Path:
+    return part.with_name(part.name + ".etag")
+
+
+def _keep_validator(path: Path, headers: http.client.HTTPMessage) -> None:
+    """Remember what names this version of the file; If-Range takes strong ETags and dates only (RFC 9110, 13.1.5)."""
+    etag = headers.get("ETag", "")
+    validator = headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag
+    if validator:
+        path.write_text(validator)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _start(content_range: str | None) -> int | None:
+    found = re.match(r"bytes (\d+)-", content_range or "")
+    return int(found.group(1)) if found else None
+
+
+def _total(content_range: str | None) -> int | None:
+    found = re.search(r"/(\d+)$", content_range or "")
+    return int(found.group(1)) if found else None
+
+
+@contextmanager
+def _bar(name: str, start_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], object]]:
+    """Hands out what is to be called with the bytes that are there so far: a bar on a terminal, one line elsewhere."""
+    if not sys.stderr.isatty():
+        print(f"downloading {name}: {total_bytes or 'unknown number of'} bytes, from {start_bytes}", file=sys.stderr)
+        yield lambda received_bytes: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(name, total=total_bytes, completed=start_bytes)
+        yield lambda received_bytes: progress.update(task, completed=received_bytes)

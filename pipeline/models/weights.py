@@ -1,0 +1,239 @@
+"""A model and a weights source (`demo`, `pretrained`, `none` or a file) in; the loaded model and a WeightsRecord out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import WeightsError, suggest
+from pipeline.models.build import ModelConfig, build
+from pipeline.models.checkpoint import Checkpoint, check_readable, parse_classes, read_checkpoint, read_metadata
+from pipeline.models.fit import fit_state, head_classes
+from pipeline.models.pretrained import pretrained_checkpoint, pretrained_classes
+from pipeline.models.zoo import WEIGHTS_SOURCES, ZOO, check_name, is_t2t
+from pipeline.rundir import write_atomic
+
+if TYPE_CHECKING:
+    from torch import nn
+
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a source says about itself before a model is built for it.
+
+    Attributes:
+        qk_scale: what the T2T-ViT must be built with; None for other models and for `none`.
+        num_classes: outputs of the head in the source; None for `none` or where no head is found.
+        classes: their names in label order, where the file carries them.
+    """
+
+    source: str
+    qk_scale: float | None
+    num_classes: int | None
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """Which weights a model got, for the manifest.
+
+    Attributes:
+        sha256: of the file; None for `none`.
+        container: the dictionary in the file that was used (`state_dict_ema`, `state_dict`, ... or `plain`).
+        qk_scale: the attention scale of the model that was loaded; None if it is no T2T-ViT.
+    """
+
+    source: str
+    sha256: str | None
+    container: str | None
+    head_replaced: bool
+    position_embedding_resized: bool
+    qk_scale: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, as JSON keeps them."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its weights, in eval mode, and all that is known about them."""
+
+    model: nn.Module
+    config: ModelConfig
+    record: WeightsRecord
+    info: WeightsInfo
+
+
+def peek(source: str | Path, name: str, qk_scale: float | None = None) -> WeightsInfo:
+    """Look at a source without building a model and without downloading anything.
+
+    Args:
+        qk_scale: the user's choice; wins over what the source says.
+
+    Raises:
+        UsageError: unknown model.
+        WeightsError: the source does not exist, is damaged, or was written for another model.
+    """
+    check_name(name)
+    if str(source) == "none":
+        return WeightsInfo("none", qk_scale, None, None)
+    if str(source) == "pretrained":
+        return WeightsInfo("pretrained", _scale(name, qk_scale, {}, None), pretrained_classes(name), None)
+    path = _path(source, name)
+    metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
+    _check_model(path, metadata, name)
+    classes = parse_classes(path, metadata)
+    count = len(classes) if classes else head_classes(name, read_checkpoint(path).tensors)
+    return WeightsInfo(str(source), _scale(name, qk_scale, metadata, path), count, classes)
+
+
+def load_weights(
+    model: nn.Module, config: ModelConfig, source: str | Path, other_qk_scale: bool = False
+) -> WeightsRecord:
+    """Fill `model`, built by `build` with what `peek` said, in place.
+
+    Args:
+        other_qk_scale: the user chose another attention scale than the source says.
+
+    Raises:
+        WeightsError: see peek, and: tensors that do not fit; a model built with another qk_scale than the source needs.
+    """
+    if str(source) == "none":
+        return WeightsRecord("none", None, None, False, False, config.qk_scale)
+    checkpoint = _checkpoint(source, config)
+    needed = _scale(config.name, None, checkpoint.metadata, checkpoint.path)
+    if needed != config.qk_scale and not other_qk_scale:
+        raise WeightsError(
+            f"{checkpoint.path} needs qk_scale {needed}, but the model was built with {config.qk_scale}: "
+            "build it with the qk_scale of peek()"
+        )
+    fitted = fit_state(model, config.name, checkpoint)
+    model.load_state_dict(dict(fitted.state), strict=True)
+    return WeightsRecord(
+        source=str(source),
+        sha256=checkpoint.sha256,
+        container=checkpoint.container,
+        head_replaced=fitted.head_replaced,
+        position_embedding_resized=fitted.position_embedding_resized,
+        qk_scale=config.qk_scale,
+    )
+
+
+def load_model(
+    name: str,
+    source: str | Path,
+    num_classes: int | None = None,
+    img_size: int | None = None,
+    qk_scale: float | None = None,
+) -> LoadedModel:
+    """peek, build, load_weights.
+
+    Args:
+        num_classes: None takes the source's own, or 1000 for `none`.
+
+    Raises:
+        UsageError, WeightsError: see the three functions.
+    """
+    info = peek(source, name, qk_scale)
+    classes = num_classes or info.num_classes or IMAGENET_CLASSES
+    model, config = build(name, classes, img_size, info.qk_scale)
+    record = load_weights(model, config, source, other_qk_scale=qk_scale is not None)
+    return LoadedModel(model, config, record, info)
+
+
+def save_weights(
+    model: nn.Module,
+    config: ModelConfig,
+    path: Path,
+    classes: Sequence[str],
+    half: bool = False,
+    extra_metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a safetensors file that says which model, scale and classes it is for; whole or not at all.
+
+    Args:
+        classes: names in label order; as many as the head has outputs.
+        half: floating point tensors as float16 (read back as float32).
+
+    Raises:
+        WeightsError: wrong number of names, or a value that is not finite (in float16, if `half`).
+    """
+    import torch
+    from safetensors.torch import save
+
+    if len(classes) != config.num_classes:
+        raise WeightsError(f"{path}: {len(classes)} class names for a head with {config.num_classes} outputs")
+    tensors = {}
+    for key, value in model.state_dict().items():
+        tensor = value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else value.dtype)
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            largest = float(value.abs().max())
+            raise WeightsError(
+                f"{path}: {key} is not finite as {tensor.dtype} (largest value {largest:g}): not written"
+            )
+        tensors[key] = tensor.clone().contiguous()  # safetensors refuses shared or strided storage
+    metadata = {
+        "format": "pt",
+        "model": config.name,
+        "num_classes": str(config.num_classes),
+        "classes": json.dumps(list(classes), ensure_ascii=False),
+        **({} if config.qk_scale is None else {"qk_scale": repr(config.qk_scale)}),
+    }
+    write_atomic(path, save(tensors, metadata=metadata | dict(extra_metadata or {})))
+
+
+def _path(source: str | Path, name: str) -> Path:
+    """The file behind `demo` or a path."""
+    if str(source) != "demo":
+        path = Path(source)
+        if not path.exists() and not path.suffix:
+            near = suggest(str(source), WEIGHTS_SOURCES)
+            raise WeightsError(f"--weights {source} is neither a file nor one of {', '.join(WEIGHTS_SOURCES)}.{near}")
+        check_readable(path)
+        return path
+    entry = ZOO.get(name)
+    if entry is None:
+        raise WeightsError(f"no demo weights are bundled for {name}: give --weights pretrained, none or a file")
+    if not entry.demo_file.is_file():
+        raise WeightsError(
+            f"the bundled weights {entry.demo_file} are missing: reinstall, or give --weights none or a file"
+        )
+    return entry.demo_file
+
+
+def _checkpoint(source: str | Path, config: ModelConfig) -> Checkpoint:
+    if str(source) == "pretrained":
+        return pretrained_checkpoint(config)
+    checkpoint = read_checkpoint(_path(source, config.name))
+    _check_model(checkpoint.path, checkpoint.metadata, config.name)
+    return checkpoint
+
+
+def _check_model(path: Path, metadata: Mapping[str, str], name: str) -> None:
+    written_for = metadata.get("model")
+    if written_for is not None and written_for != name:
+        raise WeightsError(
+            f"{path} holds weights of {written_for}, not of {name}: name that model or give another file"
+        )
+
+
+def _scale(name: str, chosen: float | None, metadata: Mapping[str, str], path: Path | None) -> float | None:
+    """The attention scale that weights need: the user's, the file's own, else that of the published checkpoints."""
+    if chosen is not None or not is_t2t(name):
+        return chosen
+    text = metadata.get("qk_scale")
+    if text is None:
+        from pipeline.models.t2t_vit import PUBLISHED_QK_SCALE
+
+        return PUBLISHED_QK_SCALE
+    try:
+        return float(text)
+    except ValueError:
+        raise WeightsError(f"{path}: its metadata `qk_scale` is not a number ({text[:40]!r})") from None

@@ -1,0 +1,141 @@
+"""The models this project knows by name: a literal table in, a checked ZooEntry (or timm name) out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import UsageError, suggest
+
+#: What `--weights` takes besides the path of a file.
+WEIGHTS_SOURCES = ("demo", "pretrained", "none")
+
+DEMO_FOLDER = Path(__file__).resolve().parent / "demo"
+
+_RELEASE = "https://github.com/yitu-opensource/T2T-ViT/releases/download/main"
+_T2T_SOURCE = "README of yitu-opensource/T2T-ViT, commit 0f63dc9"
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One named model.
+
+    Attributes:
+        family: `t2t` is this project's own code, `timm` is built by timm.
+        params_millions: with the 1000-class head, counted on the built model.
+        macs_giga: multiply-accumulates of one 224 px image, as published.
+        top1_percent: published ImageNet-1k validation accuracy of the `pretrained` weights.
+        depth: transformer blocks of a T2T-ViT; None for timm.
+        timm_name: name for timm.create_model, with the tag of its weights; None for T2T-ViT.
+        pretrained_url: release file of a T2T-ViT; None where timm's own configuration names the file.
+    """
+
+    name: str
+    family: Literal["t2t", "timm"]
+    params_millions: float
+    macs_giga: float
+    macs_source: str
+    top1_percent: float
+    top1_source: str
+    depth: int | None = None
+    timm_name: str | None = None
+    pretrained_url: str | None = None
+
+    def __post_init__(self) -> None:
+        is_t2t = self.family == "t2t"
+        if is_t2t != (self.depth is not None and self.pretrained_url is not None) or is_t2t == bool(self.timm_name):
+            raise ValueError(f"zoo entry {self.name!r}: t2t needs depth and pretrained_url, timm needs timm_name alone")
+
+    @property
+    def pretrained_source(self) -> str:
+        """Where `--weights pretrained` comes from, for a person to read."""
+        return self.pretrained_url or f"timm hub: {self.timm_name}"
+
+    @property
+    def demo_file(self) -> Path:
+        """The bundled weights (10 digit classes); whether the file is there is the loader's business."""
+        return DEMO_FOLDER / f"{self.name}.safetensors"
+
+
+ZOO: dict[str, ZooEntry] = {
+    "t2t_vit_7": ZooEntry(
+        name="t2t_vit_7",
+        family="t2t",
+        params_millions=4.31,
+        macs_giga=1.1,
+        macs_source=_T2T_SOURCE,
+        top1_percent=71.7,
+        top1_source=_T2T_SOURCE,
+        depth=7,
+        pretrained_url=f"{_RELEASE}/71.7_T2T_ViT_7.pth.tar",
+    ),
+    "t2t_vit_10": ZooEntry(
+        name="t2t_vit_10",
+        family="t2t",
+        params_millions=5.89,
+        macs_giga=1.5,
+        macs_source=_T2T_SOURCE,
+        top1_percent=75.2,
+        top1_source=_T2T_SOURCE,
+        depth=10,
+        pretrained_url=f"{_RELEASE}/75.2_T2T_ViT_10.pth.tar",
+    ),
+    "t2t_vit_12": ZooEntry(
+        name="t2t_vit_12",
+        family="t2t",
+        params_millions=6.94,
+        macs_giga=1.8,
+        macs_source=_T2T_SOURCE,
+        top1_percent=76.5,
+        top1_source=_T2T_SOURCE,
+        depth=12,
+        pretrained_url=f"{_RELEASE}/76.5_T2T_ViT_12.pth.tar",
+    ),
+    "mobilenet_v2": ZooEntry(
+        name="mobilenet_v2",
+        family="timm",
+        params_millions=3.50,
+        macs_giga=0.3,
+        macs_source="Sandler et al. 2018, table 4 (300 M)",
+        top1_percent=72.976,
+        top1_source="results/results-imagenet.csv of huggingface/pytorch-image-models, row mobilenetv2_100.ra_in1k",
+        timm_name="mobilenetv2_100.ra_in1k",
+    ),
+}
+
+
+def is_t2t(name: str) -> bool:
+    """Whether `name` is one of our own T2T-ViT models (the only ones with a qk_scale)."""
+    return name in ZOO and ZOO[name].family == "t2t"
+
+
+def timm_name(name: str) -> str:
+    """What timm calls a model that is not a T2T-ViT.
+
+    Raises:
+        UsageError: neither the zoo nor timm knows the name (or timm has no weights under its tag); the message
+            gives the nearest names.
+    """
+    entry = ZOO.get(name)
+    if entry is not None and entry.timm_name is not None:
+        return entry.timm_name
+    from calibration.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if timm.is_model(architecture) and (not tag or name in timm.list_models(f"{architecture}.*", pretrained=True)):
+        return name
+    known = [*ZOO, *timm.list_models(), *timm.list_models(pretrained=True)]
+    raise UsageError(
+        f"model {name!r} is neither in the zoo ({', '.join(ZOO)}) nor known to timm.{suggest(name, known)} "
+        "`python main.py models` lists the zoo."
+    )
+
+
+def check_name(name: str) -> None:
+    """Return if `name` can be built; else raise as `timm_name` does. Zoo names cost no import of torch."""
+    if name not in ZOO:
+        timm_name(name)

@@ -1,0 +1,76 @@
+"""Where a figure comes from: nothing in; tool versions, commit, host, processor and threads out, as plain strings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "torch",
+    "torchao",
+    "torchvision",
+    "timm",
+    "executorch",
+    "coremltools",
+    "litert-torch",
+    "ai-edge-litert",
+    "tensorflow",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
+
+
+def versions() -> dict[str, str]:
+    """Installed version of each package that decides a result; "not installed" where it is missing."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def host() -> dict[str, str]:
+    """Operating system, processor, cores and Python of this machine; no host or user name."""
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """The commit of this checkout, `+changes` where files differ from it, "unknown" outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root, capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head + ("+changes" if dirty else "")
+
+
+def collect() -> dict[str, str]:
+    """All of the above in one flat dictionary."""
+    return {"commit": commit(), **host(), **versions()}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

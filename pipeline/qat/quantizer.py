@@ -1,0 +1,132 @@
+"""W8A8 static annotation for PT2E: an exported graph in, the same graph with quantization specs on it out.
+
+What is int8: every Linear and 2-D convolution (weights per-channel symmetric, input and output activations
+per-tensor affine), and what joins two such outputs without leaving int8 (residual add, average pooling).
+What stays float: everything else, and by that rule all of the Performer's exponentials, divisor and division
+(fake quantization of the divisor gives NaN in the first training step), softmax, LayerNorm and GELU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.fake_quantize import FakeQuantize
+from torchao.quantization.pt2e.observer import MovingAveragePerChannelMinMaxObserver
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+from pipeline.qat.observers import OBSERVERS, SCALE_EPSILON
+
+aten = torch.ops.aten
+WEIGHTED = (aten.linear.default, aten.conv2d.default)
+BATCH_NORM = (aten.batch_norm.default,)
+CLAMPS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default)
+SHARING = (aten.adaptive_avg_pool2d.default, aten.mean.dim, aten.flatten.using_ints)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How weights and activations are quantized; written into the checkpoint.
+
+    Attributes:
+        observer: activation observer by name, one of pipeline.qat.observers.OBSERVERS.
+        weight_bits, activation_bits: 8; the weight range is [-127, 127], because -128 with zero point 0 is
+            decoded wrongly by some Core ML versions (coremltools issues 2114, 2675).
+    """
+
+    observer: str = "moving-average"
+    weight_bits: int = 8
+    activation_bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.observer not in OBSERVERS:
+            raise ValueError(f"observer {self.observer!r} is not one of {', '.join(OBSERVERS)}")
+        if (self.weight_bits, self.activation_bits) != (8, 8):
+            raise ValueError("only 8-bit weights and activations are implemented")
+
+
+class EdgeQuantizer(Quantizer):
+    """Annotates Linear and convolution, and the int8 paths between them, for all three runtimes."""
+
+    def __init__(self, scheme: Scheme):
+        super().__init__()
+        self.activation = QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-128,
+            quant_max=127,
+            qscheme=torch.per_tensor_affine,
+            observer_or_fake_quant_ctr=OBSERVERS[scheme.observer],
+        )
+        # averaging_constant 1: the weight range is that of the current weights, never of past ones.
+        self.weight = QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-127,
+            quant_max=127,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
+            observer_or_fake_quant_ctr=FakeQuantize.with_args(
+                observer=MovingAveragePerChannelMinMaxObserver, averaging_constant=1.0, eps=SCALE_EPSILON
+            ),
+        )
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        int8: set[Node] = set()  # nodes whose output is quantized
+        for node in model.graph.nodes:
+            if node.op != "call_function":
+                continue
+            if node.target in WEIGHTED:
+                int8.add(self._annotate_weighted(node))
+            elif node.target == aten.add.Tensor and all(isinstance(a, Node) and a in int8 for a in node.args[:2]):
+                int8.add(self._annotate_add(node))
+            elif node.target in SHARING and node.args[0] in int8:
+                int8.add(self._annotate_sharing(node))
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing to refuse: an operator that is not annotated stays float."""
+
+    def _annotate_weighted(self, node: Node) -> Node:
+        source, weight = node.args[0], node.args[1]
+        assert isinstance(source, Node)
+        assert isinstance(weight, Node)
+        return self._annotate_fused(node, {source: self.activation, weight: self.weight})
+
+    def _annotate_add(self, node: Node) -> Node:
+        return self._annotate_fused(node, {a: self.activation for a in node.args[:2] if isinstance(a, Node)})
+
+    def _annotate_fused(self, node: Node, inputs: dict[Node, QuantizationSpec]) -> Node:
+        """Input specs on `node`, the output spec on the last node fused with it; returns that last node."""
+        output = _fused_output(node)
+        node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(input_qspec_map=dict(inputs), _annotated=True)
+        if output is not node:
+            output.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(_annotated=True)
+        output.meta[Q_ANNOTATION_KEY].output_qspec = self.activation
+        return output
+
+    def _annotate_sharing(self, node: Node) -> Node:
+        """Operators that move or average values keep the scale of their input."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(
+            input_qspec_map={source: self.activation},
+            output_qspec=SharedQuantizationSpec((source, node)),
+            _annotated=True,
+        )
+        return node
+
+
+def _fused_output(node: Node) -> Node:
+    """The last of node -> BatchNorm -> clamp that a runtime computes as one int8 operator."""
+    last = node
+    for kind in (BATCH_NORM, CLAMPS):
+        users = list(last.users)
+        if len(users) == 1 and users[0].target in kind:
+            last = users[0]
+    return last

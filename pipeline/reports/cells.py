@@ -1,0 +1,77 @@
+"""A report in, its cells out: one for each model x target x runtime x precision x device, with what is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Source, ValidationRecord
+from pipeline.reports.schema import Report, RunRecord
+from targets.types import Precision
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Conversion, validation and latency of one artifact in one runtime; None where that step was not done.
+
+    `runtime` and `device` are None for an artifact that no runtime was tried on.
+    """
+
+    run_id: str
+    model: str
+    target: str
+    precision: Precision
+    source: Source
+    runtime: str | None
+    device: str | None
+    conversion: ConversionRecord | None
+    validation: ValidationRecord | None
+    latency: LatencyRecord | None
+
+    @property
+    def variant(self) -> str:
+        """Precision, and for int8 where the scales come from: "fp32", "int8 qat", "int8 ptq"."""
+        return self.precision if self.source == "float" else f"{self.precision} {self.source}"
+
+    @property
+    def place(self) -> str:
+        """Target and runtime, named once where both have one name: "executorch", "tflite / litert"."""
+        if self.runtime is None or self.runtime == self.target:
+            return self.target
+        return f"{self.target} / {self.runtime}"
+
+
+def cells(report: Report) -> tuple[Cell, ...]:
+    """All cells, run by run; within a run in the order of its conversions, then by first appearance."""
+    return tuple(cell for run in report.runs for cell in run_cells(run))
+
+
+def run_cells(run: RunRecord) -> tuple[Cell, ...]:
+    """The cells of one run."""
+    validations = {record.key: record for record in run.validations}
+    latencies = {record.key: record for record in run.latencies}
+    keys: dict[tuple[str, Precision, Source], list[CellKey]] = {
+        (c.target, c.precision, c.source): [] for c in run.conversions
+    }
+    for tried_key in dict.fromkeys([*validations, *latencies]):
+        keys.setdefault((tried_key.target, tried_key.precision, tried_key.source), []).append(tried_key)
+    conversions = {(c.target, c.precision, c.source): c for c in run.conversions}
+    found: list[Cell] = []
+    for (target, precision, source), tried in keys.items():
+        conversion = conversions.get((target, precision, source))
+        each: list[CellKey | None] = [*tried] or [None]  # an artifact that was not tried anywhere is a cell too
+        for key in each:
+            found.append(
+                Cell(
+                    run_id=run.run_id,
+                    model=run.model,
+                    target=target,
+                    precision=precision,
+                    source=source,
+                    runtime=key.runtime if key else None,
+                    device=key.device if key else None,
+                    conversion=conversion,
+                    validation=validations.get(key) if key else None,
+                    latency=latencies.get(key) if key else None,
+                )
+            )
+    return tuple(found)

@@ -1,0 +1,87 @@
+"""A matplotlib figure in, SVG to put inline into HTML out: text stays text, colours follow the page's theme."""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# matplotlib wants real colours: these stand for the CSS variables that replace them
+INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
+SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004", "#0a0005", "#0a0006")
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
+    colour: f"series-{i}" for i, colour in enumerate(SERIES, 1)
+}
+FONT_PT = 10  # see panels.WIDTH_IN: about 10 CSS pixels on a phone, more on a wide screen
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a `$` in a model's name is no formula
+    "font.size": FONT_PT,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": FONT_PT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+}
+
+
+def inline_svg(figure: Figure, name: str, label: str) -> str:
+    """One `<svg>` element without outside references.
+
+    Args:
+        name: makes the element ids unique among the figures of one page.
+        label: what a screen reader says.
+    """
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({**STYLE, "svg.hashsalt": name}):  # a fixed salt: equal figures give equal bytes
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", buffer.getvalue()))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = {
+            _local(key): _themed(_own_ids(_local(key), value, name)) for key, value in element.attrib.items()
+        }
+    for size in ("width", "height", "version"):
+        root.attrib.pop(size, None)  # the page sets the width, viewBox keeps the shape
+    root.attrib |= {"role": "img", "aria-label": label}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _local(name: str) -> str:
+    return name.rsplit("}", 1)[-1]
+
+
+def _own_ids(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "href":
+        return value.replace("#", f"#{name}-", 1)
+    return value.replace("url(#", f"url(#{name}-")
+
+
+def _themed(value: str) -> str:
+    value = re.sub(r"font-family: [^;]*;? ?", "", value)  # the page's font
+    for colour, variable in VARIABLES.items():
+        value = value.replace(colour, f"var(--{variable})")
+    return value

@@ -1,0 +1,61 @@
+"""A report and a width in, tables for a terminal out; readable without colour."""
+
+from __future__ import annotations
+
+import io
+
+from rich import box
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from pipeline.reports.schema import Report
+from pipeline.reports.tables import Table, artifacts, drift_by_stage, latencies, overview, reasons
+from pipeline.reports.values import Value, printable
+
+WIDTH = 100
+STYLES = {"figure": "", "text": "", "not measured": "dim", "unavailable": "yellow", "failed": "bold red"}
+
+
+def renderable(report: Report) -> Group:
+    """What a rich console prints: the overview, then the report's first run; the files have the rest."""
+    run = report.runs[0]
+    tables = (overview(report), drift_by_stage(run), artifacts(run), latencies(run))
+    return Group(*map(table_renderable, tables))
+
+
+def render(report: Report, width: int = WIDTH) -> str:
+    """The same as plain text."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, color_system=None, force_terminal=False).print(renderable(report))
+    return buffer.getvalue()
+
+
+def table_renderable(table: Table) -> Group:
+    """One table with its notes and the reasons of what is not ok."""
+    grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for index, name in enumerate(table.header):
+        if index < table.label_columns:
+            grid.add_column(_text(name), overflow="fold")
+        else:
+            width = _width(name, [row[index] for row in table.rows])
+            grid.add_column(_text(name), justify="right", width=width, overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(_text(value.text, STYLES[value.kind]) for value in row))
+    notes = (*reasons(table), *table.notes)
+    return Group(
+        _text(f"\n{table.title}", "bold"), grid, *(Padding(_text(note, "dim"), (0, 0, 0, 2)) for note in notes)
+    )
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(printable(text), style)  # Text, not str: no markup is read from names
+
+
+def _width(header: str, column: list[Value]) -> int:
+    """Characters that a column needs: words may wrap, a figure may not (broken over two lines it reads as two)."""
+    pieces = header.split()
+    for value in column:
+        pieces += value.text.split("\n") if value.kind == "figure" else value.text.split()
+    return max(map(len, pieces))

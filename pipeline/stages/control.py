@@ -1,0 +1,92 @@
+"""The control of every latency figure: a run in, a MobileNetV2 run on the same data with the same artifacts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import RunConfig
+from pipeline.errors import UsageError
+from pipeline.qat import checkpoint as files
+from pipeline.reports.records import ConversionRecord, Source
+from pipeline.rundir import Run, find_run, list_runs
+from pipeline.stages.artifacts import load_conversions
+from pipeline.stages.benchmark import CONTROL_MODEL
+from pipeline.stages.convert import Cell, convert_cells
+
+#: Fact in the manifest of a control that was made here for its latency only: its accuracy means nothing.
+LATENCY_ONLY = "latency_only"
+
+
+def existing_control(root: Path, run: Run) -> Run | None:
+    """The newest finished MobileNetV2 run on the same images, trained ones before those made for latency only."""
+    wanted = _val_digest(run)
+    fitting = [
+        r
+        for r in list_runs(root)
+        if r.model == CONTROL_MODEL and r.manifest.get("status") == "finished" and _val_digest(r) == wanted
+    ]
+    fitting.sort(key=lambda r: (not r.manifest.get(LATENCY_ONLY, False), r.id))
+    return fitting[-1] if fitting else None
+
+
+def ensure_control(root: Path, run: Run, given: Path | None, say: Callable[[str], None]) -> Run | None:
+    """A control that has an artifact for each of the run's cells; made by calibration alone where there is none.
+
+    Returns:
+        None if the run is MobileNetV2 itself.
+
+    Raises:
+        UsageError: `given` is a run of another model.
+    """
+    if run.model == CONTROL_MODEL:
+        return None
+    control = find_run(root, given) if given is not None else existing_control(root, run)
+    if control is not None and control.model != CONTROL_MODEL:
+        raise UsageError(f"--control {control.id} is a run of {control.model}: give one of {CONTROL_MODEL}")
+    if control is None:
+        say(f"no run of {CONTROL_MODEL} on these images: making one by calibration, for its latency only")
+        control = _make(root, run, say)
+    have = {(c.target, c.precision) for c in load_conversions(control) if c.outcome.status == "ok"}
+    missing = [_cell(control, c) for c in _ok(run) if (c.target, c.precision) not in have]
+    if missing:
+        say(f"converting {len(missing)} artifacts of the control {control.id}")
+        convert_cells(control, list(dict.fromkeys(missing)), say)
+    return control
+
+
+def _ok(run: Run) -> list[ConversionRecord]:
+    return [c for c in load_conversions(run) if c.outcome.status == "ok"]
+
+
+def _cell(control: Run, record: ConversionRecord) -> Cell:
+    source: Source = "float" if record.precision != "int8" else "qat"
+    return Cell(record.target, record.precision, source)
+
+
+def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:
+    from pipeline.qat.finetune import quantize, start
+
+    like = RunConfig.from_dict(run.read_json(files.CONFIG))
+    config = RunConfig(
+        model=CONTROL_MODEL,
+        data=like.data,
+        weights="none",
+        epochs=0,
+        calibration_images=like.calibration_images,
+        limit_val=1,
+        skip_bad=like.skip_bad,
+        seed=like.seed,
+        device="cpu",
+        threads=like.threads,
+    )
+    control, subject = start(config, root)
+    control.record(facts={LATENCY_ONLY: True})
+    quantize(control, config, subject, say, latest=False)
+    return control
+
+
+def _val_digest(run: Run) -> str | None:
+    if not run.has(files.SUBJECT):
+        return None
+    return str(run.read_json(files.SUBJECT)["data"]["val_digest"])

@@ -1,0 +1,170 @@
+"""Conversion of a run: targets and precisions in, published artifacts and one ConversionRecord a cell out.
+
+Each cell is converted in a worker process of its own, read back and run in a second, fresh one, and only then moved
+into place. A cell that fails leaves what was published before untouched and never stops the others.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.qat import checkpoint as files
+from pipeline.reports.records import OK, ConversionRecord, FactsRecord, Outcome, Source
+from pipeline.rundir import Run, publish, sha256_of
+from pipeline.stages.artifacts import artifact_name, save_conversion
+from targets import registry
+from targets.devices.host import HostWorker
+from targets.match import ScaleMatch, match_scales
+from targets.types import GraphFacts, Precision, QuantParams, TargetError, Unavailable
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One artifact to make."""
+
+    target: str
+    precision: Precision
+    source: Source
+
+
+def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_float: bool) -> list[Cell]:
+    """All combinations; int8 comes from the trained program unless `from_float` asks for calibration alone."""
+    int8: Source = "ptq" if from_float else "qat"
+    return [Cell(t, p, int8 if p == "int8" else "float") for t in targets for p in precisions]
+
+
+def convert_cells(run: Run, cells: Sequence[Cell], say: Say) -> tuple[ConversionRecord, ...]:
+    """Convert every cell; failures are recorded, not raised.
+
+    Raises:
+        RunError: the run has no checkpoint, or its files changed.
+    """
+    programs = {source: _program(run, source, say) for source in dict.fromkeys(cell.source for cell in cells)}
+    scales = {source: _scales(path) for source, path in programs.items() if source != "float"}
+    records = []
+    for cell in cells:
+        record = _convert(run, cell, programs[cell.source], scales.get(cell.source, {}))
+        say(_line(record))
+        records.append(record)
+    return tuple(records)
+
+
+def _program(run: Run, source: Source, say: Say) -> Path:
+    """The exported program behind a source, its sha256 compared with the manifest."""
+    if source == "float":
+        return run.file(files.FLOAT_PROGRAM)
+    if source == "qat":
+        return run.file(files.QDQ_PROGRAM)
+    from pipeline.qat.ptq import ptq_program
+
+    return ptq_program(run, say)
+
+
+def _scales(program: Path) -> Mapping[str, QuantParams]:
+    from targets.program import load_program, trained_quant_params
+
+    return trained_quant_params(load_program(program))
+
+
+def _convert(run: Run, cell: Cell, program: Path, scales: Mapping[str, QuantParams]) -> ConversionRecord:
+    name = artifact_name(cell.target, cell.precision, cell.source)
+    final = run.path / name
+    final.parent.mkdir(exist_ok=True)
+    start = time.monotonic()
+    workplace = Path(tempfile.mkdtemp(prefix=".convert-", dir=final.parent))
+    try:
+        facts, load_check = _make(run, cell, program, workplace / final.name)
+        seconds = time.monotonic() - start
+        match = match_scales(scales, facts.quant_params) if scales else None
+        publish(workplace / final.name, final)
+        record = _record(run.model, cell, OK, name, sha256_of(final), seconds, facts, match, load_check)
+    except TargetError as error:
+        seconds = time.monotonic() - start
+        record = _record(run.model, cell, Outcome.of(error), None, None, seconds, None, None, "not reached")
+        if run.has(name):  # an earlier conversion stays published, with its own record
+            return record
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+    save_conversion(run, record, name)
+    return record
+
+
+def _make(run: Run, cell: Cell, program: Path, output: Path) -> tuple[GraphFacts, str]:
+    """Convert in one process, read back and run in another."""
+    metadata = {"model": run.model, "run": run.id, "program_sha256": sha256_of(program), "source": cell.source}
+    with HostWorker() as worker:
+        worker.convert(cell.target, program, sha256_of(program), cell.precision, output, metadata)
+    with HostWorker() as fresh:
+        facts = fresh.inspect(cell.target, output)
+        return facts, _load_check(fresh, cell.target, output, facts)
+
+
+def _load_check(worker: HostWorker, target: str, path: Path, facts: GraphFacts) -> str:
+    """Run the file once in its first runtime that is here; says what was done.
+
+    Raises:
+        TargetError: it does not load or run, or gives numbers that are not finite.
+    """
+    runtime = registry.get(target).runtimes[0]
+    try:
+        session = worker.open(target, path, runtime, 1)
+    except Unavailable as error:
+        return f"read back from disk in a fresh process; not run here ({error.cause})"
+    _, channels, height, width = facts.inputs[0].shape
+    logits = session.infer(np.zeros((1, channels, height, width), dtype=np.float32))
+    if not np.isfinite(logits).all():
+        raise TargetError("run", f"the logits of a mid-grey image are not finite: {logits.ravel()[:5].tolist()}")
+    return f"loaded and run by {runtime} in a fresh process"
+
+
+def _record(
+    model: str,
+    cell: Cell,
+    outcome: Outcome,
+    path: str | None,
+    sha256: str | None,
+    seconds: float,
+    facts: GraphFacts | None,
+    match: ScaleMatch | None,
+    load_check: str,
+) -> ConversionRecord:
+    return ConversionRecord(
+        model=model,
+        target=cell.target,
+        precision=cell.precision,
+        source=cell.source,
+        outcome=outcome,
+        path=path,
+        sha256=sha256,
+        seconds=seconds,
+        facts=None if facts is None else FactsRecord.of(facts),
+        scales_total=match.total if match else None,
+        scales_found=match.found if match else None,
+        scales_missing=match.missing if match else (),
+        load_check=load_check,
+    )
+
+
+def _line(record: ConversionRecord) -> str:
+    """One line for the reader."""
+    what = f"{record.target} {record.precision}{' ptq' if record.source == 'ptq' else ''}"
+    if record.facts is None:
+        return f"{what}: {record.outcome.status} at {record.outcome.stage}: {record.outcome.reason}"
+    parts = [f"{record.facts.size_bytes / 1e6:.2f} MB"]
+    if record.precision == "int8":
+        parts.append(f"{record.facts.int8_weights} int8 and {record.facts.float_weights} float weights")
+    if record.scales_total is not None:
+        parts.append(f"{record.scales_found} of {record.scales_total} trained scales found")
+    if record.facts.partitions is not None:
+        outside = sum((record.facts.fallback or {}).values())
+        parts.append(f"{record.facts.partitions} partitions, {outside} operators outside")
+    return f"{what}: {', '.join(parts)}; {record.load_check} ({record.seconds:.0f} s)"

@@ -1,0 +1,76 @@
+"""A float or QDQ program in, a `.pte` file for ExecuTorch with the XNNPACK delegate out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from targets.program import fold_quantized_weights, static_batch
+from targets.types import ConvertRequest, Precision, TargetError, Unavailable
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+
+
+def unavailable_reason() -> str:
+    """Why nothing can be converted here; empty where it can."""
+    try:
+        with _quiet():
+            import executorch.backends.xnnpack.partition.xnnpack_partitioner
+            import executorch.exir  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"executorch.exir does not import ({error}): pip install executorch"
+    return ""
+
+
+def convert(request: ConvertRequest) -> None:
+    """Write `request.output`. The format has no room for `request.metadata`.
+
+    Raises:
+        Unavailable: no ExecuTorch here.
+        TargetError: stage "convert".
+    """
+    if request.precision not in PRECISIONS:
+        raise TargetError("convert", f"precision {request.precision} ...")
+    if reason := unavailable_reason():
+        raise Unavailable("convert", reason)
+    program = fold_quantized_weights(request.program) if request.precision == "int8" else static_batch(request.program)
+    request.output.write_bytes(_lower(program))
+
+
+def _lower(program: ExportedProgram) -> bytes:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    with _quiet():
+        try:
+            edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            return bytes(edge.to_executorch().buffer)
+        except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
+            raise TargetError("convert", _cause(error)) from error
+
+
+def _cause(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    operators = sorted(set(re.findall(r"\b(?:aten|torch\.ops\.\w+)[.:]+[\w.]+", text)))
+    named = f" (operators named: {', '.join(operators)})" if operators else ""
+    return f"ExecuTorch: {type(error).__name__}: {text[:400]}{named}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the SDK's log lines and warnings to itself; its errors are exceptions."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

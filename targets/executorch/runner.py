@@ -1,0 +1,143 @@
+"""A `.pte` file in, a session of ExecuTorch's own Python runtime out."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from targets.types import TargetError, Unavailable
+
+if TYPE_CHECKING:
+    import torch
+
+RUNTIME = "executorch"
+BACKEND = "XnnpackBackend"
+
+# The thread pool is one for the process, and sessions hold pointers into it.
+_open_sessions: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
+
+
+def unavailable_reason() -> str:
+    """Why the runtime cannot be used here; empty where it can."""
+    try:
+        from executorch.runtime import Runtime
+    except (ImportError, OSError) as error:  # OSError: the shared library does not load
+        return f"executorch.runtime does not import ({error}): pip install executorch"
+    if not Runtime.get().backend_registry.is_available(BACKEND):
+        return f"this build of ExecuTorch has no {BACKEND}: install the wheel from PyPI"
+    return ""
+
+
+def load(path: Path, runtime: str, threads: int) -> ExecuTorchSession:
+    """Open the file and set up its `forward` method for `threads` threads.
+
+    Raises:
+        Unavailable: not this runtime, or not here.
+        TargetError: stage "load", the runtime refuses the file.
+    """
+    if runtime != RUNTIME:
+        raise Unavailable("load", f"the executorch target has no runtime {runtime!r} (known: {RUNTIME})")
+    if reason := unavailable_reason():
+        raise Unavailable("load", reason)
+    if not path.is_file():
+        raise TargetError("load", f"{path} does not exist: convert the model first")
+
+    import executorch.kernels.quantized  # noqa: F401  quantize and dequantize outside the delegate
+    from executorch.runtime import Runtime, Verification
+
+    _fix_threads(threads)
+    try:
+        # From the file, not from bytes: a buffer that Python frees makes the runtime fail with error 0x23.
+        # InternalConsistency refuses corrupt files on which Minimal crashes.
+        program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+        method = program.load_method("forward")
+    except (RuntimeError, KeyError) as error:
+        raise TargetError("load", f"ExecuTorch refuses {path.name}: {_one_line(error)}") from error
+    session = ExecuTorchSession(program, method, path.name)
+    _open_sessions.add(session)
+    return session
+
+
+def _fix_threads(threads: int) -> None:
+    """Give ExecuTorch's thread pool, and torch's own, exactly `threads` threads.
+
+    The Python runtime has no public setting; the pool is rebuilt, which is safe only while no session uses it.
+    """
+    import torch
+    from executorch.extension.pybindings import portable_lib
+
+    if threads < 1:
+        raise TargetError("load", f"threads is {threads}: at least 1 is needed")
+    torch.set_num_threads(threads)
+    if (now := portable_lib._threadpool_get_thread_count()) == threads:
+        return
+    if len(_open_sessions):
+        raise TargetError(
+            "load", f"a session on {now} threads is open in this process: open the one on {threads} in another worker"
+        )
+    portable_lib._unsafe_reset_threadpool(threads)
+    if (now := portable_lib._threadpool_get_thread_count()) != threads:
+        raise TargetError("load", f"ExecuTorch's thread pool has {now} threads, not the {threads} asked for")
+
+
+class ExecuTorchSession:
+    """A loaded method `forward`, [1, 3, H, W] -> [1, classes]."""
+
+    # Any: executorch.runtime.Program and Method, untyped.
+    def __init__(self, program: Any, method: Any, name: str):
+        self._program = program  # owns the memory of the method
+        self._method = method
+        self._name = name
+        self._shape = tuple(method.metadata.input_tensor_meta(0).sizes())
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        import torch
+
+        outputs = []
+        for image in self._images(batch):
+            try:
+                (logits,) = self._method.execute([image])
+            except RuntimeError as error:
+                raise TargetError("run", f"{self._name}: {_one_line(error)}") from error
+            outputs.append(logits)
+        return torch.cat(outputs).float().numpy()
+
+    def time(self, batch: np.ndarray, n: int) -> list[float]:
+        """Setting the input and copying the output are outside the measured interval."""
+        images = self._images(batch)
+        call = self._method._method  # the binding that separates set_inputs, execute and get_outputs
+        samples_ms = []
+        try:
+            for i in range(n):
+                call.set_inputs([images[i % len(images)]])
+                start_ns = time.perf_counter_ns()
+                call.execute()
+                samples_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+        except RuntimeError as error:
+            raise TargetError("run", f"{self._name}: {_one_line(error)}") from error
+        return samples_ms
+
+    def close(self) -> None:
+        self._method = self._program = None
+        _open_sessions.discard(self)
+
+    def _images(self, batch: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """[N, 3, H, W] -> N tensors of [1, 3, H, W]."""
+        import torch
+
+        if self._method is None:
+            raise TargetError("run", f"{self._name}: the session is closed")
+        if batch.dtype != np.float32 or not len(batch) or batch.shape[1:] != self._shape[1:]:
+            raise TargetError(
+                "run",
+                f"{self._name} takes float32 images of {list(self._shape[1:])}, not {batch.dtype} {list(batch.shape)}",
+            )
+        return torch.from_numpy(np.ascontiguousarray(batch)).split(1)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,46 @@
+"""ExecuTorch with the XNNPACK delegate, as a targets.types.Target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from targets.executorch import convert, inspect, runner
+from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
+
+
+class ExecuTorch:
+    """`.pte` files for `executorch.runtime`."""
+
+    name = "executorch"
+    suffix = ".pte"
+    runtimes: tuple[str, ...] = (runner.RUNTIME,)
+    precisions: tuple[Precision, ...] = convert.PRECISIONS
+
+    def probe(self) -> Probe:
+        """Imports the SDK: what fails to import is told as the reason."""
+        problem = runner.unavailable_reason()
+        run = Capability(not problem, problem)
+        problem = convert.unavailable_reason()
+        return Probe(Capability(not problem, problem), {runner.RUNTIME: run}, _versions())
+
+    def convert(self, request: ConvertRequest) -> Artifact:
+        convert.convert(request)
+        return Artifact(self.name, request.precision, request.output)
+
+    def inspect(self, path: Path) -> GraphFacts:
+        return inspect.inspect(path)
+
+    def load(self, path: Path, runtime: str, threads: int) -> Session:
+        return runner.load(path, runtime, threads)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("executorch", "torch", "torchao"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,105 @@
+"""The exported program that all converters start from: load it, fix its batch, fold its weights, list its scales."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from targets.types import QuantParams, TargetError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule, Node
+
+QUANTIZE_OPS = (
+    "quantized_decomposed.quantize_per_tensor.default",
+    "quantized_decomposed.quantize_per_channel.default",
+)
+DEQUANTIZE_OPS = (
+    "quantized_decomposed.dequantize_per_tensor.default",
+    "quantized_decomposed.dequantize_per_channel.default",
+)
+
+
+def load_program(path: Path) -> ExportedProgram:
+    """Read a `.pt2`.
+
+    A `.pt2` can execute code when it is loaded: the caller has compared its sha256 with the run's manifest.
+
+    Raises:
+        TargetError: stage "load", the file is not an exported program of this torch.
+    """
+    import torch
+    from torchao.quantization.pt2e import quantize_pt2e  # noqa: F401  registers quantized_decomposed
+
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # torch.export.load raises whatever its unpickler meets
+        raise TargetError("load", f"{path.name} is not an exported program that torch {torch.__version__} reads: {error}")
+
+
+def input_shape(program: ExportedProgram) -> tuple[int, int, int]:
+    """(3, H, W) of the images that the program takes."""
+    names = set(program.graph_signature.user_inputs)
+    node = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name in names)
+    _, channels, height, width = node.meta["val"].shape
+    return int(channels), int(height), int(width)
+
+
+def static_batch(program: ExportedProgram) -> ExportedProgram:
+    """The same program for one image: [1, 3, H, W] -> [1, classes]. The input program is not changed."""
+    return _export_single(program.module(), input_shape(program))
+
+
+def fold_quantized_weights(program: ExportedProgram) -> ExportedProgram:
+    """`static_batch`, with every weight -> quantize replaced by the int8 constant that it computes.
+
+    ExecuTorch's XNNPACK partitioner and coremltools want stored int8 weights; litert-torch wants the pair unfolded.
+    Activations are left alone. The input program is not changed.
+    """
+    from torchao.quantization.pt2e.constant_fold import constant_fold
+    from torchao.quantization.pt2e.quantize_pt2e import _quant_node_constraint
+
+    module = program.module()
+    constant_fold(module, _quant_node_constraint)
+    return _export_single(module, input_shape(program))
+
+
+def _export_single(module: torch.nn.Module, shape: tuple[int, int, int]) -> ExportedProgram:
+    import torch
+
+    with torch.no_grad():
+        return torch.export.export(module, (torch.zeros(1, *shape),))
+
+
+def trained_quant_params(program: ExportedProgram) -> dict[str, QuantParams]:
+    """Scale and zero point of every quantize operator of a QDQ program, by the name of the quantized tensor.
+
+    Weights carry their parameter's name (per-channel: one entry per output channel), activations the name of the
+    graph node that produces them. Empty for a float program.
+    """
+    params: dict[str, QuantParams] = {}
+    module = program.module()
+    for node in module.graph.nodes:
+        if str(node.target) not in QUANTIZE_OPS:
+            continue
+        scale, zero_point = (_constant(module, argument) for argument in node.args[1:3])
+        params[_tensor_name(node.args[0])] = QuantParams(
+            scale=tuple(float(s) for s in scale), zero_point=tuple(int(z) for z in zero_point)
+        )
+    return params
+
+
+def _tensor_name(node: Node) -> str:
+    return str(node.target) if node.op == "get_attr" else node.name
+
+
+def _constant(module: GraphModule, argument: object) -> list[float]:
+    from torch.fx import Node
+    from torch.fx.graph_module import _get_attr
+
+    if isinstance(argument, Node):
+        return _get_attr(module, str(argument.target)).flatten().tolist()
+    assert isinstance(argument, (int, float))
+    return [argument]

@@ -1,0 +1,165 @@
+"""A float or QDQ program in, a `.tflite` file for batch 1 with float32 input and output out.
+
+Images enter as [1, 3, H, W], like in the other targets; the converter puts one TRANSPOSE behind that input.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from targets.program import QUANTIZE_OPS, input_shape, static_batch
+from targets.tflite import flatbuffer
+from targets.types import ConvertRequest, Precision, TargetError, Unavailable
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+def unavailable_reason() -> str:
+    """Why nothing can be converted here; empty where it can."""
+    try:
+        with _quiet():
+            import ai_edge_quantizer
+            import litert_torch  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"litert_torch does not import ({error}): pip install litert-torch"
+    return ""
+
+
+def convert(request: ConvertRequest) -> None:
+    """Write `request.output`, with `request.metadata` inside.
+
+    Raises:
+        Unavailable: no litert-torch here.
+        TargetError: stage "convert".
+    """
+    _check_program(request)
+    if reason := unavailable_reason():
+        raise Unavailable("convert", reason)
+    content = lower(static_batch(request.program), request.precision)
+    if request.precision == "fp16":
+        content = _store_weights_as_float16(content)
+    model = flatbuffer.parse(content, request.output.name)
+    flatbuffer.make_boundary_float(model)
+    flatbuffer.write_metadata(model, request.metadata)
+    request.output.write_bytes(flatbuffer.serialize(model))
+
+
+def lower(program: ExportedProgram, precision: Precision) -> bytes:
+    """The TFLite file that litert-torch makes of a program for one image: float, or int8 from a QDQ program.
+
+    The boundary of an int8 file is as the converter leaves it: int8 where the program quantizes its input or output.
+
+    Raises:
+        TargetError: stage "convert"; operators that litert-torch cannot lower are named.
+    """
+    import torch
+
+    with _quiet():
+        import litert_torch
+
+        try:
+            model = litert_torch.convert(
+                program.module(),
+                (torch.zeros(1, *input_shape(program)),),
+                quant_config=_static_pt2e() if precision == "int8" else None,
+            )
+            return bytes(model.model_content())
+        except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
+            raise TargetError("convert", _cause(program, error)) from error
+
+
+def _check_program(request: ConvertRequest) -> None:
+    if request.precision not in PRECISIONS:
+        raise TargetError("convert", f"TFLite has no precision {request.precision!r} (known: {', '.join(PRECISIONS)})")
+    quantized = any(str(node.target) in QUANTIZE_OPS for node in request.program.graph.nodes)
+    if request.precision == "int8" and not quantized:
+        raise TargetError(
+            "convert", "int8 needs a program with quantize operators, this one has none: pass the QDQ program"
+        )
+    if request.precision != "int8" and quantized:
+        cause = f"{request.precision} needs a float program, this one has quantize operators: pass the float program"
+        raise TargetError("convert", cause)
+
+
+def _static_pt2e() -> object:
+    """The QuantConfig under which litert-torch folds quantize/dequantize pairs into integer operators.
+
+    Of the quantizer only "static or dynamic" is read; scales, and what is quantized, come from the program. Without
+    it the pairs stay as operators around float weights.
+    """
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    scheme = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+    return QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(scheme))
+
+
+def _store_weights_as_float16(content: bytes) -> bytes:
+    """Cast the weights of linear and convolution operators; DEQUANTIZE operators widen them when the file is loaded."""
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+    with _quiet():
+        casting = quantizer.Quantizer(content)
+        casting.update_quantization_recipe(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=weights,
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
+            ),
+            algorithm_key=AlgorithmName.FLOAT_CASTING,
+        )
+        return bytes(casting.quantize().quantized_model)
+
+
+def _cause(program: ExportedProgram, error: Exception) -> str:
+    text = " ".join(str(error).split("Use tlparse")[0].split())
+    missing = _operators_without_lowering(program) if "Lowering not found" in text else []
+    if missing:
+        return f"litert-torch has no lowering for {', '.join(missing)}: replace them in the model, or leave out this target"
+    named = sorted(set(re.findall(r"'((?:stablehlo|tfl|tf|chlo)\.\w+)'|target=torch\.ops\.([\w.]+)", text)))
+    operators = ", ".join(builtin or aten for builtin, aten in named)
+    return f"litert-torch: {type(error).__name__}: {text[:400]}" + (
+        f" (operators named: {operators})" if operators else ""
+    )
+
+
+def _operators_without_lowering(program: ExportedProgram) -> list[str]:
+    """The SDK stops at the first operator that it does not know; this lists them all."""
+    from litert_torch import fx_infra
+    from litert_torch.backend import lowerings
+
+    with _quiet():
+        decomposed = fx_infra.safe_run_decompositions(program, fx_infra.decomp.pre_lower_decomp(), can_skip=False)
+    targets = {node.target for node in decomposed.graph.nodes if node.op == "call_function"}
+    return sorted(str(t) for t in targets if hasattr(t, "overloadpacket") and lowerings.lookup(t) is None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the SDK's progress, log lines and warnings to itself; its errors are exceptions.
+
+    Lines of its native code still reach standard error, which the worker keeps for the day that code aborts.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"  # the switch that litert_torch's own config sets
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

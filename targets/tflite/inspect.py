@@ -1,0 +1,154 @@
+"""A `.tflite` file in, the facts that it holds out: operators, weights and scales, and what XNNPACK takes of it.
+
+The first three are read from the flatbuffer. Which operators are delegated is not in the file: XNNPACK decides that
+each time the file is loaded. So the file is loaded in LiteRT, and its node list is read. The list keeps the nodes that
+were replaced, and has one DELEGATE node for each partition with the tensors that enter and leave it; the nodes between
+these are the partition's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from targets.tflite import flatbuffer, runner
+from targets.tflite.flatbuffer import Model, Operator, Subgraph, Tensor
+from targets.types import GraphFacts, QuantParams, TargetError, TensorSpec, Unavailable
+
+# Operators that hold a layer's weights, and the position of the weight among their inputs.
+_WEIGHT_INPUT = {
+    "FULLY_CONNECTED": 1,
+    "CONV_2D": 1,
+    "DEPTHWISE_CONV_2D": 1,
+    "TRANSPOSE_CONV": 1,
+    "BATCH_MATMUL": 1,
+}
+_FLOAT_TYPES = ("FLOAT32", "FLOAT16", "BFLOAT16")
+
+
+def inspect(path: Path) -> GraphFacts:
+    """Read the facts from the file at `path`.
+
+    Raises:
+        Unavailable: no ai-edge-litert here, which brings the schema.
+        TargetError: stage "inspect", for a corrupt or foreign file.
+    """
+    if reason := runner.unavailable_reason(runner.LITERT):
+        raise Unavailable("inspect", reason)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TargetError(
+            "inspect", f"{path.name} cannot be read ({error.strerror}): convert the model first"
+        ) from error
+    model = flatbuffer.parse(content, path.name)
+    graph = model.subgraphs[0]
+    weights = _weights(model)
+    floats = tuple(name for name, tensor in weights if flatbuffer.type_name(tensor) in _FLOAT_TYPES)
+    nodes = _nodes(path)
+    partitions = [_partition(nodes, delegate) for delegate in nodes if delegate["op_name"] == "DELEGATE"]
+    inside = frozenset[int]().union(*partitions)
+    outside = [n["op_name"] for n in nodes if n["op_name"] != "DELEGATE" and n["index"] not in inside]
+    return GraphFacts(
+        size_bytes=len(content),
+        inputs=tuple(_spec(graph.tensors[index]) for index in graph.inputs),
+        outputs=tuple(_spec(graph.tensors[index]) for index in graph.outputs),
+        operators=_counted(flatbuffer.operator_name(model, operator) for operator in graph.operators),
+        delegated=len(inside),
+        fallback=_counted(outside),
+        partitions=len(partitions),
+        int8_weights=sum(flatbuffer.type_name(tensor) == "INT8" for _, tensor in weights),
+        float_weights=len(floats),
+        float_weight_names=floats,
+        quant_params=tuple(_quant_params(tensor) for tensor in graph.tensors if _is_quantized(tensor)),
+    )
+
+
+def _weights(model: Model) -> list[tuple[str, Tensor]]:
+    """Name and tensor of each constant that is some operator's weight; one that two operators share counts once."""
+    graph = model.subgraphs[0]
+    # float16 weights are widened by a DEQUANTIZE of the constant; int8 ones would be, were they not computed with.
+    widened = {
+        op.outputs[0]: op.inputs[0] for op in graph.operators if flatbuffer.operator_name(model, op) == "DEQUANTIZE"
+    }
+    weights: dict[int, tuple[str, Tensor]] = {}
+    for operator in graph.operators:
+        position = _WEIGHT_INPUT.get(flatbuffer.operator_name(model, operator))
+        if position is None:
+            continue
+        index = operator.inputs[position]
+        index = widened.get(index, index)
+        tensor = graph.tensors[index]
+        if model.buffers[tensor.buffer].data is not None and index not in weights:
+            weights[index] = (_weight_name(graph, tensor, operator), tensor)
+    return list(weights.values())
+
+
+def _weight_name(graph: Subgraph, weight: Tensor, operator: Operator) -> str:
+    """The module path of the weight, or of the operator's result where the converter gave the weight no such name."""
+    names = (weight.name.decode(), graph.tensors[operator.outputs[0]].name.decode())
+    return next((module for name in names if (module := module_path(name))), names[0])
+
+
+def module_path(name: str) -> str:
+    """Dotted attribute path in litert-torch's tensor names; empty for names without one.
+
+    "pkg.Net/torch.nn.modules.container.Sequential_mlp/torch.nn.modules.linear.Linear_0;1" -> "mlp.0". Containers that
+    are only indexed (ModuleList) are not in these names.
+    """
+    first = name.split(";")[0]
+    if "/" not in first:
+        return ""
+    classes = [part.rpartition(".")[2] for part in first.split("/")]  # "Sequential_mlp", "Linear_0"
+    return ".".join(attribute for c in classes if (attribute := c.partition("_")[2]))
+
+
+def _nodes(path: Path) -> Sequence[Mapping[str, Any]]:
+    """The interpreter's nodes after XNNPACK was applied: index, op_name, inputs, outputs."""
+    try:
+        # One thread: which nodes XNNPACK takes does not depend on their number.
+        interpreter = runner.open_interpreter(path, runner.LITERT, threads=1)
+    except TargetError as error:
+        raise TargetError("inspect", error.cause) from error
+    nodes: Sequence[Mapping[str, Any]] = interpreter._get_ops_details()  # no public function lists the nodes
+    return nodes
+
+
+def _partition(nodes: Sequence[Mapping[str, Any]], delegate: Mapping[str, Any]) -> set[int]:
+    """Indices of the nodes that `delegate` replaced: back from the tensors that leave it to those that enter it."""
+    producers = {int(t): n for n in nodes if n["op_name"] != "DELEGATE" for t in n["outputs"]}
+    seen = {int(tensor) for tensor in delegate["inputs"]}
+    open_tensors = [int(tensor) for tensor in delegate["outputs"]]
+    replaced: set[int] = set()
+    while open_tensors:
+        tensor = open_tensors.pop()
+        if tensor in seen or tensor not in producers:
+            continue
+        seen.add(tensor)
+        replaced.add(producers[tensor]["index"])
+        open_tensors += [int(source) for source in producers[tensor]["inputs"]]
+    return replaced
+
+
+def _is_quantized(tensor: Tensor) -> bool:
+    # int32 biases carry scales too: input scale times weight scale, derived and not trained.
+    return flatbuffer.type_name(tensor) in flatbuffer.QUANTIZED_TYPES and flatbuffer.has_scale(tensor)
+
+
+def _quant_params(tensor: Tensor) -> QuantParams:
+    scale, zero_point = tensor.quantization.scale, tensor.quantization.zeroPoint
+    return QuantParams(
+        scale=tuple(float(s) for s in scale),
+        zero_point=tuple(int(z) for z in zero_point) if zero_point is not None else (0,) * len(scale),
+    )
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    shape = tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
+    return TensorSpec(tensor.name.decode(), shape, flatbuffer.type_name(tensor).lower())
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())

@@ -1,0 +1,149 @@
+"""A `.tflite` file in, a session of LiteRT's or TensorFlow's interpreter (XNNPACK delegate) out."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from targets.types import TargetError, Unavailable
+
+LITERT = "litert"
+TENSORFLOW = "tensorflow"
+RUNTIMES: tuple[str, ...] = (LITERT, TENSORFLOW)
+
+
+def unavailable_reason(runtime: str) -> str:
+    """Why the runtime cannot be used here; empty where it can."""
+    try:
+        _interpreter_class(runtime)
+    except (ImportError, OSError) as error:  # OSError: a shared library does not load
+        package = "ai-edge-litert" if runtime == LITERT else "tensorflow"
+        return f"the {runtime} runtime does not import ({error}): pip install {package}"
+    return ""
+
+
+def load(path: Path, runtime: str, threads: int) -> TFLiteSession:
+    """Open the file and prepare it for `threads` threads.
+
+    Raises:
+        Unavailable: not this runtime, or not here.
+        TargetError: stage "load", the runtime refuses the file.
+    """
+    if runtime not in RUNTIMES:
+        raise Unavailable("load", f"the tflite target has no runtime {runtime!r} (known: {', '.join(RUNTIMES)})")
+    if threads < 1:
+        raise TargetError("load", f"threads is {threads}: at least 1 is needed")
+    if reason := unavailable_reason(runtime):
+        raise Unavailable("load", reason)
+    if not path.is_file():
+        raise TargetError("load", f"{path} does not exist: convert the model first")
+    return TFLiteSession(open_interpreter(path, runtime, threads), path.name)
+
+
+def open_interpreter(path: Path, runtime: str, threads: int) -> Any:
+    """The runtime's own interpreter, with its tensors allocated and XNNPACK applied.
+
+    Raises:
+        TargetError: stage "load".
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tf.lite announces its move to LiteRT
+            interpreter = _interpreter_class(runtime)(str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise TargetError("load", f"{runtime} refuses {path.name}: {_one_line(error)}") from error
+    return interpreter
+
+
+class TFLiteSession:
+    """A loaded model, [1, 3, H, W] -> [1, classes]; float32 outside, whatever the file stores at its boundary."""
+
+    # Any: the interpreters of both packages are untyped.
+    def __init__(self, interpreter: Any, name: str):
+        self._interpreter = interpreter
+        self._name = name
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise TargetError("load", f"{name} has {len(inputs)} inputs and {len(outputs)} outputs, not one of each")
+        self._input, self._output = inputs[0], outputs[0]
+        self._shape = tuple(int(size) for size in self._input["shape"])
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        logits = []
+        for image in self._images(batch):
+            self._set_input(image)
+            self._invoke()
+            logits.append(dequantize(self._interpreter.get_tensor(self._output["index"]), self._output))
+        return np.concatenate(logits)
+
+    def time(self, batch: np.ndarray, n: int) -> list[float]:
+        """Setting the input and reading the output are outside the measured interval."""
+        images = self._images(batch)
+        samples_ms = []
+        for i in range(n):
+            self._set_input(images[i % len(images)])
+            start_ns = time.perf_counter_ns()
+            self._invoke()
+            samples_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+        return samples_ms
+
+    def close(self) -> None:
+        self._interpreter = None
+
+    def _images(self, batch: np.ndarray) -> list[np.ndarray]:
+        """[N, 3, H, W] -> N arrays of [1, 3, H, W]."""
+        if self._interpreter is None:
+            raise TargetError("run", f"{self._name}: the session is closed")
+        if batch.dtype != np.float32 or not len(batch) or batch.shape[1:] != self._shape[1:]:
+            raise TargetError(
+                "run",
+                f"{self._name} takes float32 images of {list(self._shape[1:])}, not {batch.dtype} {list(batch.shape)}",
+            )
+        return [np.ascontiguousarray(image[None]) for image in batch]
+
+    def _set_input(self, image: np.ndarray) -> None:
+        self._interpreter.set_tensor(self._input["index"], quantize(image, self._input))
+
+    def _invoke(self) -> None:
+        try:
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise TargetError("run", f"{self._name}: {_one_line(error)}") from error
+
+
+def quantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """float32 -> the type of the tensor that `details` (of the interpreter) describes, through its scale."""
+    if details["dtype"] == np.float32:
+        return values
+    scale, zero_point = details["quantization"]
+    limits = np.iinfo(details["dtype"])
+    # Half to even, like torch's quantize_per_tensor.
+    return np.clip(np.rint(values / np.float32(scale)) + zero_point, limits.min, limits.max).astype(details["dtype"])
+
+
+def dequantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """The inverse of `quantize`, up to rounding; always a copy."""
+    if details["dtype"] == np.float32:
+        return values.copy()
+    scale, zero_point = details["quantization"]
+    return (values.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+def _interpreter_class(runtime: str) -> Any:
+    if runtime == LITERT:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter
+    import tensorflow
+
+    return tensorflow.lite.Interpreter
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,187 @@
+"""What every target speaks: requests in, artifacts, graph facts and sessions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch.export import ExportedProgram
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+Stage = Literal["probe", "convert", "inspect", "load", "run"]
+
+
+class TargetError(Exception):
+    """A cell of the matrix that cannot go on: which stage stopped, and why.
+
+    Args:
+        stage: where it stopped.
+        cause: what happened, the value seen, and what to do next, in one line.
+    """
+
+    def __init__(self, stage: Stage, cause: str):
+        super().__init__(f"{stage}: {cause}")
+        self.stage: Stage = stage
+        self.cause = cause
+
+
+class Unavailable(TargetError):
+    """The job cannot be done on this machine at all (no runtime, no SDK): not a failure, never a pass."""
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Whether something can be done here; `reason` says why not and how to get it."""
+
+    available: bool
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.available and not self.reason:
+            raise ValueError("an unavailable capability needs a reason")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a target can do on this machine. `run` has one entry for each of its runtimes."""
+
+    convert: Capability
+    run: Mapping[str, Capability]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an artifact as stored in the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """One conversion.
+
+    Attributes:
+        program: float program (fp32, fp16) or QDQ program (int8), images [B, 3, H, W] -> logits [B, classes],
+            with a dynamic batch dimension; the QDQ program has unfolded weights (float -> quantize -> dequantize).
+        precision: of the artifact. int8 takes the scales from the program and learns none of its own.
+        output: file (or .mlpackage folder) to write; the caller moves it into place after it was run.
+        metadata: provenance strings for the file where the format has room for them.
+    """
+
+    program: ExportedProgram
+    precision: Precision
+    output: Path
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A converted model on disk (batch 1)."""
+
+    target: str
+    precision: Precision
+    path: Path
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """Scale and zero point of one quantized tensor; more than one entry means per-channel."""
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What the written file holds, read from the file itself.
+
+    Attributes:
+        size_bytes: of the file, or of all files of an .mlpackage.
+        inputs, outputs: as stored; dtype int8 where the converter quantized the boundary.
+        operators: every operator by name with its count, inside and outside delegates.
+        delegated: operators inside delegates; None where the format cannot tell before it runs.
+        fallback: operators outside any delegate by name; None likewise.
+        partitions: delegate partitions; None likewise.
+        int8_weights, float_weights: constant tensors that feed Linear, convolution and matmul operators.
+        float_weight_names: of `float_weights`, for the error message.
+        quant_params: of every quantized tensor in the file, weights and activations.
+    """
+
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: Mapping[str, int]
+    delegated: int | None
+    fallback: Mapping[str, int] | None
+    partitions: int | None
+    int8_weights: int
+    float_weights: int
+    float_weight_names: tuple[str, ...]
+    quant_params: tuple[QuantParams, ...]
+
+
+class Session(Protocol):
+    """A loaded artifact."""
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        """float32 images [N, 3, H, W] -> float32 logits [N, classes]; the runtime sees one image at a time.
+
+        Raises:
+            TargetError: stage "run".
+        """
+        ...
+
+    def time(self, batch: np.ndarray, n: int) -> list[float]:
+        """`n` inferences of single images of `batch` in turn; milliseconds of the runtime's call alone, in order."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Target(Protocol):
+    """A runtime family. Implemented once by each folder beside this file and listed in registry.py."""
+
+    name: str
+    suffix: str
+    runtimes: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+
+    def probe(self) -> Probe: ...
+
+    def convert(self, request: ConvertRequest) -> Artifact:
+        """Write `request.output`.
+
+        Raises:
+            TargetError: stage "convert"; unsupported operators are named.
+        """
+        ...
+
+    def inspect(self, path: Path) -> GraphFacts:
+        """Read the facts from the file at `path`.
+
+        Raises:
+            TargetError: stage "inspect", for a corrupt or foreign file.
+        """
+        ...
+
+    def load(self, path: Path, runtime: str, threads: int) -> Session:
+        """Open in this process (the worker's; see targets.devices.host for the parent's side).
+
+        Raises:
+            Unavailable: no such runtime here.
+            TargetError: stage "load".
+        """
+        ...

@@ -1,0 +1,110 @@
+"""Messages between a worker and its parent: one JSON line, and after it the raw bytes of at most one array."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from targets.types import Capability, GraphFacts, Probe, QuantParams, TensorSpec
+
+# A batch of 64 float32 images of 3 x 384 x 384 is 113 MB; more than this is a broken announcement.
+MAX_PAYLOAD_BYTES = 1 << 30
+# GraphFacts of a large model with per-channel scales are a few hundred kB.
+MAX_LINE_BYTES = 1 << 26
+
+Message = dict[str, Any]
+
+
+class ProtocolError(ValueError):
+    """Bytes on the stream that are no message."""
+
+
+def write_message(stream: BinaryIO, header: Mapping[str, Any], array: np.ndarray | None = None) -> None:
+    """Write `header` and, announced in it, the bytes of `array` (C order, little-endian as the machine has them)."""
+    message = dict(header)
+    payload = b""
+    if array is not None:
+        array = np.ascontiguousarray(array)
+        payload = array.tobytes()
+        message |= {"payload_bytes": len(payload), "dtype": array.dtype.str, "shape": list(array.shape)}
+    stream.write(json.dumps(message).encode() + b"\n" + payload)
+    stream.flush()
+
+
+def read_message(stream: BinaryIO) -> tuple[Message, np.ndarray | None] | None:
+    """The next message, or None at the end of the stream.
+
+    Raises:
+        ProtocolError: the bytes are no message, or the stream ends inside one.
+    """
+    line = stream.readline(MAX_LINE_BYTES)
+    if not line:
+        return None
+    if not line.endswith(b"\n"):
+        raise ProtocolError(f"the stream ended inside a message of {len(line)} bytes")
+    try:
+        message = json.loads(line)
+    except ValueError as error:
+        raise ProtocolError(f"not a JSON line: {line[:80]!r}") from error
+    if not isinstance(message, dict):
+        raise ProtocolError(f"a message is a JSON object, not {line[:80]!r}")
+    size = message.get("payload_bytes")
+    return message, None if size is None else _read_payload(stream, message, size)
+
+
+def _read_payload(stream: BinaryIO, message: Message, size: int) -> np.ndarray:
+    try:
+        dtype, shape = np.dtype(message["dtype"]), tuple(int(n) for n in message["shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(f"a payload without a usable dtype and shape: {error}") from error
+    expected = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    if size != expected or not 0 <= size <= MAX_PAYLOAD_BYTES or dtype.hasobject:
+        raise ProtocolError(f"a payload of {size} bytes announced for {dtype} {shape}")
+    payload = bytearray()
+    while len(payload) < size:
+        part = stream.read(size - len(payload))
+        if not part:
+            raise ProtocolError(f"the stream ended after {len(payload)} of {size} payload bytes")
+        payload += part
+    return np.frombuffer(payload, dtype=dtype).reshape(shape)
+
+
+def encode_probe(probe: Probe) -> Message:
+    return {
+        "convert": asdict(probe.convert),
+        "run": {runtime: asdict(capability) for runtime, capability in probe.run.items()},
+        "versions": dict(probe.versions),
+    }
+
+
+def decode_probe(message: Mapping[str, Any]) -> Probe:
+    return Probe(
+        convert=Capability(**message["convert"]),
+        run={runtime: Capability(**capability) for runtime, capability in message["run"].items()},
+        versions=message["versions"],
+    )
+
+
+def encode_facts(facts: GraphFacts) -> Message:
+    return asdict(facts)
+
+
+def decode_facts(message: Mapping[str, Any]) -> GraphFacts:
+    def spec(entry: Mapping[str, Any]) -> TensorSpec:
+        return TensorSpec(entry["name"], tuple(entry["shape"]), entry["dtype"])
+
+    return GraphFacts(
+        **{
+            **message,
+            "inputs": tuple(map(spec, message["inputs"])),
+            "outputs": tuple(map(spec, message["outputs"])),
+            "float_weight_names": tuple(message["float_weight_names"]),
+            "quant_params": tuple(
+                QuantParams(tuple(p["scale"]), tuple(p["zero_point"])) for p in message["quant_params"]
+            ),
+        }
+    )

@@ -1,0 +1,179 @@
+"""The worker process: requests on standard input, replies on standard output, native crashes in between.
+
+`python -m targets.worker` speaks targets.wire. Every request has an "op"; the reply has "ok": true and the results,
+or "ok": false with "stage", "cause" and "unavailable". Native runtimes print and abort as they like: their standard
+output goes to standard error, and the parent (targets.devices.host) outlives an abort. The worker ends when its
+input ends, also in the middle of a request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from targets import registry, wire
+from targets.types import ConvertRequest, Session, Stage, TargetError, Unavailable
+from targets.wire import Message
+
+Reply = tuple[Message, np.ndarray | None]
+
+# The stage that an unexpected error of an operation belongs to.
+_STAGES: dict[str, Stage] = {
+    "hello": "probe",
+    "probe": "probe",
+    "convert": "convert",
+    "inspect": "inspect",
+    "open": "load",
+    "infer": "run",
+    "time": "run",
+    "close": "run",
+}
+
+
+class Worker:
+    """Answers requests, one at a time; keeps the open sessions."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, Session] = {}
+        self._opened = 0
+        self._operations: dict[str, Callable[[Message, np.ndarray | None], Reply]] = {
+            "hello": self._hello,
+            "probe": self._probe,
+            "convert": self._convert,
+            "inspect": self._inspect,
+            "open": self._open,
+            "infer": self._infer,
+            "time": self._time,
+            "close": self._close,
+        }
+
+    def answer(self, request: Message, batch: np.ndarray | None) -> Reply:
+        """The reply to one request; errors become replies too."""
+        op = request.get("op")
+        if op not in self._operations:
+            known = ", ".join((*self._operations, "quit"))
+            return _failure(TargetError("run", f"the worker knows no operation {op!r} (known: {known})"))
+        try:
+            message, array = self._operations[op](request, batch)
+        except TargetError as error:
+            return _failure(error)
+        except (Exception, SystemExit) as error:  # one request may fail alone, whatever an SDK raises
+            return _failure(TargetError(_STAGES[op], f"{type(error).__name__}: {error}"))
+        return {"ok": True, **message}, array
+
+    def _hello(self, request: Message, batch: np.ndarray | None) -> Reply:
+        versions = {"python": platform.python_version(), "numpy": np.__version__}
+        return {"pid": os.getpid(), "cpus": _usable_cpus(), "machine": platform.machine(), "versions": versions}, None
+
+    def _probe(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return wire.encode_probe(registry.get(request["target"]).probe()), None
+
+    def _convert(self, request: Message, batch: np.ndarray | None) -> Reply:
+        program = Path(request["program"])
+        found = _sha256(program)
+        if found != request["sha256"]:
+            raise TargetError(
+                "convert",
+                f"{program.name} has sha256 {found[:12]}..., not the {request['sha256'][:12]}... that was asked for: "
+                "the file was changed since it was recorded; write it again",
+            )
+        from targets.program import load_program
+
+        artifact = registry.get(request["target"]).convert(
+            ConvertRequest(load_program(program), request["precision"], Path(request["output"]), request["metadata"])
+        )
+        return {"path": str(artifact.path)}, None
+
+    def _inspect(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return wire.encode_facts(registry.get(request["target"]).inspect(Path(request["path"]))), None
+
+    def _open(self, request: Message, batch: np.ndarray | None) -> Reply:
+        target = registry.get(request["target"])
+        session = target.load(Path(request["path"]), request["runtime"], request["threads"])
+        self._opened += 1
+        self._sessions[self._opened] = session
+        return {"session": self._opened}, None
+
+    def _infer(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return {}, self._session(request).infer(_required(batch))
+
+    def _time(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return {"samples_ms": self._session(request).time(_required(batch), request["n"])}, None
+
+    def _close(self, request: Message, batch: np.ndarray | None) -> Reply:
+        self._session(request).close()
+        del self._sessions[request["session"]]
+        return {}, None
+
+    def _session(self, request: Message) -> Session:
+        try:
+            return self._sessions[request["session"]]
+        except KeyError:
+            raise TargetError("run", f"no open session {request.get('session')!r}: it was closed or never opened") from None
+
+
+def _failure(error: TargetError) -> Reply:
+    unavailable = isinstance(error, Unavailable)
+    return {"ok": False, "stage": error.stage, "cause": error.cause, "unavailable": unavailable}, None
+
+
+def _required(batch: np.ndarray | None) -> np.ndarray:
+    if batch is None:
+        raise TargetError("run", "the request carries no images: send them as its payload")
+    return batch
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _usable_cpus() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _read_requests(stream: BinaryIO, requests: queue.SimpleQueue[tuple[Message, np.ndarray | None]]) -> None:
+    """Feed the queue; end the process when the parent is gone, even if a request is still being answered."""
+    try:
+        while (message := wire.read_message(stream)) is not None:
+            requests.put(message)
+    except wire.ProtocolError as error:
+        print(f"worker: {error}", file=sys.stderr)
+        os._exit(2)
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve until "quit" or the end of standard input."""
+    # Private copies of the protocol's descriptors; natives and child processes get /dev/null and stderr instead.
+    requests_in = os.fdopen(os.dup(0), "rb")
+    replies_out = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+
+    requests: queue.SimpleQueue[tuple[Message, np.ndarray | None]] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests_in, requests), daemon=True).start()
+    worker = Worker()
+    while True:
+        request, batch = requests.get()
+        if request.get("op") == "quit":
+            # Without the interpreter's shutdown: destructors of half-closed native runtimes are known to abort.
+            os._exit(0)
+        wire.write_message(replies_out, *worker.answer(request, batch))
+
+
+if __name__ == "__main__":
+    main()
