@@ -95,7 +95,7 @@ def read_image(source: Path | BinaryIO) -> Image:
         with Image.open(source) as opened:
             opened.load()
             upright = ImageOps.exif_transpose(opened)
-            return _to_rgb(upright)
+            return to_rgb(upright)
     except UnidentifiedImageError:
         raise DataError(f"{name} is not an image that Pillow reads") from None
     except Image.DecompressionBombError as error:
@@ -104,7 +104,8 @@ def read_image(source: Path | BinaryIO) -> Image:
         raise DataError(f"{name} cannot be decoded: {error}") from None
 
 
-def _to_rgb(image: Image) -> Image:
+def to_rgb(image: Image) -> Image:
+    """Any mode of Pillow -> 8-bit RGB, transparency on white, deep grey scaled by its range."""
     from PIL import Image
 
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):

@@ -30,7 +30,7 @@ def ensure_torchvision() -> None:
     if importlib.util.find_spec("torchvision") is None:
         raise ImportError("torchvision is not installed: run `make setup`, or pip install torchvision")
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

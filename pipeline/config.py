@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import RunError, UsageError, suggest
@@ -88,10 +87,3 @@ class RunConfig:
             if key not in known:
                 raise RunError(f"config key {key!r} is unknown to this version.{suggest(key, known)}")
         return cls(**values)
-
-
-@dataclass(frozen=True)
-class RunsRoot:
-    """Where run folders live: --runs-dir, else the environment's EDGE_T2T_RUNS, else ./runs."""
-
-    path: Path = field(default_factory=lambda: Path("runs"))

@@ -1,4 +1,4 @@
-"""Every fatal error of the program with its exit code; `main` of pipeline.commands prints them as one message on stderr.
+"""Every fatal error of the program with its exit code; pipeline.commands.main prints it as one message on stderr.
 
 Exit codes: 0 done; 1 unexpected (a bug: traceback shown); 2 usage (wrong option, model, target, run or folder);
 3 data; 4 weights; 5 training; 6 conversion, or every cell of a stage failed; 7 a run folder that cannot be trusted;

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: counts in, a bar with rate and time left out (one plain line where there is no terminal)."""
+"""Counts of long work in; a bar with rate and time left on stderr out, one plain line where there is no terminal."""
 
 from __future__ import annotations
 

@@ -203,7 +203,9 @@ def find_run(root: Path, run: Path | None) -> Run:
 def _latest(root: Path) -> Path:
     pointer = root / LATEST
     if not pointer.is_file():
-        raise UsageError(f"no finished run under {root}/: run `python main.py quantize t2t_vit_10` first, or give --run")
+        raise UsageError(
+            f"no finished run under {root}/: run `python main.py quantize t2t_vit_10` first, or give --run"
+        )
     return root / pointer.read_text().strip()
 
 

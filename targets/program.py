@@ -36,7 +36,8 @@ def load_program(path: Path) -> ExportedProgram:
     try:
         return torch.export.load(path)
     except Exception as error:  # torch.export.load raises whatever its unpickler meets
-        raise TargetError("load", f"{path.name} is not an exported program that torch {torch.__version__} reads: {error}")
+        cause = f"{path.name} is not an exported program that torch {torch.__version__} reads: {error}"
+        raise TargetError("load", cause) from error
 
 
 def input_shape(program: ExportedProgram) -> tuple[int, int, int]:

@@ -158,6 +158,8 @@ class Target(Protocol):
     suffix: str
     runtimes: tuple[str, ...]
     precisions: tuple[Precision, ...]
+    #: How exactly the format keeps a scale, as a relative error.
+    scale_rtol: float
 
     def probe(self) -> Probe: ...
 

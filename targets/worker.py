@@ -118,7 +118,9 @@ class Worker:
         try:
             return self._sessions[request["session"]]
         except KeyError:
-            raise TargetError("run", f"no open session {request.get('session')!r}: it was closed or never opened") from None
+            raise TargetError(
+                "run", f"no open session {request.get('session')!r}: it was closed or never opened"
+            ) from None
 
 
 def _failure(error: TargetError) -> Reply:

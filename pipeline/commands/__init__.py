@@ -8,6 +8,7 @@ import typer
 
 from pipeline.commands import benchmark, convert, demo, doctor, models, quantize, report, train, validate
 from pipeline.errors import exit_code_of
+from pipeline.quiet import quiet_sdks
 
 app = typer.Typer(
     name="edge-t2t",
@@ -25,6 +26,7 @@ for command in (quantize, convert, validate, benchmark, report, train, models, d
 
 def main() -> None:
     """Run the app; an error that the user can act on becomes one message and its exit code."""
+    quiet_sdks()
     try:
         app()
     except KeyboardInterrupt:

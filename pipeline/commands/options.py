@@ -23,7 +23,14 @@ PrecisionName = Annotated[
     list[str] | None,
     typer.Option("--precision", "-p", help="fp32, fp16 or int8; may be repeated.  [default: int8]"),
 ]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Amp = Annotated[str, typer.Option(help="Mixed precision: auto (bfloat16 on CUDA), bf16 or off.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")]
+Workers = Annotated[int, typer.Option(help="Processes that read images; 0: none beside this one.")]
 RUNS = Path("runs")
+MODEL_HELP = "t2t_vit_7, t2t_vit_10, t2t_vit_12, mobilenet_v2 or any timm model."
+DATA_HELP = "digits, a folder with train/ and val/, or a timm data set name."
 
 
 def targets_of(names: Sequence[str] | None) -> list[str]:

@@ -74,7 +74,8 @@ class ModelConfig:
             raise RunError(
                 f"model config lacks {', '.join(missing)}: the file was edited by hand or is of another version"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
 
 def build(

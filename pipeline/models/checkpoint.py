@@ -69,8 +69,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     broken = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise WeightsError(
-            f"{path}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity ({', '.join(broken[:3])}): the training "
-            "that wrote it had diverged, or the file is damaged"
+            f"{path}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity ({', '.join(broken[:3])}): the "
+            "training that wrote it had diverged, or the file is damaged"
         )
     return Checkpoint(path, sha256_of(path), tensors, container, metadata)
 
@@ -140,8 +140,8 @@ def _read_pickle(path: Path) -> object:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
             raise WeightsError(
-                f"{path} was refused: it asks for the class or function {refused.group(1)}, which weights do not need and "
-                "which could run code. Nothing of it was run. Save the tensors alone (a state_dict, or safetensors)"
+                f"{path} was refused: it asks for the class or function {refused.group(1)}, which weights do not "
+                "need and which could run code. Nothing of it was run. Save the tensors alone, as safetensors"
             ) from None
         reason = str(error).strip().splitlines()[-1][:200]
         raise WeightsError(f"{path} is not a file of weights, or is damaged ({reason})") from None

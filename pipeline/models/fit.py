@@ -53,8 +53,11 @@ def head_classes(name: str, tensors: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def fit_state(model: nn.Module, name: str, checkpoint: Checkpoint) -> Fitted:
-    """Keep the model's head where the number of classes differs, resize the position embedding, compare the rest.
+def fit_state(model: nn.Module, name: str, checkpoint: Checkpoint, other_classes: bool = False) -> Fitted:
+    """Keep the model's head where the classes differ, resize the position embedding, compare the rest.
+
+    Args:
+        other_classes: the head is for other classes although there may be as many of them.
 
     Raises:
         WeightsError: any other difference; names the file, how many keys differ, and the first ones.
@@ -64,7 +67,7 @@ def fit_state(model: nn.Module, name: str, checkpoint: Checkpoint) -> Fitted:
     replaced = False
     for head in head_names(name):
         weight = f"{head}.weight"
-        if weight in own and weight in state and own[weight].shape[0] != state[weight].shape[0]:
+        if weight in own and weight in state and (other_classes or own[weight].shape[0] != state[weight].shape[0]):
             if own[weight].shape[1:] != state[weight].shape[1:]:
                 continue  # another architecture, told below
             for key in (weight, f"{head}.bias"):
@@ -108,8 +111,8 @@ def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor], checkpoint:
         if keys
     ]
     raise WeightsError(
-        f"{checkpoint.path} ({checkpoint.container}) does not fit {name}, which has {len(own)} tensors: {'; '.join(found)}. "
-        "Is it a file of another model?"
+        f"{checkpoint.path} ({checkpoint.container}) does not fit {name}, which has {len(own)} tensors: "
+        f"{'; '.join(found)}. Is it a file of another model?"
     )
 
 

@@ -1,4 +1,4 @@
-"""A model and a weights source (`demo`, `pretrained`, `none` or a file) in; the loaded model and a WeightsRecord out."""
+"""A model and a weights source (`demo`, `pretrained`, `none`, a file) in; the loaded model and a WeightsRecord out."""
 
 from __future__ import annotations
 
@@ -95,11 +95,16 @@ def peek(source: str | Path, name: str, qk_scale: float | None = None) -> Weight
 
 
 def load_weights(
-    model: nn.Module, config: ModelConfig, source: str | Path, other_qk_scale: bool = False
+    model: nn.Module,
+    config: ModelConfig,
+    source: str | Path,
+    classes: Sequence[str] | None = None,
+    other_qk_scale: bool = False,
 ) -> WeightsRecord:
     """Fill `model`, built by `build` with what `peek` said, in place.
 
     Args:
+        classes: names in label order of what the model is for; a file that names others loses its head.
         other_qk_scale: the user chose another attention scale than the source says.
 
     Raises:
@@ -114,7 +119,9 @@ def load_weights(
             f"{checkpoint.path} needs qk_scale {needed}, but the model was built with {config.qk_scale}: "
             "build it with the qk_scale of peek()"
         )
-    fitted = fit_state(model, config.name, checkpoint)
+    named = parse_classes(checkpoint.path, checkpoint.metadata)
+    other_classes = classes is not None and named is not None and tuple(classes) != named
+    fitted = fit_state(model, config.name, checkpoint, other_classes)
     model.load_state_dict(dict(fitted.state), strict=True)
     return WeightsRecord(
         source=str(source),

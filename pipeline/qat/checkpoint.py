@@ -1,4 +1,4 @@
-"""The checkpoint folder of a run: float weights, float and QDQ programs, quantization facts, logits of every torch stage."""
+"""The checkpoint folder of a run: float weights, float and QDQ programs, quantization facts, the stages' logits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from pipeline.errors import RunError
-from pipeline.rundir import Run, publish, write_atomic, write_json
+from pipeline.rundir import Run, publish, write_atomic
 
 CONFIG = "checkpoint/config.json"
 SUBJECT = "checkpoint/subject.json"
@@ -59,10 +59,8 @@ def save_program(program: ExportedProgram, path: Path) -> None:
 def save_logits(logits: StageLogits, path: Path) -> None:
     """Compressed .npz, atomically."""
     buffer = io.BytesIO()
-    arrays = {f"stage_{name}": values for name, values in logits.stages.items()}
-    np.savez_compressed(
-        buffer, labels=logits.labels, indices=logits.indices, digest=np.array(logits.digest), **arrays
-    )
+    arrays: dict[str, Any] = {f"stage_{name}": values for name, values in logits.stages.items()}
+    np.savez_compressed(buffer, labels=logits.labels, indices=logits.indices, digest=np.array(logits.digest), **arrays)
     write_atomic(path, buffer.getvalue())
 
 
@@ -86,7 +84,7 @@ def write_metrics(run: Run, records: list[dict[str, Any]]) -> None:
     write_atomic(run.path / METRICS, "".join(json.dumps(r, allow_nan=False) + "\n" for r in records))
 
 
-def write_facts(run: Run, relative: str, facts: Mapping[str, Any]) -> None:
-    """A JSON file of the run, listed in its manifest."""
-    write_json(run.path / relative, dict(facts))
-    run.record(relative)
+def read_metrics(run: Run) -> list[dict[str, Any]]:
+    """The history written so far; empty before the first epoch ended."""
+    path = run.path / METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch import nn
@@ -40,7 +39,7 @@ def prepare(model: nn.Module, input_size: tuple[int, int, int], scheme: Scheme) 
             # Only a counter, which would be an in-place add in every artifact; momentum is what timm's models use.
             module.num_batches_tracked = None
     program = export(model, input_size)
-    prepared = prepare_qat_pt2e(cast(GraphModule, program.module()), EdgeQuantizer(scheme))
+    prepared = prepare_qat_pt2e(program.module(), EdgeQuantizer(scheme))
     set_training(prepared, False)
     return prepared
 

@@ -33,13 +33,9 @@ def ptq_program(run: Run, say: Callable[[str], None]) -> Path:
     say("calibrating the float model for post-training quantization")
     seed_everything(config.seed, config.threads)
     data = load_data(config.data, config.skip_bad)
-    subject = load_subject(
-        run.model, data, str(run.file(files.FLOAT_WEIGHTS)), config.seed, config.img_size
-    )
+    subject = load_subject(run.model, data, str(run.file(files.FLOAT_WEIGHTS)), config.seed, config.img_size)
     graph = prepare(subject.model, subject.input_size, Scheme(**quantization["scheme"]))
-    seen = run_calibration(
-        graph, subject, config.calibration_images, config.seed, torch.device("cpu"), config.workers
-    )
+    seen = run_calibration(graph, subject, config.calibration_images, config.seed, torch.device("cpu"), config.workers)
     if seen["digest"] != quantization["calibration"]["digest"]:
         raise RunError(
             f"the calibration images of {config.data} changed since run {run.id} (digest {seen['digest'][:12]}, "

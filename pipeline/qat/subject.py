@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import TrainingError, UsageError
+from pipeline.progress import progress
 
 if TYPE_CHECKING:
     from calibration.dataset import DataSource
@@ -53,8 +54,11 @@ class Subject:
         }
 
 
-def load_data(spec: str, skip_bad: bool) -> DataSource:
+def load_data(spec: str, skip_bad: bool, val_only: bool = False) -> DataSource:
     """Open the data and look at every image before anything long begins.
+
+    Args:
+        val_only: look at the validation images only; the training split is not going to be read.
 
     Raises:
         DataError: unreadable images (one list of all of them), an empty class or split, no such data.
@@ -63,7 +67,9 @@ def load_data(spec: str, skip_bad: bool) -> DataSource:
     from calibration.dataset import open_data
 
     source = open_data(spec)
-    report = audit(source)
+    total = len(source.val) + (0 if val_only else len(source.train))
+    with progress("checking images", total) as bar:
+        report = audit(source, val_only, bar.advance)
     if skip_bad:
         return report.without_bad(source)
     report.raise_if_bad()
@@ -87,14 +93,11 @@ def load_subject(
     from pipeline.models.build import build
     from pipeline.models.weights import load_weights, peek
 
-    info = peek(weights, model)
+    info = peek(weights, model, qk_scale)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the head, or all of the model, may start from random weights
-        try:
-            module, config = build(model, len(data.classes), img_size, qk_scale or info.qk_scale)
-        except ValueError as error:
-            raise UsageError(f"{model} cannot be built: {error}") from error
-        record = load_weights(module, config, weights, classes=data.classes)
+        module, config = build(model, len(data.classes), img_size, info.qk_scale)
+        record = load_weights(module, config, weights, data.classes, other_qk_scale=qk_scale is not None)
     return Subject(module.eval(), config, data, eval_transform(config), record)
 
 
@@ -151,4 +154,11 @@ def eval_transform(config: ModelConfig) -> EvalTransform:
     """The evaluation transform of a model."""
     from calibration.preprocess import EvalTransform
 
-    return EvalTransform(config.input_size, config.mean, config.std, config.crop_pct, config.interpolation)
+    return EvalTransform(
+        input_size=config.input_size,
+        mean=config.mean,
+        std=config.std,
+        crop_pct=config.crop_pct,
+        interpolation=config.interpolation,
+        crop_mode=config.crop_mode,
+    )

@@ -24,6 +24,7 @@ from pipeline.qat.nonfinite import first_nonfinite
 from pipeline.qat.plan import TrainPlan
 from pipeline.rundir import write_atomic
 
+RESUME_FILE = "resume.pt"
 Batches = Callable[[int, int], Iterator[tuple[Tensor, Tensor, Tensor]]]
 """(epoch, first step) -> batches of images [B, 3, H, W], labels [B], indices [B]."""
 
@@ -31,7 +32,8 @@ Batches = Callable[[int, int], Iterator[tuple[Tensor, Tensor, Tensor]]]
 class Trainee(Protocol):
     """What is trained, and how it changes mode."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module: ...
 
     def begin_step(self, epoch: int, done_fraction: float, images: Tensor) -> Tensor:
         """Enter training mode as the schedule wants it after `done_fraction` of all steps; may resize the images."""
@@ -118,7 +120,7 @@ class _Loop:
         self.total_steps = max(1, steps_per_epoch * plan.epochs)
         self.optimizer = torch.optim.AdamW(_parameter_groups(trainee.module, plan.weight_decay), lr=plan.lr)
         self.state = _State()
-        self.resume_file = phase.folder / "resume.pt"
+        self.resume_file = phase.folder / RESUME_FILE
 
     def run_epoch(self, stop: Callable[[], bool]) -> None:
         state, phase = self.state, self.phase

@@ -49,7 +49,9 @@ def convert_cells(run: Run, cells: Sequence[Cell], say: Say) -> tuple[Conversion
         RunError: the run has no checkpoint, or its files changed.
     """
     programs = {source: _program(run, source, say) for source in dict.fromkeys(cell.source for cell in cells)}
-    scales = {source: _scales(path) for source, path in programs.items() if source != "float"}
+    scales: dict[Source, Mapping[str, QuantParams]] = {
+        source: _scales(path) for source, path in programs.items() if source != "float"
+    }
     records = []
     for cell in cells:
         record = _convert(run, cell, programs[cell.source], scales.get(cell.source, {}))
@@ -84,7 +86,7 @@ def _convert(run: Run, cell: Cell, program: Path, scales: Mapping[str, QuantPara
     try:
         facts, load_check = _make(run, cell, program, workplace / final.name)
         seconds = time.monotonic() - start
-        match = match_scales(scales, facts.quant_params) if scales else None
+        match = match_scales(scales, facts.quant_params, registry.get(cell.target).scale_rtol) if scales else None
         publish(workplace / final.name, final)
         record = _record(run.model, cell, OK, name, sha256_of(final), seconds, facts, match, load_check)
     except TargetError as error:

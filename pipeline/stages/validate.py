@@ -125,7 +125,7 @@ def _infer(run: Run, cells: Sequence[_Open], reference: StageLogits) -> None:
     if not live:
         return
     config = RunConfig.from_dict(run.read_json(files.CONFIG))
-    data = load_data(config.data, config.skip_bad)
+    data = load_data(config.data, config.skip_bad, val_only=True)
     transform = transform_of(run.read_json(files.SUBJECT)["model_config"])
     digest = f"{data.val.digest()}-{transform.digest()}"
     if digest != reference.digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -51,7 +52,7 @@ class HostWorker:
 
     def __enter__(self) -> HostWorker:
         path = os.pathsep.join(filter(None, (str(_SOURCE_ROOT), os.environ.get("PYTHONPATH"))))
-        self._stderr = cast(BinaryIO, tempfile.TemporaryFile(prefix="worker-stderr-"))  # noqa: SIM115  lives until __exit__
+        self._stderr = cast(BinaryIO, tempfile.TemporaryFile(prefix="worker-stderr-"))
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -119,7 +120,9 @@ class HostWorker:
         }
         return RemoteSession(self, self._call("load", request)[0]["session"])
 
-    def _call(self, stage: Stage, request: Message, batch: np.ndarray | None = None) -> tuple[Message, np.ndarray | None]:
+    def _call(
+        self, stage: Stage, request: Message, batch: np.ndarray | None = None
+    ) -> tuple[Message, np.ndarray | None]:
         """Send one request and wait for its reply; `stage` is where a crash is put down to."""
         with self._lock:
             process = self._process
@@ -128,7 +131,7 @@ class HostWorker:
             assert process.stdin is not None
             assert process.stdout is not None
             timed_out = threading.Event()
-            watchdog = threading.Timer(self.timeout_s, lambda: (timed_out.set(), _kill(process)))
+            watchdog = threading.Timer(self.timeout_s, _give_up, (process, timed_out))
             watchdog.daemon = True
             watchdog.start()
             try:
@@ -212,10 +215,13 @@ def _finish(process: subprocess.Popen[bytes], politely: bool) -> None:
         process.wait()
 
 
+def _give_up(process: subprocess.Popen[bytes], timed_out: threading.Event) -> None:
+    timed_out.set()
+    _kill(process)
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill the worker's process group, and nothing if the worker was already reaped."""
     if process.poll() is None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass

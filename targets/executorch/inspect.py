@@ -232,7 +232,9 @@ def _kernel_name(plan: Json, call: Json) -> str:
 
 def _tensor_spec(plan: Json, index: int, name: str) -> TensorSpec:
     tensor = plan["values"][index]["val"]
-    return TensorSpec(name, tuple(tensor["sizes"]), {"FLOAT": "float32", "HALF": "float16", "CHAR": "int8"}[tensor["scalar_type"]])
+    return TensorSpec(
+        name, tuple(tensor["sizes"]), {"FLOAT": "float32", "HALF": "float16", "CHAR": "int8"}[tensor["scalar_type"]]
+    )
 
 
 def _reason(error: Exception) -> str:

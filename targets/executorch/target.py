@@ -15,6 +15,7 @@ class ExecuTorch:
     suffix = ".pte"
     runtimes: tuple[str, ...] = (runner.RUNTIME,)
     precisions: tuple[Precision, ...] = convert.PRECISIONS
+    scale_rtol = 1e-6  # float32
 
     def probe(self) -> Probe:
         """Imports the SDK: what fails to import is told as the reason."""

@@ -27,7 +27,7 @@ def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
     try:
         with _quiet():
-            import ai_edge_quantizer
+            import ai_edge_quantizer  # noqa: F401
             import litert_torch  # noqa: F401
     except (ImportError, OSError) as error:
         return f"litert_torch does not import ({error}): pip install litert-torch"
@@ -128,7 +128,7 @@ def _cause(program: ExportedProgram, error: Exception) -> str:
     text = " ".join(str(error).split("Use tlparse")[0].split())
     missing = _operators_without_lowering(program) if "Lowering not found" in text else []
     if missing:
-        return f"litert-torch has no lowering for {', '.join(missing)}: replace them in the model, or leave out this target"
+        return f"litert-torch has no lowering for {', '.join(missing)}: replace them, or leave out this target"
     named = sorted(set(re.findall(r"'((?:stablehlo|tfl|tf|chlo)\.\w+)'|target=torch\.ops\.([\w.]+)", text)))
     operators = ", ".join(builtin or aten for builtin, aten in named)
     return f"litert-torch: {type(error).__name__}: {text[:400]}" + (

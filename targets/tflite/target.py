@@ -15,6 +15,7 @@ class TFLite:
     suffix = ".tflite"
     runtimes: tuple[str, ...] = runner.RUNTIMES
     precisions: tuple[Precision, ...] = convert.PRECISIONS
+    scale_rtol = 1e-6  # float32
 
     def probe(self) -> Probe:
         """Imports the SDKs, which takes seconds: what fails to import is told as the reason."""

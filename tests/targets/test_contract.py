@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,13 @@ from targets.match import match_scales
 from targets.program import load_program, trained_quant_params
 from targets.types import PRECISIONS, Artifact, GraphFacts, Probe, TargetError, Unavailable
 
-NAMES = [name for name in registry.names() if find_spec(f"targets.{name}.target")]  # TEMPORARY until all exist
+NAMES = registry.names()
 CELLS = [(name, precision) for name in NAMES for precision in registry.get(name).precisions]
 RUNTIMES = [(name, runtime) for name in NAMES for runtime in registry.get(name).runtimes]
 IDS = "-".join
 
 # Largest difference to the torch program, of the largest logit. int8 runtimes round and accumulate in another order.
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.06}
-# A file may keep its scales as float16.
-SCALE_RTOL = 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +116,7 @@ def test_the_trained_scales_are_in_the_file(converted: Converted) -> None:
     if converted.artifact.precision != "int8":
         assert not trained
         return
-    match = match_scales(trained, converted.facts.quant_params, SCALE_RTOL)
+    match = match_scales(trained, converted.facts.quant_params, registry.get(converted.artifact.target).scale_rtol)
     assert match.total >= 14
     assert match.found >= 0.95 * match.total, match.missing
 
@@ -150,9 +147,7 @@ def test_every_runtime_agrees_with_torch_or_says_why_it_cannot(
             session.infer(program.images)
 
 
-def test_images_of_another_size_are_refused(
-    converted: Converted, worker: HostWorker, probes: dict[str, Probe]
-) -> None:
+def test_images_of_another_size_are_refused(converted: Converted, worker: HostWorker, probes: dict[str, Probe]) -> None:
     for runtime, capability in probes[converted.artifact.target].run.items():
         if capability.available:
             session = worker.open(converted.artifact.target, converted.artifact.path, runtime, threads=1)

@@ -1,0 +1,132 @@
+"""The name of a data set in; its training and validation splits, with labels, classes and digests, out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from calibration.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DIGITS = "digits"
+
+
+class Images(Protocol):
+    """Images by position; picklable, so that loader processes can have it."""
+
+    def image(self, position: int) -> Image:
+        """Upright RGB.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        ...
+
+    def content(self, position: int) -> bytes:
+        """What decides the pixels: the bytes of the file, or the pixels themselves."""
+        ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images in a fixed order.
+
+    Attributes:
+        labels: int64 [N].
+        ids: a name for each image that a person can find it by, the same on every machine.
+        positions: int64 [N], of the images in `images`.
+    """
+
+    name: str
+    labels: np.ndarray
+    ids: tuple[str, ...]
+    images: Images
+    positions: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not len(self.labels) == len(self.ids) == len(self.positions):
+            raise ValueError(f"{len(self.labels)} labels, {len(self.ids)} ids, {len(self.positions)} positions")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Image:
+        return self.images.image(int(self.positions[index]))
+
+    def content_digest(self, index: int) -> str:
+        """Hex sha256 of one image."""
+        return hashlib.sha256(self.images.content(int(self.positions[index]))).hexdigest()
+
+    def digest(self) -> str:
+        """Hex sha256 over ids, labels and the content of every image, in order."""
+        total = hashlib.sha256()
+        for index, name in enumerate(self.ids):
+            total.update(f"{name}\0{int(self.labels[index])}\0{self.content_digest(index)}\n".encode())
+        return total.hexdigest()
+
+    def without(self, indices: Collection[int]) -> Split:
+        """The same split without the images at `indices`."""
+        dropped = set(indices)
+        keep = [i for i in range(len(self)) if i not in dropped]
+        return replace(
+            self, labels=self.labels[keep], ids=tuple(self.ids[i] for i in keep), positions=self.positions[keep]
+        )
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Both splits of a data set; `classes` are the names in label order.
+
+    Raises:
+        DataError: from the constructor, a split or a class without images.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise DataError(
+                f"{self.name} has {len(self.classes)} class ({', '.join(self.classes)}): at least 2 are needed"
+            )
+        for split in (self.train, self.val):
+            if not len(split):
+                raise DataError(f"{self.name}: the split {split.name} has no images")
+            counts = np.bincount(split.labels, minlength=len(self.classes))
+            empty = [name for name, count in zip(self.classes, counts, strict=True) if not count]
+            if empty:
+                raise DataError(
+                    f"{self.name}: {len(empty)} of {len(self.classes)} classes have no image in {split.name} "
+                    f"({', '.join(empty[:5])}): add images, or remove these classes from both splits"
+                )
+
+
+def open_data(spec: str) -> DataSource:
+    """`digits`, a folder with `train/` and `val/` (or `validation/`), or a timm data set name such as `hfds/user/name`.
+
+    Raises:
+        DataError: none of these, or a layout that cannot be used; names what was found.
+    """
+    from calibration import digits, hub, image_folder
+
+    if spec == DIGITS:
+        return digits.load()
+    path = Path(spec)
+    if path.is_dir():
+        return image_folder.load(path)
+    if hub.is_hub_name(spec) and not path.exists():
+        return hub.load(spec)
+    what = "is a file" if path.is_file() else "does not exist"
+    raise DataError(
+        f"--data {spec} {what}: give {DIGITS}, a folder with train/ and val/ that hold one folder per class, "
+        f"or a timm data set name ({', '.join(hub.PREFIXES)})"
+    )

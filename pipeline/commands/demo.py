@@ -1,0 +1,51 @@
+"""`demo`: nothing in; the whole job for one T2T-ViT and MobileNetV2 on the embedded digits, ending in a report, out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.options import RUNS, RunsDir, say
+from pipeline.commands.quantize_run import new_run
+from pipeline.commands.report import report
+from pipeline.commands.summary import raise_if_failed
+from pipeline.config import RunConfig
+from pipeline.reports.records import Outcome
+from pipeline.rundir import Run, set_latest
+from targets import registry
+
+CONTROL = "mobilenet_v2"
+THREADS = 2  # of the runtimes while they are validated; latency is measured with one
+
+
+def demo(
+    model: Annotated[str, typer.Option(help="The model to set beside mobilenet_v2.")] = "t2t_vit_10",
+    max_steps: Annotated[int, typer.Option(help="QAT steps for each model.")] = 20,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Quantize, convert to all targets, validate, benchmark and report, with the bundled weights and data."""
+    control, subject = (_quantize_and_convert(name, max_steps, runs_dir) for name in (CONTROL, model))
+    from pipeline.stages.benchmark import TimingPlan, benchmark_run
+    from pipeline.stages.validate import validate_run
+
+    outcomes: list[tuple[str, Outcome]] = []
+    for run in (control, subject):
+        outcomes += [(r.key.runtime, r.outcome) for r in validate_run(run, registry.names(), None, THREADS, say)]
+    for run, beside in ((control, None), (subject, control)):
+        records = benchmark_run(run, beside, registry.names(), TimingPlan(), say)
+        outcomes += [(r.key.runtime, r.outcome) for r in records]
+    set_latest(subject)
+    report(subject.path, runs_dir)
+    raise_if_failed("run", outcomes)
+
+
+def _quantize_and_convert(model: str, max_steps: int, runs_dir: Path) -> Run:
+    from pipeline.stages.convert import convert_cells, plan_cells
+
+    say(f"\n=== {model}")
+    run = new_run(RunConfig(model=model, weights="", max_steps=max_steps), runs_dir, say)
+    records = convert_cells(run, plan_cells(registry.names(), ["int8"], from_float=False), say)
+    raise_if_failed("convert", ((f"{r.target} {r.precision}", r.outcome) for r in records))
+    return run

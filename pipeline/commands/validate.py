@@ -1,0 +1,32 @@
+"""`validate`: a run's artifacts in, their accuracy and drift on the validation images out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.options import RUNS, RunDir, RunsDir, TargetName, say, targets_of
+from pipeline.commands.summary import raise_if_failed
+from pipeline.errors import UsageError
+from pipeline.rundir import find_run
+
+
+def validate(
+    target: TargetName = None,
+    limit: Annotated[int | None, typer.Option(help="Images, evenly spread.  [default: all that were scored]")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 2,
+    run: RunDir = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Run every artifact in its real runtime on the images that scored the checkpoint."""
+    targets = targets_of(target)
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}: give at least 1")
+    if threads < 1:
+        raise UsageError(f"--threads is {threads}: give at least 1")
+    found = find_run(runs_dir, run)
+    from pipeline.stages.validate import validate_run
+
+    records = validate_run(found, targets, limit, threads, say)
+    raise_if_failed("run", ((f"{r.key.target} {r.key.runtime} {r.key.precision}", r.outcome) for r in records))

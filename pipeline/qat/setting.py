@@ -1,0 +1,132 @@
+"""What float training and QAT share: a subject and where it runs in; scores and training phases out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.qat.evaluate import collect_logits
+from pipeline.qat.plan import TrainPlan
+from pipeline.qat.subject import Subject
+from pipeline.qat.train import EpochRecord, Phase
+
+Say = Callable[[str], None]
+EVAL_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A subject, the device it runs on, and the validation images it is scored on.
+
+    Attributes:
+        val_indices: positions in the validation split, in the order of all logits.
+        amp: bfloat16 autocast in training.
+        workers: processes that read images.
+    """
+
+    subject: Subject
+    device: torch.device
+    amp: bool
+    val_indices: tuple[int, ...]
+    workers: int
+    checkpoint_steps: int
+    say: Say
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [N] of the scored images."""
+        return np.asarray(self.subject.data.val.labels)[list(self.val_indices)]
+
+    def score(self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None) -> np.ndarray:
+        """Logits [N, classes] of the scored images."""
+        return collect_logits(
+            f"scoring {what}",
+            forward,
+            self.subject.data.val,
+            self.subject.transform,
+            EVAL_BATCH,
+            device or self.device,
+            self.val_indices,
+            self.workers,
+        )
+
+    def phase(
+        self,
+        name: str,
+        module: nn.Module,
+        plan: TrainPlan,
+        folder: Path,
+        on_history: Callable[[list[EpochRecord]], None],
+    ) -> Phase:
+        """A training phase of `module`; `folder` gets its resume point, `tensorboard/` beside it the curves."""
+
+        def batches(epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            return training_batches(self.subject, plan, epoch, first_step, self.workers)
+
+        def evaluate() -> tuple[int, int]:
+            labels = self.labels
+            right = int((self.score(f"{name} top-1", module).argmax(axis=1) == labels).sum())
+            return right, len(labels)
+
+        def on_epoch(history: list[EpochRecord]) -> None:
+            record = history[-1]
+            on_history(history)
+            write_curves(folder.parent / "tensorboard", record)
+            self.say(
+                f"{name} epoch {record.epoch}/{plan.epochs}: loss {record.loss:.3f}, top-1 "
+                f"{100 * record.top1 / record.n:.2f} % (n={record.n}), {record.images_per_second:.1f} images/s"
+            )
+
+        return Phase(
+            name=name,
+            folder=folder,
+            images=len(self.subject.data.train),
+            batches=batches,
+            evaluate=evaluate,
+            on_epoch=on_epoch,
+            device=self.device,
+            amp=self.amp,
+            checkpoint_steps=self.checkpoint_steps,
+        )
+
+
+def training_batches(
+    subject: Subject, plan: TrainPlan, epoch: int, first_step: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Augmented batches of one epoch, the same for the same plan whatever the number of workers."""
+    from calibration.loader import train_loader
+    from calibration.preprocess import train_transform
+
+    transform = train_transform(subject.transform, hflip=plan.hflip, scale_min=plan.scale_min)
+    return train_loader(
+        subject.data.train,
+        transform,
+        plan.batch_size,
+        seed=plan.seed,
+        epoch=epoch,
+        workers=workers,
+        start_step=first_step,
+    )
+
+
+def write_curves(folder: Path, record: EpochRecord) -> None:
+    """The figures of one epoch for TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder / record.phase)) as writer:
+        writer.add_scalar("loss/train", record.loss, record.step)
+        writer.add_scalar("accuracy/top1", record.top1 / record.n, record.step)
+        writer.add_scalar("learning_rate", record.lr, record.step)
+        writer.add_scalar("images_per_second", record.images_per_second, record.step)
+
+
+def evenly(total: int, limit: int | None) -> tuple[int, ...]:
+    """`limit` positions spread evenly over 0..total-1 (all of them without a limit)."""
+    if limit is None or limit >= total:
+        return tuple(range(total))
+    return tuple(np.linspace(0, total - 1, limit).round().astype(int).tolist())

@@ -1,0 +1,167 @@
+"""An exported program in, an `.mlpackage` (mlprogram, iOS 17 and later) out.
+
+fp16 and int8 files compute in half precision, as the Neural Engine does, with one exception: what leads from the
+Performer's projections through its exponentials to the division stays float32 (`float32_region`).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from targets.program import QUANTIZE_OPS, fold_quantized_weights, input_shape, static_batch
+from targets.types import ConvertRequest, Precision, TargetError, Unavailable
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+INPUT, OUTPUT = "images", "logits"
+
+#: Where the backward walk from an exponential stops: weighted layers and what changes the number format.
+_REGION_ENTRANCE = ("linear", "conv", "quantize", "dequantize", "layer_norm", "const")
+_REGION_EXIT = "real_div"
+
+
+def unavailable_reason() -> str:
+    """Why nothing can be converted here; empty where it can."""
+    try:
+        with _quiet():
+            import coremltools  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"coremltools does not import ({error}): pip install coremltools"
+    return ""
+
+
+def convert(request: ConvertRequest) -> None:
+    """Write the package `request.output`, with `request.metadata` in it.
+
+    Raises:
+        Unavailable: no coremltools here.
+        TargetError: stage "convert"; coremltools names the operator that it does not know.
+    """
+    _check_program(request)
+    if reason := unavailable_reason():
+        raise Unavailable("convert", reason)
+    model = lower(request.program, request.precision)
+    model.short_description = request.metadata.get("model", "") or model.short_description
+    for key, value in request.metadata.items():
+        model.user_defined_metadata[f"edge_t2t.{key}"] = value
+    if request.output.exists():
+        shutil.rmtree(request.output)
+    with _quiet():
+        model.save(str(request.output))
+
+
+def lower(program: ExportedProgram, precision: Precision) -> Any:
+    """The coremltools MLModel of a program for one image; it is not loaded into a runtime.
+
+    Raises:
+        TargetError: stage "convert".
+    """
+    with _quiet():
+        import coremltools as ct
+
+        single = (fold_quantized_weights if precision == "int8" else static_batch)(program)
+        try:
+            return ct.convert(
+                single.run_decompositions({}),
+                convert_to="mlprogram",
+                inputs=[ct.TensorType(name=INPUT, shape=(1, *input_shape(program)), dtype=np.float32)],
+                outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],
+                minimum_deployment_target=ct.target.iOS17,
+                compute_precision=ct.precision.FLOAT32
+                if precision == "fp32"
+                else ct.transform.FP16ComputePrecision(op_selector=lambda op: not float32_region(op)),
+                skip_model_load=True,
+            )
+        except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
+            raise TargetError("convert", f"coremltools: {type(error).__name__}: {_one_line(error)}") from error
+
+
+def float32_region(operation: Any) -> bool:
+    """Whether a MIL operation lies on the way from a weighted layer through an `exp` to the `real_div` after it.
+
+    That is Performer attention (Choromanski et al. 2021): exp(w.x - |x|^2 / 2), sums over thousands of tokens, and a
+    division by them. In half precision the exponent loses its cancellation, small exponentials vanish, the epsilon
+    of 1e-8 is zero, and a divisor of zero gives NaN.
+    """
+    return _leads_to_exp(operation) or _comes_from_exp(operation)
+
+
+def _leads_to_exp(operation: Any) -> bool:
+    if operation.op_type in _REGION_ENTRANCE:
+        return False
+    seen: set[str] = set()
+    pending = [operation]
+    while pending:
+        current = pending.pop()
+        if current.name in seen:
+            continue
+        seen.add(current.name)
+        if current.op_type == "exp":
+            return True
+        if current is not operation and current.op_type in (*_REGION_ENTRANCE, _REGION_EXIT, "softmax"):
+            continue
+        pending += [child for output in current.outputs for child in output.child_ops]
+    return False
+
+
+def _comes_from_exp(operation: Any) -> bool:
+    if operation.op_type in _REGION_ENTRANCE:
+        return False
+    seen: set[str] = set()
+    pending = [operation]
+    while pending:
+        current = pending.pop()
+        if current is None or current.name in seen:
+            continue
+        seen.add(current.name)
+        if current.op_type == "exp":
+            return True
+        if current is not operation and current.op_type in (*_REGION_ENTRANCE, _REGION_EXIT, "softmax"):
+            continue
+        pending += [variable.op for variable in _inputs(current)]
+    return False
+
+
+def _inputs(operation: Any) -> list[Any]:
+    """The variables that an operation reads, lists of them (concat) flattened."""
+    found: list[Any] = []
+    for value in operation.inputs.values():
+        found += list(value) if isinstance(value, (list, tuple)) else [value]
+    return [variable for variable in found if variable is not None]
+
+
+def _check_program(request: ConvertRequest) -> None:
+    quantized = any(str(node.target) in QUANTIZE_OPS for node in request.program.graph.nodes)
+    if request.precision == "int8" and not quantized:
+        raise TargetError(
+            "convert", "int8 needs a program with quantize operators, this one has none: pass the QDQ program"
+        )
+    if request.precision != "int8" and quantized:
+        cause = f"{request.precision} needs a float program, this one has quantize operators: pass the float program"
+        raise TargetError("convert", cause)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the SDK's version warnings and log lines to itself; its errors are exceptions."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]

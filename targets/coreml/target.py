@@ -1,0 +1,49 @@
+"""Core ML with coremltools' converter, as a targets.types.Target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from targets.coreml import convert, inspect, runner
+from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
+
+
+class CoreML:
+    """`.mlpackage` folders for iOS 17 and macOS 14 and later."""
+
+    name = "coreml"
+    suffix = ".mlpackage"
+    runtimes: tuple[str, ...] = (runner.RUNTIME,)
+    precisions: tuple[Precision, ...] = convert.PRECISIONS
+    scale_rtol = 1e-3  # int8 files compute in float16, and keep their scales in it
+
+    def probe(self) -> Probe:
+        """Imports the SDK: what fails to import is told as the reason."""
+        convert_problem, run_problem = convert.unavailable_reason(), runner.run_unavailable_reason()
+        return Probe(
+            convert=Capability(not convert_problem, convert_problem),
+            run={runner.RUNTIME: Capability(not run_problem, run_problem)},
+            versions=_versions(),
+        )
+
+    def convert(self, request: ConvertRequest) -> Artifact:
+        convert.convert(request)
+        return Artifact(self.name, request.precision, request.output)
+
+    def inspect(self, path: Path) -> GraphFacts:
+        return inspect.inspect(path)
+
+    def load(self, path: Path, runtime: str, threads: int) -> Session:
+        return runner.load(path, runtime, threads)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("coremltools", "torch"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
