@@ -36,9 +36,8 @@ def start(config: RunConfig, root: Path) -> tuple[Run, Subject]:
     Raises:
         EdgeT2TError: nothing was written.
     """
+    _check(config)
     subject = _subject(config)
-    _plans(config, subject)  # refuses bad numbers
-    choose_amp(config.amp, choose_device(config.device))
     run = create_run(root, config.model)
     write_json(run.path / files.CONFIG, config.to_dict())
     run.record(files.CONFIG, facts={"status": "unfinished"})
@@ -79,13 +78,26 @@ def quantize(run: Run, config: RunConfig, subject: Subject, say: Say, latest: bo
         set_latest(run)
 
 
+def _check(config: RunConfig) -> None:
+    """Refuse what can be refused without reading the images, which may take long."""
+    from pipeline.models.weights import peek
+
+    _plans(config, head_replaced=False)
+    choose_amp(config.amp, choose_device(config.device))
+    peek(config.weights, config.model, config.qk_scale)
+
+
 def _subject(config: RunConfig) -> Subject:
     data = load_data(config.data, config.skip_bad)
     return load_subject(config.model, data, config.weights, config.seed, config.img_size, config.qk_scale)
 
 
-def _plans(config: RunConfig, subject: Subject) -> tuple[TrainPlan, TrainPlan]:
-    """The plans of float fine-tuning and of QAT."""
+def _plans(config: RunConfig, head_replaced: bool) -> tuple[TrainPlan, TrainPlan]:
+    """The plans of float fine-tuning and of QAT.
+
+    Raises:
+        UsageError: a number that no training can have.
+    """
     qat = TrainPlan(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -94,13 +106,13 @@ def _plans(config: RunConfig, subject: Subject) -> tuple[TrainPlan, TrainPlan]:
         label_smoothing=config.label_smoothing,
         clip_norm=config.clip_norm,
         seed=config.seed,
-        hflip=subject.data.name != DIGITS,
-        scale_min=0.8 if subject.data.name == DIGITS else 0.6,  # digits fill their image
+        hflip=config.data != DIGITS,
+        scale_min=0.8 if config.data == DIGITS else 0.6,  # digits fill their image
         max_steps=config.max_steps,
         observer_freeze=config.observer_freeze,
         batch_norm_freeze=config.batch_norm_freeze,
     )
-    default_epochs = config.epochs if subject.weights.head_replaced else 0
+    default_epochs = config.epochs if head_replaced else 0
     float_epochs = default_epochs if config.float_epochs is None else config.float_epochs
     return replace(qat, epochs=float_epochs, lr=config.float_lr), qat
 
@@ -111,7 +123,7 @@ class _Work:
     def __init__(self, run: Run, config: RunConfig, setting: Setting, threads: int):
         self.run, self.config, self.setting, self.threads = run, config, setting, threads
         self.subject = setting.subject
-        self.float_plan, self.qat_plan = _plans(config, self.subject)
+        self.float_plan, self.qat_plan = _plans(config, self.subject.weights.head_replaced)
         self.records: list[dict[str, Any]] = []
 
     def float_phase(self) -> None:

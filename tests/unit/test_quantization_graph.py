@@ -1,0 +1,158 @@
+"""The quantized graph of T2T-ViT and of a network with BatchNorm: what is int8, what is float, and that it trains."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from alive import alive_images, make_alive
+from tiny_hybrid import INPUT_SIZE, TinyHybrid
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+from torch.nn import functional as F
+
+from pipeline.models.t2t_vit import T2TViT
+from pipeline.qat.graph import export, prepare, set_fake_quantization, set_observers, set_training, to_qdq_program
+from pipeline.qat.quantizer import Scheme
+from pipeline.qat.trainees import calibrate
+from targets.program import trained_quant_params
+
+SIDE = 64
+SIZE = (3, SIDE, SIDE)
+aten = torch.ops.aten
+
+
+def small_t2t() -> T2TViT:
+    """One block, 64 px: every operator of the real models on few tokens."""
+    torch.manual_seed(0)
+    return make_alive(T2TViT(1, 10, SIDE), seed=1)
+
+
+def calibrated(model: nn.Module, size: tuple[int, int, int], images: Tensor) -> GraphModule:
+    graph = prepare(model, size, Scheme())
+    calibrate(graph, [images], len(images), torch.device("cpu"))
+    return graph
+
+
+def steps(graph: GraphModule, images: Tensor, count: int) -> list[float]:
+    optimizer = torch.optim.AdamW([p for p in graph.parameters() if p.requires_grad], lr=1e-4)
+    losses = []
+    for _ in range(count):
+        loss = F.cross_entropy(graph(images), torch.arange(len(images)) % 5)
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+    return losses
+
+
+@pytest.fixture(scope="module")
+def t2t_graph() -> GraphModule:
+    return calibrated(small_t2t(), SIZE, alive_images(8, SIDE))
+
+
+@pytest.fixture(scope="module")
+def t2t_qdq(t2t_graph: GraphModule) -> ExportedProgram:
+    return to_qdq_program(t2t_graph, SIZE)
+
+
+def test_stock_quantizer_gives_nan_in_the_first_step_and_ours_does_not(t2t_graph: GraphModule) -> None:
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
+
+    images = alive_images(8, SIDE)
+    stock = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True, is_qat=True))
+    stock_graph = prepare_qat_pt2e(export(small_t2t().train(), SIZE).module(), stock)
+    assert torch.isnan(stock_graph(images)).any()
+
+    ours = copy.deepcopy(t2t_graph)
+    set_training(ours, True)
+    assert all(torch.isfinite(torch.tensor(steps(ours, images, 5))))
+    assert all(torch.isfinite(p).all() for p in ours.parameters())
+
+
+def test_every_linear_and_convolution_is_int8_and_nothing_of_the_performer_is(t2t_qdq: ExportedProgram) -> None:
+    weights = [name for name in trained_quant_params(t2t_qdq) if name.endswith("weight")]
+    layers = [n for n, m in small_t2t().named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert sorted(weights) == sorted(f"{name}.weight" for name in layers)
+
+    graph = t2t_qdq.module().graph
+    performer = [n for n in graph.nodes if n.target in (aten.exp.default, aten.div.Tensor)]
+    assert [n.target for n in performer].count(aten.exp.default) == 4  # k and q of two stages
+    for node in performer:
+        if node.target == aten.exp.default:  # the quotient is rounded, after the division, for the Linear behind it
+            assert not any("quantize" in str(user.target) for user in node.users), node
+        inputs = [a for a in node.args if isinstance(a, Node)]
+        assert not any("dequantize" in str(a.target) for a in inputs), node
+
+
+def test_fake_quantization_and_qdq_program_compute_the_same(t2t_graph: GraphModule, t2t_qdq: ExportedProgram) -> None:
+    images = alive_images(5, SIDE, seed=4)  # a batch that was never seen, of another size
+    with torch.no_grad():
+        assert torch.equal(t2t_graph(images), t2t_qdq.module()(images))
+        assert t2t_qdq.module()(images[:1]).shape == (1, 10)
+
+
+def test_quantized_logits_are_near_the_float_ones_but_not_equal(t2t_graph: GraphModule) -> None:
+    images = alive_images(8, SIDE, seed=2)
+    with torch.no_grad():
+        reference, quantized = small_t2t()(images), t2t_graph(images)
+    error = (quantized - reference).norm() / reference.norm()
+    assert 1e-4 < error < 0.1
+
+
+def test_without_fake_quantization_the_graph_is_the_float_model(t2t_graph: GraphModule) -> None:
+    graph = copy.deepcopy(t2t_graph)
+    set_fake_quantization(graph, False)
+    images = alive_images(4, SIDE)
+    with torch.no_grad():
+        assert torch.allclose(graph(images), small_t2t()(images), atol=1e-5)
+
+
+def test_frozen_observers_keep_activation_scales_and_weights_keep_following(
+    t2t_graph: GraphModule, t2t_qdq: ExportedProgram
+) -> None:
+    graph = copy.deepcopy(t2t_graph)
+    before = trained_quant_params(t2t_qdq)
+    set_observers(graph, False)
+    with torch.no_grad():
+        graph.get_parameter("head.weight").mul_(2)
+        graph(alive_images(4, SIDE) * 5)
+    after = trained_quant_params(to_qdq_program(graph, SIZE))
+    assert after["head.weight"].scale == pytest.approx([2 * s for s in before["head.weight"].scale], rel=1e-6)
+    activations = [name for name in before if not name.endswith("weight")]
+    assert len(activations) > 5
+    assert all(before[name] == after[name] for name in activations)
+
+
+def test_batch_norm_statistics_move_in_training_and_stand_still_when_frozen() -> None:
+    graph = prepare(TinyHybrid(), INPUT_SIZE, Scheme())
+    images = torch.randn(8, *INPUT_SIZE, generator=torch.Generator().manual_seed(0)) + 3
+
+    def moved(freeze: bool) -> bool:
+        before = graph.get_buffer("stem_norm.running_mean").clone()
+        set_training(graph, True, freeze_batch_norm=freeze)
+        graph(images)
+        return not torch.equal(before, graph.get_buffer("stem_norm.running_mean"))
+
+    assert moved(False)
+    assert not moved(True)
+
+
+def test_batch_norm_is_folded_into_the_convolution() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(16, *INPUT_SIZE)
+    program = to_qdq_program(calibrated(TinyHybrid(), INPUT_SIZE, images), INPUT_SIZE)
+    targets = {str(n.target) for n in program.graph.nodes}
+    assert not any("batch_norm" in t or "dropout" in t for t in targets)
+    # 7 weights, and -128 nowhere among them: some Core ML versions decode it wrongly.
+    params = trained_quant_params(program)
+    assert sum(name.endswith("weight") for name in params) == 7
+    for node in program.graph.nodes:
+        if str(node.target) == "quantized_decomposed.quantize_per_channel.default":
+            assert node.args[4:6] == (-127, 127)

@@ -1,0 +1,183 @@
+"""The training loop on a small network: deterministic, resumable to the same bits, and stopped by what is not finite."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_hybrid import CLASSES, INPUT_SIZE, TinyHybrid
+from torch import Tensor, nn
+
+from pipeline.errors import RunError, TrainingError
+from pipeline.qat.graph import prepare
+from pipeline.qat.plan import TrainPlan
+from pipeline.qat.quantizer import Scheme
+from pipeline.qat.train import RESUME_FILE, EpochRecord, Phase, Trainee, fit
+from pipeline.qat.trainees import FloatTrainee, QatTrainee, calibrate
+
+BATCH, STEPS, EPOCHS = 4, 5, 2
+PLAN = TrainPlan(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, max_steps=STEPS)
+
+
+class WithDropout(nn.Sequential):
+    """Draws from torch's generator in every step, as T2T-ViT's Performer does."""
+
+    def __init__(self) -> None:
+        super().__init__(TinyHybrid(), nn.Dropout(0.3))
+
+
+def float_trainee() -> Trainee:
+    torch.manual_seed(1)
+    return FloatTrainee(WithDropout(), PLAN)
+
+
+def qat_trainee() -> Trainee:
+    torch.manual_seed(1)
+    graph = prepare(WithDropout(), INPUT_SIZE, Scheme())
+    calibrate(graph, [batch(0, 0)[0]], BATCH, torch.device("cpu"))
+    return QatTrainee(graph, PLAN)
+
+
+def batch(epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1000 * epoch + step)
+    images = torch.randn(BATCH, *INPUT_SIZE, generator=generator)
+    return images, torch.randint(CLASSES, (BATCH,), generator=generator), torch.arange(BATCH)
+
+
+def phase(folder: Path, at_step: Callable[[int, int], None] = lambda epoch, step: None, every: int = 100) -> Phase:
+    def batches(epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for step in range(first_step, STEPS):
+            at_step(epoch, step)
+            yield batch(epoch, step)
+
+    return Phase(
+        name="float",
+        folder=folder,
+        images=BATCH * STEPS,
+        batches=batches,
+        evaluate=lambda: (1, 2),
+        on_epoch=lambda history: None,
+        device=torch.device("cpu"),
+        checkpoint_steps=every,
+    )
+
+
+def same_bits(a: nn.Module, b: nn.Module) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def untimed(history: list[EpochRecord]) -> list[tuple[object, ...]]:
+    return [(r.phase, r.epoch, r.step, r.loss, r.lr, r.top1, r.n) for r in history]
+
+
+@pytest.mark.parametrize("make", [float_trainee, qat_trainee])
+@pytest.mark.parametrize("stop_at", [(0, 0), (0, 3), (1, 2)])
+def test_interrupted_training_resumes_to_the_same_bits(
+    make: Callable[[], Trainee], stop_at: tuple[int, int], tmp_path: Path
+) -> None:
+    straight = make()
+    history = fit(straight, PLAN, phase(tmp_path / "straight"))
+    assert len(history) == EPOCHS
+
+    def interrupt(epoch: int, step: int) -> None:
+        if (epoch, step) == stop_at:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), PLAN, phase(tmp_path / "cut", interrupt))
+    assert (tmp_path / "cut" / RESUME_FILE).exists()
+    torch.manual_seed(99)  # another process has another generator state
+    resumed = make()
+    assert untimed(fit(resumed, PLAN, phase(tmp_path / "cut"))) == untimed(history)
+    assert same_bits(straight.module, resumed.module)
+
+
+def test_a_crash_resumes_from_the_last_resume_point(tmp_path: Path) -> None:
+    straight = float_trainee()
+    fit(straight, PLAN, phase(tmp_path / "straight"))
+
+    def crash(epoch: int, step: int) -> None:
+        if (epoch, step) == (1, 3):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fit(float_trainee(), PLAN, phase(tmp_path / "cut", crash, every=2))
+    resumed = float_trainee()
+    fit(resumed, PLAN, phase(tmp_path / "cut"))
+    assert same_bits(straight.module, resumed.module)
+
+
+def test_the_same_seed_gives_the_same_bits_and_training_moves_the_weights(tmp_path: Path) -> None:
+    first, second = float_trainee(), float_trainee()
+    fit(first, PLAN, phase(tmp_path / "a"))
+    torch.manual_seed(5)
+    fit(second, PLAN, phase(tmp_path / "b"))
+    assert same_bits(first.module, second.module)
+    assert not same_bits(first.module, float_trainee().module)
+
+
+def test_training_leaves_the_callers_generator_alone(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    trainee = float_trainee()
+    before = torch.get_rng_state()
+    fit(trainee, PLAN, phase(tmp_path))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class Poisoned(nn.Module):
+    """A layer whose output turns to infinity at the third call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, CLASSES, 1)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.calls += 1
+        x = self.first(x)
+        if self.calls >= 3:
+            x = x / 0.0
+        return x.mean((2, 3))
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_module_and_keeps_the_resume_point(tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = Poisoned()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x)
+
+    with pytest.raises(TrainingError, match=r"step 2 of 10.*body.*kept") as caught:
+        fit(FloatTrainee(Net(), PLAN), PLAN, phase(tmp_path, every=1))
+    assert caught.value.exit_code == 5
+    saved = torch.load(tmp_path / RESUME_FILE, weights_only=True)
+    assert saved["state"]["step_in_epoch"] == 2
+    assert all(torch.isfinite(v).all() for v in saved["module"].values())
+
+
+def test_a_resume_point_of_another_plan_or_damaged_is_refused(tmp_path: Path) -> None:
+    def interrupt(epoch: int, step: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(float_trainee(), PLAN, phase(tmp_path, interrupt))
+    other = TrainPlan(epochs=EPOCHS, batch_size=BATCH, lr=5e-4, max_steps=STEPS)
+    with pytest.raises(RunError, match="settings of lr"):
+        fit(float_trainee(), other, phase(tmp_path))
+    (tmp_path / RESUME_FILE).write_bytes(b"half a file")
+    with pytest.raises(RunError, match="cannot be read"):
+        fit(float_trainee(), PLAN, phase(tmp_path))
+
+
+def test_half_size_epochs_see_smaller_images() -> None:
+    trainee = FloatTrainee(nn.Identity(), TrainPlan(epochs=2, half_size_epochs=1))
+    images = torch.randn(2, 3, 32, 32)
+    assert trainee.begin_step(0, 0.0, images).shape == (2, 3, 16, 16)
+    assert trainee.begin_step(1, 0.5, images) is images
