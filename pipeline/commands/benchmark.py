@@ -27,10 +27,10 @@ def benchmark(
 ) -> None:
     """Time every artifact on this host against MobileNetV2 in the same runtime and precision, round by round."""
     targets = targets_of(target)
-    found = find_run(runs_dir, run)
     from pipeline.stages.benchmark import TimingPlan, benchmark_run
     from pipeline.stages.control import ensure_control
 
     plan = TimingPlan(threads=threads, warmup=warmup, rounds=rounds, samples=samples)
+    found = find_run(runs_dir, run)
     records = benchmark_run(found, ensure_control(runs_dir, found, control, say), targets, plan, say)
     raise_if_failed("run", ((f"{r.key.target} {r.key.runtime} {r.key.precision}", r.outcome) for r in records))

@@ -9,13 +9,11 @@ from pipeline.rundir import find_run
 def report(run: RunDir = None, runs_dir: RunsDir = RUNS) -> None:
     """Accuracy, drift, conversion facts and latency in one place."""
     found = find_run(runs_dir, run)
-    from rich.console import Console
-
     from pipeline.reports import terminal
     from pipeline.reports.write import write_report
     from pipeline.stages.collect import collect_report
 
     collected = collect_report(found, runs_dir)
     found.record(*write_report(collected, found.path))
-    Console().print(terminal.renderable(collected))
+    terminal.show(collected)
     print(f"\nreport: {found.path / 'report.html'}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import WeightsError
 from pipeline.models.checkpoint import Checkpoint
-from pipeline.models.zoo import is_t2t, timm_name
+from pipeline.models.zoo import is_t2t, published_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,10 +36,7 @@ def head_names(name: str) -> tuple[str, ...]:
     """Module names of the classifier of a zoo or timm model (several for distilled ones)."""
     if is_t2t(name):
         return ("head",)
-    full_name = timm_name(name)
-    import timm
-
-    config = timm.get_pretrained_cfg(full_name)
+    config = published_config(name)
     classifier = config.classifier if config is not None else None
     return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
 

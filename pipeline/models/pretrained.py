@@ -11,7 +11,7 @@ from pipeline.errors import WeightsError
 from pipeline.models.build import ModelConfig, create_timm
 from pipeline.models.checkpoint import Checkpoint, read_checkpoint
 from pipeline.models.download import fetch
-from pipeline.models.zoo import ZOO, timm_name
+from pipeline.models.zoo import ZOO, published_config, timm_name
 
 #: huggingface_hub reads the same variable for mirrors of the hub.
 HUB_VARIABLE = "HF_ENDPOINT"
@@ -36,18 +36,13 @@ def pretrained_classes(name: str) -> int | None:
     entry = ZOO.get(name)
     if entry is not None and entry.pretrained_url is not None:
         return 1000  # ImageNet-1k
-    full_name = timm_name(name)
-    import timm
-
-    published = timm.get_pretrained_cfg(full_name)
+    published = published_config(name)
     return published.num_classes if published is not None and published.has_weights else None
 
 
 def _timm_checkpoint(config: ModelConfig) -> Checkpoint:
     full_name = timm_name(config.name)
-    import timm
-
-    published = timm.get_pretrained_cfg(full_name)
+    published = published_config(config.name)
     location = _location(published) if published is not None else None
     if location is None:
         raise WeightsError(f"timm publishes no weights for {full_name}: give a file, or --weights none")

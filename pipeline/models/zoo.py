@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.errors import UsageError, suggest
 
@@ -133,6 +133,21 @@ def timm_name(name: str) -> str:
         f"model {name!r} is neither in the zoo ({', '.join(ZOO)}) nor known to timm.{suggest(name, known)} "
         "`python main.py models` lists the zoo."
     )
+
+
+def published_config(name: str) -> Any:
+    """timm's PretrainedCfg of a model that is not a T2T-ViT: classifier, classes and file of its weights; or None.
+
+    Raises:
+        UsageError: see timm_name.
+    """
+    full_name = timm_name(name)
+    from calibration.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()  # `import timm` imports torchvision, and this can be the first one of the process
+    import timm
+
+    return timm.get_pretrained_cfg(full_name)
 
 
 def check_name(name: str) -> None:

@@ -14,7 +14,8 @@ from pipeline.reports.schema import Report
 from pipeline.reports.tables import Table, artifacts, drift_by_stage, latencies, overview, reasons
 from pipeline.reports.values import Value, printable
 
-WIDTH = 100
+WIDTH = 110
+LABEL_WIDTH = 11  # a column that names the row must not be squeezed away by the figures beside it
 STYLES = {"figure": "", "text": "", "not measured": "dim", "unavailable": "yellow", "failed": "bold red"}
 
 
@@ -23,6 +24,12 @@ def renderable(report: Report) -> Group:
     run = report.runs[0]
     tables = (overview(report), drift_by_stage(run), artifacts(run), latencies(run))
     return Group(*map(table_renderable, tables))
+
+
+def show(report: Report) -> None:
+    """Print on stdout; a narrow terminal wraps the lines of the table, its columns stay whole."""
+    console = Console()
+    Console(width=max(WIDTH, console.width)).print(renderable(report))
 
 
 def render(report: Report, width: int = WIDTH) -> str:
@@ -37,7 +44,7 @@ def table_renderable(table: Table) -> Group:
     grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for index, name in enumerate(table.header):
         if index < table.label_columns:
-            grid.add_column(_text(name), overflow="fold")
+            grid.add_column(_text(name), overflow="fold", min_width=LABEL_WIDTH)
         else:
             width = _width(name, [row[index] for row in table.rows])
             grid.add_column(_text(name), justify="right", width=width, overflow="fold")

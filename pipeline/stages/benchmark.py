@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import UsageError
 from pipeline.metrics.latency import ratio, summarize
 from pipeline.progress import progress
 from pipeline.reports.codec import from_dict, to_dict
@@ -36,6 +37,11 @@ class TimingPlan:
     rounds: int = 10
     samples: int = 5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("threads", 1), ("warmup", 0), ("rounds", 1), ("samples", 1)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name} is {getattr(self, name)}: give at least {low}")
 
 
 @dataclass(frozen=True)

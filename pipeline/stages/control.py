@@ -19,12 +19,12 @@ LATENCY_ONLY = "latency_only"
 
 
 def existing_control(root: Path, run: Run) -> Run | None:
-    """The newest finished MobileNetV2 run on the same images, trained ones before those made for latency only."""
-    wanted = _val_digest(run)
+    """The newest finished MobileNetV2 run on the same images and input size, trained ones before latency-only ones."""
+    wanted = _conditions(run)
     fitting = [
         r
         for r in list_runs(root)
-        if r.model == CONTROL_MODEL and r.manifest.get("status") == "finished" and _val_digest(r) == wanted
+        if r.model == CONTROL_MODEL and r.manifest.get("status") == "finished" and _conditions(r) == wanted
     ]
     fitting.sort(key=lambda r: (not r.manifest.get(LATENCY_ONLY, False), r.id))
     return fitting[-1] if fitting else None
@@ -76,6 +76,7 @@ def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:
         calibration_images=like.calibration_images,
         limit_val=1,
         skip_bad=like.skip_bad,
+        img_size=int(run.read_json(files.SUBJECT)["model_config"]["input_size"][1]),
         seed=like.seed,
         device="cpu",
         threads=like.threads,
@@ -86,7 +87,9 @@ def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:
     return control
 
 
-def _val_digest(run: Run) -> str | None:
+def _conditions(run: Run) -> tuple[str, tuple[int, ...]] | None:
+    """Digest of the validation images and the size at which the model sees them; None if the run has none yet."""
     if not run.has(files.SUBJECT):
         return None
-    return str(run.read_json(files.SUBJECT)["data"]["val_digest"])
+    subject = run.read_json(files.SUBJECT)
+    return subject["data"]["val_digest"], tuple(subject["model_config"]["input_size"])

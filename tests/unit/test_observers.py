@@ -42,9 +42,7 @@ def test_mse_observer_averages_over_batches() -> None:
 
 @pytest.mark.parametrize("name", OBSERVERS)
 def test_every_observer_gives_a_finite_scale_even_for_zeros(name: str) -> None:
-    fake_quantize = OBSERVERS[name](
-        dtype=torch.int8, quant_min=-128, quant_max=127, qscheme=torch.per_tensor_affine
-    )
+    fake_quantize = OBSERVERS[name](dtype=torch.int8, quant_min=-128, quant_max=127, qscheme=torch.per_tensor_affine)
     fake_quantize(torch.zeros(4, 8))
     scale, zero_point = fake_quantize.calculate_qparams()
     assert float(scale) == pytest.approx(SCALE_EPSILON)
@@ -53,9 +51,7 @@ def test_every_observer_gives_a_finite_scale_even_for_zeros(name: str) -> None:
 
 @pytest.mark.parametrize("name", OBSERVERS)
 def test_every_observer_covers_a_uniform_range(name: str) -> None:
-    fake_quantize = OBSERVERS[name](
-        dtype=torch.int8, quant_min=-128, quant_max=127, qscheme=torch.per_tensor_affine
-    )
+    fake_quantize = OBSERVERS[name](dtype=torch.int8, quant_min=-128, quant_max=127, qscheme=torch.per_tensor_affine)
     fake_quantize(torch.linspace(-2, 6, 4096))
     scale, zero_point = fake_quantize.calculate_qparams()
     assert float(scale) == pytest.approx(8 / 255, rel=0.05)

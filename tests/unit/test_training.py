@@ -1,4 +1,4 @@
-"""The training loop on a small network: deterministic, resumable to the same bits, and stopped by what is not finite."""
+"""The training loop on a small network: deterministic, resumable to the same bits, stopped by what is not finite."""
 
 from __future__ import annotations
 

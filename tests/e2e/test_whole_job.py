@@ -1,0 +1,157 @@
+"""quantize -> convert -> validate -> benchmark -> report on the embedded data, through the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import SCORED, Finished
+
+from pipeline.reports.records import ConversionRecord
+from pipeline.reports.schema import Report, report_from_json
+from pipeline.rundir import Run, sha256_of
+from pipeline.stages.artifacts import load_conversions
+
+RUNTIMES_HERE = {"executorch", "litert", "tensorflow"}
+
+
+@pytest.fixture(scope="module")
+def converted(finished: Finished) -> tuple[ConversionRecord, ...]:
+    ended = finished.command("convert", "--target", "all")
+    assert ended.code == 0, ended.err
+    return load_conversions(finished.run)
+
+
+@pytest.fixture(scope="module")
+def report(finished: Finished, converted: tuple[ConversionRecord, ...]) -> Report:
+    assert finished.command("convert", "--target", "tflite", "--precision", "fp32", "-p", "fp16").code == 0
+    ended = finished.command("validate")
+    assert ended.code == 0, ended.err
+    ended = finished.command("benchmark", "--rounds", 2, "--samples", 2, "--target", "tflite")
+    assert ended.code == 0, ended.err
+    ended = finished.command("report")
+    assert ended.code == 0, ended.err
+    assert "t2t_vit_7" in ended.out
+    return report_from_json((finished.run.path / "report.json").read_text())
+
+
+def test_the_checkpoint_is_whole_and_its_manifest_true(finished: Finished) -> None:
+    manifest = finished.run.manifest
+    assert manifest["status"] == "finished"
+    names = [n for n in manifest["files"] if n.startswith("checkpoint/")]
+    assert {"checkpoint/qdq.pt2", "checkpoint/float.safetensors", "checkpoint/quantization.json"} <= set(names)
+    for name, entry in manifest["files"].items():
+        assert sha256_of(finished.run.path / name) == entry["sha256"], name
+    quantization = finished.run.read_json("checkpoint/quantization.json")
+    assert quantization["calibration"]["images"] == 32
+    assert len(quantization["calibration"]["digest"]) == 64
+    lines = (finished.run.path / "train" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["phase"] for line in lines] == ["qat"]
+    assert list((finished.run.path / "train" / "tensorboard" / "qat").iterdir())
+    assert not list(finished.run.path.rglob("resume.pt"))
+    assert "QDQ program: top-1" in finished.ended.out
+
+
+def test_three_artifacts_hold_the_trained_scales(converted: tuple[ConversionRecord, ...]) -> None:
+    assert {c.target for c in converted} == {"executorch", "coreml", "tflite"}
+    for record in converted:
+        assert record.outcome.status == "ok", record
+        assert record.scales_total == 114
+        assert record.scales_found is not None
+        assert record.scales_found >= 0.95 * record.scales_total, record.scales_missing
+        assert record.facts is not None
+        assert record.facts.int8_weights == 38
+        assert "fresh process" in record.load_check
+
+
+def test_every_runtime_here_agrees_with_the_qdq_program(report: Report) -> None:
+    int8 = {v.key.runtime: v for v in report.runs[0].validations if v.key.precision == "int8"}
+    assert set(int8) == RUNTIMES_HERE | {"coreml"}
+    assert int8["coreml"].outcome.status == "unavailable"
+    assert int8["coreml"].outcome.reason is not None
+    assert int8["coreml"].outcome.reason.startswith("no Core ML runtime on linux")
+    for runtime in RUNTIMES_HERE:
+        drift = int8[runtime].drift_qdq
+        assert drift is not None
+        assert drift.n == SCORED
+        assert drift.agreement_percent >= 98.0, runtime  # one image of sixty may flip
+
+
+def test_float_artifacts_agree_with_the_float_model(report: Report) -> None:
+    floats = [v for v in report.runs[0].validations if v.key.precision != "int8"]
+    assert {v.key.precision for v in floats} == {"fp32", "fp16"}
+    for record in floats:
+        assert record.drift_float is not None
+        assert record.drift_float.agreement_percent == 100.0
+        assert record.drift_qdq is None
+
+
+def test_latency_is_interleaved_with_mobilenet_under_the_same_conditions(report: Report) -> None:
+    latencies = report.runs[0].latencies
+    assert {(t.key.runtime, t.key.precision) for t in latencies} >= {("litert", "int8"), ("tensorflow", "fp32")}
+    for record in latencies:
+        assert record.rounds_ms is not None
+        assert record.control_rounds_ms is not None
+        assert [len(r) for r in record.rounds_ms] == [len(r) for r in record.control_rounds_ms] == [2, 2]
+        assert record.control is not None
+        assert record.control.model == "mobilenet_v2"
+
+
+def test_the_control_made_for_latency_is_not_reported_for_its_accuracy(report: Report) -> None:
+    assert [run.model for run in report.runs] == ["t2t_vit_7"]
+
+
+def test_a_control_sees_images_of_the_same_size(finished: Finished, report: Report) -> None:
+    control = next(r for r in map(Run, finished.root.iterdir()) if r.path.is_dir() and "mobilenet" in r.id)
+    sizes = [r.read_json("checkpoint/subject.json")["model_config"]["input_size"] for r in (control, finished.run)]
+    assert sizes[0] == sizes[1]
+
+
+def test_converting_again_replaces_the_artifact_and_keeps_the_others(
+    finished: Finished, converted: tuple[ConversionRecord, ...]
+) -> None:
+    before = {c.target: c.sha256 for c in converted if c.precision == "int8"}
+    assert finished.command("convert", "--target", "tflite").code == 0
+    after = {c.target: c.sha256 for c in load_conversions(finished.run) if c.precision == "int8"}
+    assert before.keys() == after.keys()
+    assert before["executorch"] == after["executorch"]
+    assert not list((finished.run.path / "artifacts").glob(".convert-*"))
+
+
+def test_post_training_quantization_is_told_apart(finished: Finished, converted: tuple[ConversionRecord, ...]) -> None:
+    ended = finished.command("convert", "--target", "tflite", "--ptq")
+    assert ended.code == 0, ended.err
+    assert "int8 ptq" in ended.err
+    records = {c.source: c for c in load_conversions(finished.run) if c.target == "tflite" and c.precision == "int8"}
+    assert set(records) == {"qat", "ptq"}
+    assert records["qat"].sha256 != records["ptq"].sha256
+
+
+def test_a_flipped_byte_in_an_artifact_is_refused(
+    finished: Finished, converted: tuple[ConversionRecord, ...], tmp_path: Path
+) -> None:
+    copy = tmp_path / "runs" / finished.run.id
+    shutil.copytree(finished.run.path, copy)
+    artifact = copy / "artifacts" / "tflite-int8.tflite"
+    content = bytearray(artifact.read_bytes())
+    content[len(content) // 2] ^= 1
+    artifact.write_bytes(content)
+    from command_line import main_py
+
+    ended = main_py("validate", "--target", "tflite", "--run", copy, "--runs-dir", tmp_path / "runs")
+    assert ended.code == 7
+    assert "tflite-int8.tflite changed after it was written" in ended.err
+
+
+def test_a_changed_program_is_not_converted(finished: Finished, tmp_path: Path) -> None:
+    copy = tmp_path / "runs" / finished.run.id
+    shutil.copytree(finished.run.path, copy)
+    with (copy / "checkpoint" / "qdq.pt2").open("ab") as file:
+        file.write(b"x")
+    from command_line import main_py
+
+    ended = main_py("convert", "--target", "tflite", "--run", copy, "--runs-dir", tmp_path / "runs")
+    assert ended.code == 7
+    assert "checkpoint/qdq.pt2 changed" in ended.err
