@@ -1,29 +1,12 @@
-"""One quantized run of t2t_vit_7 that the end-to-end tests share: small images and few steps, everything else real."""
+"""One quantized run of t2t_vit_7 that the end-to-end tests share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
-from command_line import Ended, main_py
+from command_line import main_py
+from finished_run import SCORED, SIDE, Finished
 
-from pipeline.rundir import Run, find_run
-
-SIDE = 96
-SCORED = 60
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A runs folder with one finished run."""
-
-    root: Path
-    run: Run
-    ended: Ended
-
-    def command(self, *arguments: object) -> Ended:
-        return main_py(*arguments, "--runs-dir", self.root)
+from pipeline.rundir import find_run
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import SCORED, Finished
+from command_line import main_py
+from finished_run import SCORED, Finished
 
 from pipeline.reports.records import ConversionRecord
 from pipeline.reports.schema import Report, report_from_json
@@ -138,8 +139,6 @@ def test_a_flipped_byte_in_an_artifact_is_refused(
     content = bytearray(artifact.read_bytes())
     content[len(content) // 2] ^= 1
     artifact.write_bytes(content)
-    from command_line import main_py
-
     ended = main_py("validate", "--target", "tflite", "--run", copy, "--runs-dir", tmp_path / "runs")
     assert ended.code == 7
     assert "tflite-int8.tflite changed after it was written" in ended.err
@@ -150,8 +149,6 @@ def test_a_changed_program_is_not_converted(finished: Finished, tmp_path: Path) 
     shutil.copytree(finished.run.path, copy)
     with (copy / "checkpoint" / "qdq.pt2").open("ab") as file:
         file.write(b"x")
-    from command_line import main_py
-
     ended = main_py("convert", "--target", "tflite", "--run", copy, "--runs-dir", tmp_path / "runs")
     assert ended.code == 7
     assert "checkpoint/qdq.pt2 changed" in ended.err

@@ -41,7 +41,7 @@ def test_unknown_name_suggests_the_nearest(typo: str, nearest: str) -> None:
 
 
 def test_a_name_like_no_other_gets_no_suggestion() -> None:
-    with pytest.raises(UsageError, match="main.py models") as caught:
+    with pytest.raises(UsageError, match=r"main\.py models") as caught:
         check_name("#########")
     assert "Did you mean" not in str(caught.value)
 
