@@ -71,7 +71,7 @@ def test_performer_is_what_carries_the_logits(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize(("depth", "millions"), [(7, 4.31), (10, 5.89), (12, 6.94)])
-def test_parameters_with_1000_classes_are_those_counted_in_the_paper(depth: int, millions: float) -> None:
+def test_parameters_with_1000_classes(depth: int, millions: float) -> None:
     model = T2TViT(depth)
     assert model.head.out_features == 1000
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
@@ -119,18 +119,19 @@ def test_a_smaller_image_than_img_size_gets_the_resized_table() -> None:
         assert torch.equal(model(images), small(images))
 
 
-def test_resize_keeps_the_class_token_and_an_affine_grid() -> None:
-    """Bicubic interpolation reproduces a plane away from the border; the class token stays as it is."""
+def test_resize_is_bicubic_and_keeps_the_class_token() -> None:
+    """Halved, every new position lies midway between two old ones: the cubic kernel at 0.5 (a = -0.75), by hand."""
     rows, columns = torch.meshgrid(torch.arange(14.0), torch.arange(14.0), indexing="ij")
-    grid = torch.stack([rows, 2 * columns + 1], dim=-1).reshape(1, 196, 2)
-    table = torch.cat([torch.full((1, 1, 2), 77.0), grid], dim=1)
+    grid = torch.stack([rows, 2 * columns + 1, rows**2], dim=-1).reshape(1, 196, 3)
+    table = torch.cat([torch.full((1, 1, 3), 77.0), grid], dim=1)
     resized = resize_position_embedding(table, 50)
     assert torch.equal(resized[:, 0], table[:, 0])
-    centre = 2 * torch.arange(7.0) + 0.5  # where pixel centres of the 7 x 7 grid lie in the 14 x 14 one
-    seen = resized[0, 1:].reshape(7, 7, 2)[1:-1, 1:-1]
-    expected_rows = centre[1:-1].unsqueeze(1).expand(5, 5)
-    torch.testing.assert_close(seen[..., 0], expected_rows)
-    torch.testing.assert_close(seen[..., 1], 2 * expected_rows.T + 1)
+    seen = resized[0, 1:].reshape(7, 7, 3)[1:-1, 1:-1]  # the border repeats its edge
+    old = 2 * torch.arange(1.0, 6.0).unsqueeze(1).expand(5, 5)  # the row before each new one
+    squared = -0.09375 * ((old - 1) ** 2 + (old + 2) ** 2) + 0.59375 * (old**2 + (old + 1) ** 2)
+    torch.testing.assert_close(seen[..., 0], old + 0.5)
+    torch.testing.assert_close(seen[..., 1], 2 * (old.T + 0.5) + 1)
+    torch.testing.assert_close(seen[..., 2], squared)
 
 
 @pytest.mark.parametrize("side", [225, 8, 100])
