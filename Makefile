@@ -1,9 +1,11 @@
 # Two commands do everything on a fresh machine with a package index: `make demo` and `make test`.
-# Settings: VENV (folder of the virtual environment), PYTHON (3.11 or 3.12), RUNS (where the demo writes).
+# Settings: VENV (folder of the virtual environment), PYTHON (3.11 or 3.12), RUNS (where the demo writes), PROCESSES (of
+# the tests; each takes one core and about 3 GiB).
 
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 RUNS ?= runs
+PROCESSES ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.edge-t2t-installed
 
@@ -35,7 +37,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -32,5 +32,5 @@ def benchmark(
 
     plan = TimingPlan(threads=threads, warmup=warmup, rounds=rounds, samples=samples)
     found = find_run(runs_dir, run)
-    records = benchmark_run(found, ensure_control(runs_dir, found, control, say), targets, plan, say)
+    records = benchmark_run(found, ensure_control(runs_dir, found, control, targets, say), targets, plan, say)
     raise_if_failed("run", ((f"{r.key.target} {r.key.runtime} {r.key.precision}", r.outcome) for r in records))

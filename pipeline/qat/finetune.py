@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 
 from calibration.dataset import DIGITS
 from pipeline.config import RunConfig
-from pipeline.errors import UsageError
+from pipeline.errors import TrainingError, UsageError
 from pipeline.provenance import collect
 from pipeline.qat import checkpoint as files
 from pipeline.qat.graph import export, prepare, to_qdq_program
@@ -152,6 +152,12 @@ class _Work:
         scheme = Scheme(observer=config.observer)
         model = subject.model.to(setting.device)
         logits = {"float": setting.score("float", model)}
+        bad = int((~np.isfinite(logits["float"]).all(axis=1)).sum())
+        if bad:
+            raise TrainingError(
+                f"the float model gives NaN or infinity for {bad} of {len(logits['float'])} validation images: "
+                "there is nothing to quantize; check the weights, and --qk-scale for T2T-ViT"
+            )
         graph = prepare(model, subject.input_size, scheme).to(setting.device)
         calibration = run_calibration(
             graph, subject, config.calibration_images, config.seed, setting.device, config.workers

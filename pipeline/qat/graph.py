@@ -14,6 +14,8 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt
 from pipeline.qat.quantizer import EdgeQuantizer, Scheme
 
 aten = torch.ops.aten
+#: Changes a normalised activation by at most a millionth, and stays far from float32's smallest numbers.
+SMALLEST_GAIN = 1e-6
 #: Position of the `training` argument of the operators that behave differently in training.
 TRAINING_ARGUMENT = {aten.batch_norm.default: 5, aten.dropout.default: 2, aten.dropout_.default: 2}
 
@@ -38,10 +40,21 @@ def prepare(model: nn.Module, input_size: tuple[int, int, int], scheme: Scheme) 
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             # Only a counter, which would be an in-place add in every artifact; momentum is what timm's models use.
             module.num_batches_tracked = None
+            _lift_zero_gains(module)
     program = export(model, input_size)
     prepared = prepare_qat_pt2e(program.module(), EdgeQuantizer(scheme))
     set_training(prepared, False)
     return prepared
+
+
+def _lift_zero_gains(norm: nn.modules.batchnorm._BatchNorm) -> None:
+    """torchao's QAT BatchNorm divides by gain / standard deviation: a gain of zero would make the output NaN.
+
+    Zero gains are common: residual branches start with them (timm's `zero_init_last`), pruning leaves them.
+    """
+    if norm.weight is not None:
+        with torch.no_grad():
+            norm.weight[norm.weight.abs() < SMALLEST_GAIN] = SMALLEST_GAIN
 
 
 def set_training(graph: GraphModule, training: bool, freeze_batch_norm: bool = False) -> None:

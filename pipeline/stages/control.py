@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.config import RunConfig
@@ -30,8 +30,12 @@ def existing_control(root: Path, run: Run) -> Run | None:
     return fitting[-1] if fitting else None
 
 
-def ensure_control(root: Path, run: Run, given: Path | None, say: Callable[[str], None]) -> Run | None:
-    """A control that has an artifact for each of the run's cells; made by calibration alone where there is none.
+def ensure_control(
+    root: Path, run: Run, given: Path | None, targets: Sequence[str], say: Callable[[str], None]
+) -> Run | None:
+    """A control that has an artifact for each of the run's cells of `targets`.
+
+    It is made by calibration alone where there is none.
 
     Returns:
         None if the run is MobileNetV2 itself.
@@ -48,7 +52,7 @@ def ensure_control(root: Path, run: Run, given: Path | None, say: Callable[[str]
         say(f"no run of {CONTROL_MODEL} on these images: making one by calibration, for its latency only")
         control = _make(root, run, say)
     have = {(c.target, c.precision) for c in load_conversions(control) if c.outcome.status == "ok"}
-    missing = [_cell(control, c) for c in _ok(run) if (c.target, c.precision) not in have]
+    missing = [_cell(c) for c in _ok(run) if c.target in targets and (c.target, c.precision) not in have]
     if missing:
         say(f"converting {len(missing)} artifacts of the control {control.id}")
         convert_cells(control, list(dict.fromkeys(missing)), say)
@@ -59,7 +63,7 @@ def _ok(run: Run) -> list[ConversionRecord]:
     return [c for c in load_conversions(run) if c.outcome.status == "ok"]
 
 
-def _cell(control: Run, record: ConversionRecord) -> Cell:
+def _cell(record: ConversionRecord) -> Cell:
     source: Source = "float" if record.precision != "int8" else "qat"
     return Cell(record.target, record.precision, source)
 

@@ -25,8 +25,10 @@ Operator = Any
 def parse(content: bytes, name: str) -> Model:
     """A ModelT; constants kept outside of the flatbuffer proper (ai-edge-quantizer does that) are resolved.
 
+    Its first subgraph is the network. Others are the bodies of its operators, such as the sum of a REDUCE_WINDOW.
+
     Raises:
-        TargetError: stage "inspect", `name` does not hold a TFLite model with one subgraph.
+        TargetError: stage "inspect", `name` does not hold a TFLite model.
     """
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -40,8 +42,8 @@ def parse(content: bytes, name: str) -> Model:
     except Exception as error:  # the generated reader follows offsets blindly and raises whatever it meets
         cause = f"{name} is a corrupt TFLite file ({type(error).__name__}: {error}): convert the model again"
         raise TargetError("inspect", cause) from error
-    if subgraphs != 1:
-        raise TargetError("inspect", f"{name} has {subgraphs} subgraphs: only files with one are read")
+    if not subgraphs:
+        raise TargetError("inspect", f"{name} has no subgraph: convert the model again")
     return model
 
 

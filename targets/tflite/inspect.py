@@ -68,21 +68,21 @@ def inspect(path: Path) -> GraphFacts:
 
 def _weights(model: Model) -> list[tuple[str, Tensor]]:
     """Name and tensor of each constant that is some operator's weight; one that two operators share counts once."""
-    graph = model.subgraphs[0]
-    # float16 weights are widened by a DEQUANTIZE of the constant; int8 ones would be, were they not computed with.
-    widened = {
-        op.outputs[0]: op.inputs[0] for op in graph.operators if flatbuffer.operator_name(model, op) == "DEQUANTIZE"
-    }
-    weights: dict[int, tuple[str, Tensor]] = {}
-    for operator in graph.operators:
-        position = _WEIGHT_INPUT.get(flatbuffer.operator_name(model, operator))
-        if position is None:
-            continue
-        index = operator.inputs[position]
-        index = widened.get(index, index)
-        tensor = graph.tensors[index]
-        if model.buffers[tensor.buffer].data is not None and index not in weights:
-            weights[index] = (_weight_name(graph, tensor, operator), tensor)
+    weights: dict[tuple[int, int], tuple[str, Tensor]] = {}
+    for number, graph in enumerate(model.subgraphs):
+        # float16 weights are widened by a DEQUANTIZE of the constant; int8 ones would be, were they not computed with.
+        widened = {
+            op.outputs[0]: op.inputs[0] for op in graph.operators if flatbuffer.operator_name(model, op) == "DEQUANTIZE"
+        }
+        for operator in graph.operators:
+            position = _WEIGHT_INPUT.get(flatbuffer.operator_name(model, operator))
+            if position is None:
+                continue
+            index = operator.inputs[position]
+            index = widened.get(index, index)
+            tensor = graph.tensors[index]
+            if model.buffers[tensor.buffer].data is not None and (number, index) not in weights:
+                weights[number, index] = (_weight_name(graph, tensor, operator), tensor)
     return list(weights.values())
 
 

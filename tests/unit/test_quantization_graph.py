@@ -144,6 +144,17 @@ def test_batch_norm_statistics_move_in_training_and_stand_still_when_frozen() ->
     assert not moved(True)
 
 
+def test_a_batch_norm_gain_of_zero_stays_finite() -> None:
+    model = TinyHybrid()
+    nn.init.zeros_(model.depthwise_norm.weight)  # as residual branches start
+    images = torch.randn(8, *INPUT_SIZE, generator=torch.Generator().manual_seed(0))
+    graph = calibrated(model, INPUT_SIZE, images)
+    with torch.no_grad():
+        assert torch.isfinite(graph(images)).all()
+        set_fake_quantization(graph, False)
+        assert torch.allclose(graph(images), model.eval()(images), atol=1e-5)
+
+
 def test_batch_norm_is_folded_into_the_convolution() -> None:
     torch.manual_seed(0)
     images = torch.randn(16, *INPUT_SIZE)

@@ -1,0 +1,13 @@
+"""Settings of the whole suite."""
+
+from __future__ import annotations
+
+import os
+
+# One thread for each test process and its children: the suite runs in two processes, and results do not depend on
+# the number of cores. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pipeline.quiet import quiet_sdks  # noqa: E402
+
+quiet_sdks()
