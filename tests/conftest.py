@@ -8,6 +8,6 @@ import os
 # the number of cores. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from pipeline.quiet import quiet_sdks  # noqa: E402
+from pipeline.quiet import quiet_sdks
 
 quiet_sdks()
