@@ -1,8 +1,8 @@
 """Every fatal error of the program with its exit code; pipeline.commands.main prints it as one message on stderr.
 
 Exit codes: 0 done; 1 unexpected (a bug: traceback shown); 2 usage (wrong option, model, target, run or folder);
-3 data; 4 weights; 5 training; 6 conversion, or every cell of a stage failed; 7 a run folder that cannot be trusted;
-130 interrupted.
+3 data; 4 weights; 5 training; 6 one or more cells failed; 7 a run folder that cannot be trusted; 8 measured, and under
+the bar that was asked for; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ class RunError(EdgeT2TError):
     """A run folder with missing, changed or unfinished parts."""
 
     exit_code = 7
+
+
+class BelowBarError(EdgeT2TError):
+    """Everything ran, and an artifact is under the bar that the user set, or nothing was measured against it."""
+
+    exit_code = 8
 
 
 #: Errors of the packages below the pipeline, which do not know it.

@@ -14,7 +14,7 @@ app = typer.Typer(
     name="edge-t2t",
     help="From a float T2T-ViT to int8 on ExecuTorch, Core ML and TFLite, with proof at every step.",
     epilog="Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 weights, 5 training, 6 cells failed, 7 damaged run, "
-    "130 interrupted.",
+    "8 below your bar, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.errors import CellsFailedError
-from pipeline.reports.records import Outcome
+from pipeline.errors import BelowBarError, CellsFailedError
+from pipeline.reports.records import Outcome, ValidationRecord
 from pipeline.rundir import Run
 
 STAGE_NAMES = {"float": "float", "fake_quant": "fake quantization", "qdq": "QDQ program"}
@@ -32,3 +32,23 @@ def raise_if_failed(what: str, outcomes: Iterable[tuple[str, Outcome]]) -> None:
     failed = [f"{name}: {o.stage}: {o.reason}" for name, o in outcomes if o.status == "failed"]
     if failed:
         raise CellsFailedError(f"{len(failed)} cells failed to {what}:\n  " + "\n  ".join(failed))
+
+
+def raise_if_below(bar: float, records: Iterable[ValidationRecord]) -> None:
+    """Artifacts of the trained checkpoint are held against its QDQ program, others against the float model.
+
+    Raises:
+        BelowBarError: names each artifact with less than `bar` percent agreement; also where none was measured.
+    """
+    measured = [(r.key, drift) for r in records if (drift := r.drift_qdq or r.drift_float)]
+    if not measured:
+        raise BelowBarError(f"no artifact was measured on this machine: agreement of at least {bar:g} % is not shown")
+    below = [(key, drift) for key, drift in measured if drift.agreement_percent < bar]
+    if below:
+        lines = (
+            f"{key.target} {key.runtime} {key.precision}: {drift.agreement_percent:.2f} % (n={drift.n})"
+            for key, drift in below
+        )
+        raise BelowBarError(
+            f"{len(below)} artifacts agree on less than {bar:g} % of the images:\n  " + "\n  ".join(lines)
+        )

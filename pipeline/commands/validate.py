@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import RUNS, RunDir, RunsDir, TargetName, say, targets_of
-from pipeline.commands.summary import raise_if_failed
+from pipeline.commands.summary import raise_if_below, raise_if_failed
 from pipeline.errors import UsageError
 from pipeline.rundir import find_run
 
@@ -16,6 +16,10 @@ def validate(
     target: TargetName = None,
     limit: Annotated[int | None, typer.Option(help="Images, evenly spread.  [default: all that were scored]")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 2,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(help="Percent of images; exit with 8 if an artifact agrees with its PyTorch reference on fewer."),
+    ] = None,
     run: RunDir = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
@@ -25,8 +29,12 @@ def validate(
         raise UsageError(f"--limit is {limit}: give at least 1")
     if threads < 1:
         raise UsageError(f"--threads is {threads}: give at least 1")
+    if min_agreement is not None and not 0 <= min_agreement <= 100:
+        raise UsageError(f"--min-agreement is {min_agreement}: give a percentage from 0 to 100")
     found = find_run(runs_dir, run)
     from pipeline.stages.validate import validate_run
 
     records = validate_run(found, targets, limit, threads, say)
     raise_if_failed("run", ((f"{r.key.target} {r.key.runtime} {r.key.precision}", r.outcome) for r in records))
+    if min_agreement is not None:
+        raise_if_below(min_agreement, records)

@@ -46,6 +46,7 @@ def folder_with_a_bad_image(root: Path) -> Path:
         ("convert --run nowhere", 2, "nowhere is not a run folder"),
         ("validate", 2, "no finished run"),
         ("validate --limit 0", 2, "--limit is 0"),
+        ("validate --min-agreement 101", 2, "--min-agreement is 101"),
         ("benchmark --threads 0", 2, "--threads is 0"),
         ("benchmark --rounds 0", 2, "--rounds is 0"),
         ("report", 2, "no finished run"),

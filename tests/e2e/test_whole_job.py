@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def converted(finished: Finished) -> tuple[ConversionRecord, ...]:
 @pytest.fixture(scope="module")
 def report(finished: Finished, converted: tuple[ConversionRecord, ...]) -> Report:
     assert finished.command("convert", "--target", "tflite", "--precision", "fp32", "-p", "fp16").code == 0
-    ended = finished.command("validate")
+    ended = finished.command("validate", "--min-agreement", 98)
     assert ended.code == 0, ended.err
     ended = finished.command("benchmark", "--rounds", 2, "--samples", 2, "--target", "tflite")
     assert ended.code == 0, ended.err
@@ -65,6 +66,15 @@ def test_three_artifacts_hold_the_trained_scales(converted: tuple[ConversionReco
         assert record.facts is not None
         assert record.facts.int8_weights == 38
         assert "fresh process" in record.load_check
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
+def test_an_agreement_that_was_not_measured_is_no_pass(
+    finished: Finished, converted: tuple[ConversionRecord, ...]
+) -> None:
+    ended = finished.command("validate", "--target", "coreml", "--min-agreement", 50)
+    assert ended.code == 8
+    assert "no artifact was measured" in ended.err
 
 
 def test_every_runtime_here_agrees_with_the_qdq_program(report: Report) -> None:
