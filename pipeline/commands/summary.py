@@ -50,5 +50,6 @@ def raise_if_below(bar: float, records: Iterable[ValidationRecord]) -> None:
             for key, drift in below
         )
         raise BelowBarError(
-            f"{len(below)} artifacts agree on less than {bar:g} % of the images:\n  " + "\n  ".join(lines)
+            f"{len(below)} of {len(measured)} artifacts agree on less than {bar:g} % of the images:\n  "
+            + "\n  ".join(lines)
         )
