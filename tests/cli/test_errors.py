@@ -105,8 +105,8 @@ def test_help_loads_no_sdk() -> None:
     heavy = "torch torchvision torchao timm tensorflow executorch coremltools litert_torch sklearn scipy matplotlib"
     program = (
         "import sys; sys.argv = ['main.py', '--help']\n"
-        "import main\n"
-        "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
+        "from pipeline.commands import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
         f"loaded = [m for m in {heavy.split()!r} if m in sys.modules]\n"
         "sys.exit(f'loaded: {loaded}' if loaded else 0)"
     )
