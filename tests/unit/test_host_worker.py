@@ -1,0 +1,113 @@
+"""Worker processes that crash, hang, print or lie: the parent gets one clear error and goes on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from targets.devices.host import HostWorker
+from targets.types import TargetError
+
+# A worker whose behaviour on the first request is the program's own.
+PREFIX = "import os, signal, subprocess, sys, time\nline = sys.stdin.buffer.readline()\n"
+
+
+def broken(program: str) -> list[str]:
+    return [sys.executable, "-c", PREFIX + program]
+
+
+def gone(pid: int, within_s: float = 10.0) -> bool:
+    """Whether the process ends (a child that nobody waits for is a zombie, and counts as there)."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_real_worker_says_who_it_is_and_ends() -> None:
+    with HostWorker(timeout_s=60) as worker:
+        hello = worker.hello()
+        assert hello["pid"] != os.getpid()
+        assert hello["cpus"] >= 1
+    assert gone(hello["pid"])
+    with pytest.raises(TargetError, match="is not running"):
+        worker.hello()
+
+
+def test_a_wrong_request_is_answered_and_the_worker_lives_on(tmp_path: Path) -> None:
+    with HostWorker(timeout_s=60) as worker:
+        with pytest.raises(TargetError, match="unknown target 'tflight'; did you mean 'tflite'") as error:
+            worker.inspect("tflight", tmp_path)
+        assert error.value.stage == "inspect"
+        with pytest.raises(TargetError, match="no operation 'fly'"):
+            worker._call("run", {"op": "fly"})
+        with pytest.raises(TargetError, match="no open session 5"):
+            worker._call("run", {"op": "infer", "session": 5}, np.zeros(1))
+        program = tmp_path / "qdq.pt2"
+        program.write_bytes(b"changed")
+        with pytest.raises(TargetError, match=r"qdq\.pt2 has sha256 .* not the 0000"):
+            worker.convert("tflite", program, "0" * 64, "int8", tmp_path / "x.tflite")
+        assert worker.hello()["pid"]
+
+
+def test_an_abort_is_told_with_its_signal_and_last_words() -> None:
+    with HostWorker(30, broken("print('F 0000 check failed', file=sys.stderr, flush=True)\nos.abort()")) as worker:
+        with pytest.raises(TargetError, match=r"the runtime aborted: signal SIGABRT.*check failed") as error:
+            worker.hello()
+        assert error.value.stage == "probe"
+        with pytest.raises(TargetError, match="SIGABRT"):  # later calls say why there is no worker
+            worker.probe("tflite")
+
+
+def test_a_worker_that_just_ends_is_told_with_its_status() -> None:
+    with HostWorker(30, broken("sys.exit(3)")) as worker, pytest.raises(TargetError, match="ended with status 3"):
+        worker.hello()
+
+
+def test_a_worker_that_prints_on_the_protocol_is_no_reply() -> None:
+    command = broken("print('INFO: delegate created', flush=True)")
+    with HostWorker(30, command) as worker, pytest.raises(TargetError, match="ended with status 0"):
+        worker.hello()
+
+
+def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    program = (
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        "time.sleep(600)"
+    )
+    with HostWorker(2.0, broken(program)) as worker, pytest.raises(TargetError, match="no answer within 2 s"):
+        worker.hello()
+    worker_pid, child = map(int, pids.read_text().split())
+    assert gone(worker_pid)
+    assert _ended(child)
+
+
+def test_an_error_of_ours_ends_the_worker_too() -> None:
+    worker = HostWorker(timeout_s=60)
+
+    def fail() -> None:
+        with worker:
+            pids.append(worker.hello()["pid"])
+            raise KeyError("ours")
+
+    pids: list[int] = []
+    with pytest.raises(KeyError):
+        fail()
+    assert gone(pids[0])
+
+
+def _ended(pid: int) -> bool:
+    """Gone, or a zombie of another parent."""
+    status = Path(f"/proc/{pid}/stat")
+    return gone(pid, 2.0) or (status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")

@@ -1,0 +1,104 @@
+"""The worker's protocol on byte streams: what was sent arrives, what is no message is refused, nothing is guessed."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from targets.types import Capability, GraphFacts, Probe, QuantParams, TensorSpec
+from targets.wire import (
+    MAX_PAYLOAD_BYTES,
+    ProtocolError,
+    decode_facts,
+    decode_probe,
+    encode_facts,
+    encode_probe,
+    read_message,
+    write_message,
+)
+
+
+def sent(*messages: tuple[dict[str, object], np.ndarray | None]) -> io.BytesIO:
+    stream = io.BytesIO()
+    for header, array in messages:
+        write_message(stream, header, array)
+    stream.seek(0)
+    return stream
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(12, dtype=np.float32).reshape(3, 4),
+        np.arange(24, dtype=np.int8).reshape(2, 3, 4)[:, ::-1],  # not contiguous
+        np.zeros((0, 10), dtype=np.float32),
+        np.array(7, dtype=np.int64),
+        np.array([np.nan, np.inf], dtype=np.float32),
+    ],
+    ids=["float", "reversed", "empty", "scalar", "not finite"],
+)
+def test_arrays_arrive_as_they_were(array: np.ndarray) -> None:
+    answer = read_message(sent(({"op": "infer"}, array)))
+    assert answer is not None
+    message, received = answer
+    assert message["op"] == "infer"
+    assert received is not None
+    assert received.dtype == array.dtype
+    np.testing.assert_array_equal(received, array)
+
+
+def test_messages_follow_each_other_and_end() -> None:
+    stream = sent(({"a": 1}, None), ({"b": "é\n"}, np.ones(3)), ({"c": None}, None))
+    first, second, third = (read_message(stream) for _ in range(3))
+    assert first == ({"a": 1}, None)
+    assert second is not None
+    assert second[0]["b"] == "é\n"
+    assert third == ({"c": None}, None)
+    assert read_message(stream) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"Segmentation fault\n", "not a JSON line"),
+        (b"[1, 2]\n", "a message is a JSON object"),
+        (b'{"op": "inf', "ended inside a message"),
+        (b'{"payload_bytes": 8, "dtype": "<f4", "shape": [2]}\n1234', "ended after 4 of 8 payload bytes"),
+        (b'{"payload_bytes": 7, "dtype": "<f4", "shape": [2]}\n12345678', "7 bytes announced for float32"),
+        (b'{"payload_bytes": 8, "dtype": "O", "shape": [1]}\n12345678', "announced for object"),
+        (b'{"payload_bytes": 8}\n12345678', "without a usable dtype"),
+        (b'{"payload_bytes": -4, "dtype": "<f4", "shape": [-1]}\n', "announced"),
+    ],
+)
+def test_what_is_no_message_is_refused(content: bytes, says: str) -> None:
+    with pytest.raises(ProtocolError, match=says):
+        read_message(io.BytesIO(content))
+
+
+def test_an_absurd_announcement_is_refused_before_memory_is_taken() -> None:
+    shape = [MAX_PAYLOAD_BYTES]
+    line = json.dumps({"payload_bytes": 4 * MAX_PAYLOAD_BYTES, "dtype": "<f4", "shape": shape}).encode()
+    with pytest.raises(ProtocolError, match="announced"):
+        read_message(io.BytesIO(line + b"\n"))
+
+
+def test_facts_and_probes_come_back_equal() -> None:
+    facts = GraphFacts(
+        size_bytes=10,
+        inputs=(TensorSpec("images", (1, 3, 8, 8), "float32"),),
+        outputs=(TensorSpec("logits", (1, 2), "int8"),),
+        operators={"CONV_2D": 2},
+        delegated=None,
+        fallback=None,
+        partitions=None,
+        int8_weights=1,
+        float_weights=1,
+        float_weight_names=("head",),
+        quant_params=(QuantParams((0.1, 1 / 3), (0, -128)),),
+    )
+    assert decode_facts(json.loads(json.dumps(encode_facts(facts)))) == facts
+    probe = Probe(Capability(True), {"litert": Capability(False, "not installed")}, {"torch": "2.13.0"})
+    assert decode_probe(json.loads(json.dumps(encode_probe(probe)))) == probe
