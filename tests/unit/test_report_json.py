@@ -1,0 +1,92 @@
+"""report.json: everything that went in comes back, nothing else is taken, and "not measured" is neither 0 nor NaN."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from made_up_report import made_up_report, made_up_run
+
+from pipeline.errors import RunError
+from pipeline.reports.codec import to_dict
+from pipeline.reports.records import CellKey, Outcome, ValidationRecord
+from pipeline.reports.schema import SCHEMA_VERSION, report_from_json, report_to_json
+
+
+def test_a_report_comes_back_equal() -> None:
+    report = made_up_report()
+    text = report_to_json(report)
+    assert report_from_json(text) == report
+    assert report_to_json(report_from_json(text)) == text
+
+
+def test_there_is_one_record_for_each_model_target_runtime_precision_source_and_device() -> None:
+    for run in json.loads(report_to_json(made_up_report()))["runs"]:
+        keys = [tuple(v["key"].values()) for v in run["validations"]]
+        assert len(keys) == len(set(keys)) == 8
+        assert set(run["validations"][0]["key"]) == {"model", "target", "runtime", "precision", "source", "device"}
+    run = made_up_run()
+    with pytest.raises(ValueError, match="more than one validation record"):
+        replace(run, validations=(*run.validations, run.validations[0]))
+
+
+def test_what_was_not_measured_is_null() -> None:
+    runs = json.loads(report_to_json(made_up_report()))["runs"]
+    coreml = next(v for v in runs[0]["validations"] if v["key"]["target"] == "coreml")
+    assert coreml["outcome"]["status"] == "unavailable"
+    assert [coreml[name] for name in ("accuracy", "drift_float", "drift_qdq", "seconds")] == [None] * 4
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_and_infinity_are_not_written(value: float) -> None:
+    with pytest.raises(TypeError, match=r"training\.lr.*no exact JSON form"):
+        to_dict(replace(made_up_run(), training={"lr": value}))
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> str:
+    data = json.loads(report_to_json(made_up_report()))
+    change(data)
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.update(schema_version=SCHEMA_VERSION + 1), f"this version reads {SCHEMA_VERSION}: make it again"),
+        (lambda d: d.pop("schema_version"), "schema version None"),
+        (lambda d: d["runs"][0].pop("stages"), r"report.json.runs\[0\] lacks stages"),
+        (lambda d: d["runs"][0].update(modle="x"), r"unknown key 'modle'. Did you mean 'model'"),
+        (lambda d: d["runs"][0].update(parameters="many"), "parameters is 'many', expected int"),
+        (lambda d: d["runs"][0].update(parameters=True), "parameters is True, expected int"),
+        (lambda d: d["runs"][0]["validations"][0]["key"].update(precision="int4"), "expected one of fp32, fp16, int8"),
+        (lambda d: d["runs"][0]["validations"][0]["outcome"].update(status="passed"), "status is 'passed'"),
+        (lambda d: d["runs"][0]["validations"][0].update(accuracy=None), "ok with accuracy None"),
+        (lambda d: d["runs"][0]["latencies"][0].update(rounds_ms=[[]]), "empty round"),
+        (lambda d: d["runs"][0]["conversions"][0].update(path="/etc/passwd"), "path"),
+        (lambda d: d["runs"][0]["conversions"][0].update(sha256="abc"), "not 64 hex digits"),
+        (lambda d: d.update(runs=[]), "at least one run"),
+    ],
+)
+def test_a_file_that_is_not_as_it_should_be_is_told(change: Callable[[dict[str, Any]], object], says: str) -> None:
+    with pytest.raises(RunError, match=says):
+        report_from_json(changed(change))
+
+
+@pytest.mark.parametrize("text", ["", "{half", "[]", '"report"'])
+def test_what_is_no_report_is_told(text: str) -> None:
+    with pytest.raises(RunError, match=r"report\.json"):
+        report_from_json(text)
+
+
+def test_a_cell_that_is_not_ok_says_why() -> None:
+    with pytest.raises(ValueError, match="needs a reason"):
+        Outcome("unavailable")
+    with pytest.raises(ValueError, match="the stage that stopped"):
+        Outcome("failed", None, "boom")
+    key = CellKey("m", "coreml", "coreml", "int8", "qat", "host")
+    accuracy = made_up_run().validations[0].accuracy
+    with pytest.raises(ValueError, match="unavailable with accuracy"):
+        ValidationRecord(key, Outcome("unavailable", None, "no mac"), accuracy, None, None, None)
