@@ -39,7 +39,7 @@ def make(model: str, root: Path) -> Run:
     config = RunConfig(model=model, weights=weights, epochs=0, limit_val=1)
     run, subject = start(config, root)
     quantize(run, config, subject, say)
-    for record in convert_cells(run, plan_cells(TARGETS, ["fp32", "int8"], from_float=False), say):
+    for record in convert_cells(run, plan_cells(TARGETS, ["fp32", "int8"], from_float=False, say=say), say):
         if record.outcome.status != "ok":
             raise SystemExit(f"{model} {record.target} {record.precision}: {record.outcome.reason}")
     return run

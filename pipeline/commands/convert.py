@@ -34,7 +34,7 @@ def convert(
     found = find_run(runs_dir, run)
     from pipeline.stages.convert import convert_cells, plan_cells
 
-    records = convert_cells(found, plan_cells(targets, precisions, ptq), say)
+    records = convert_cells(found, plan_cells(targets, precisions, ptq, say), say)
     for record in records:
         if record.path is not None:
             print(found.path / record.path)

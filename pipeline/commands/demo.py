@@ -46,6 +46,6 @@ def _quantize_and_convert(model: str, max_steps: int, runs_dir: Path) -> Run:
 
     say(f"\n=== {model}")
     run = new_run(RunConfig(model=model, weights="", max_steps=max_steps), runs_dir, say)
-    records = convert_cells(run, plan_cells(registry.names(), ["int8"], from_float=False), say)
+    records = convert_cells(run, plan_cells(registry.names(), ["int8"], from_float=False, say=say), say)
     raise_if_failed("convert", ((f"{r.target} {r.precision}", r.outcome) for r in records))
     return run

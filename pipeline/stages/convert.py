@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import UsageError
 from pipeline.qat import checkpoint as files
 from pipeline.reports.records import OK, ConversionRecord, FactsRecord, Outcome, Source
 from pipeline.rundir import Run, publish, sha256_of
@@ -36,10 +37,27 @@ class Cell:
     source: Source
 
 
-def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_float: bool) -> list[Cell]:
-    """All combinations; int8 comes from the trained program unless `from_float` asks for calibration alone."""
+def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_float: bool, say: Say) -> list[Cell]:
+    """All combinations that exist; int8 comes from the trained program unless `from_float` asks for calibration alone.
+
+    Raises:
+        UsageError: none of them exists.
+    """
     int8: Source = "ptq" if from_float else "qat"
-    return [Cell(t, p, int8 if p == "int8" else "float") for t in targets for p in precisions]
+    cells = [
+        Cell(t, p, int8 if p == "int8" else "float")
+        for t in targets
+        for p in precisions
+        if p in registry.get(t).precisions
+    ]
+    for target in targets:
+        known = registry.get(target).precisions
+        if missing := [p for p in precisions if p not in known]:
+            line = f"{target} is not converted in {', '.join(missing)}, only in {', '.join(known)}"
+            if not cells:
+                raise UsageError(line)
+            say(line)
+    return cells
 
 
 def convert_cells(run: Run, cells: Sequence[Cell], say: Say) -> tuple[ConversionRecord, ...]:

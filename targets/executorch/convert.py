@@ -37,7 +37,8 @@ def convert(request: ConvertRequest) -> None:
         TargetError: stage "convert".
     """
     if request.precision not in PRECISIONS:
-        raise TargetError("convert", f"precision {request.precision} ...")
+        cause = f"no {request.precision} for XNNPACK (known: {', '.join(PRECISIONS)}): int8 is smaller and faster"
+        raise TargetError("convert", cause)
     if reason := unavailable_reason():
         raise Unavailable("convert", reason)
     program = fold_quantized_weights(request.program) if request.precision == "int8" else static_batch(request.program)
