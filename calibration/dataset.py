@@ -85,7 +85,7 @@ class DataSource:
     """Both splits of a data set; `classes` are the names in label order.
 
     Raises:
-        DataError: from the constructor, a split or a class without images.
+        DataError: from the constructor, a split or a class without images, a label without a class.
     """
 
     name: str
@@ -101,6 +101,12 @@ class DataSource:
         for split in (self.train, self.val):
             if not len(split):
                 raise DataError(f"{self.name}: the split {split.name} has no images")
+            low, high = int(split.labels.min()), int(split.labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise DataError(
+                    f"{self.name}: the labels of {split.name} go from {low} to {high}, and there are "
+                    f"{len(self.classes)} classes: take a data set whose {split.name} split has labels"
+                )
             counts = np.bincount(split.labels, minlength=len(self.classes))
             empty = [name for name, count in zip(self.classes, counts, strict=True) if not count]
             if empty:

@@ -11,7 +11,7 @@ import numpy as np
 
 from calibration.dataset import DataSource, Split
 from calibration.errors import DataError
-from calibration.preprocess import to_rgb
+from calibration.preprocess import read_image, to_rgb
 from calibration.torchvision_compat import ensure_torchvision
 
 if TYPE_CHECKING:
@@ -29,9 +29,20 @@ class HubImages:
     dataset: Any
 
     def image(self, position: int) -> Image:
+        """Read from the file itself where there is one.
+
+        timm's item access gives the next image in place of a broken one, and both timm's and torchvision's drop
+        transparency, EXIF orientation and everything above 8 bits.
+        """
+        reader, samples = getattr(self.dataset, "reader", None), getattr(self.dataset, "samples", None)
         try:
+            if reader is not None:
+                with reader[position][0] as file:
+                    return read_image(file)
+            if samples is not None:  # torchvision's DatasetFolder: (path, label)
+                return read_image(Path(samples[position][0]))
             return to_rgb(self.dataset[position][0])
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, AssertionError, TypeError) as error:  # the last two: no image there
             raise DataError(f"image {position} cannot be decoded: {error}") from None
 
     def content(self, position: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,10 @@ class RunConfig:
         for name, low in (("calibration_images", 1), ("threads", 0), ("workers", 0), ("checkpoint_steps", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least {low}")
+        for name in ("float_lr", "qk_scale"):  # TrainPlan checks the others
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"--{name.replace('_', '-')} is {value}: give a number above 0")
         for name, low in (("limit_val", 1), ("float_epochs", 0), ("img_size", 16)):
             value = getattr(self, name)
             if value is not None and value < low:

@@ -62,7 +62,11 @@ def publish(temporary: Path, final: Path) -> None:
         aside = final.with_name(f".{final.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
         final.rename(aside)  # rename cannot replace a folder that is not empty
-        temporary.rename(final)
+        try:
+            temporary.rename(final)
+        except OSError:
+            aside.rename(final)
+            raise
         shutil.rmtree(aside)
     else:
         os.replace(temporary, final)
@@ -194,9 +198,14 @@ def find_run(root: Path, run: Path | None) -> Run:
         names = [r.id for r in list_runs(root)]
         raise UsageError(f"{path} is not a run folder (no {MANIFEST} in it).{suggest(path.name, names)}")
     found = Run(path)
-    schema = found.manifest.get("schema")
+    manifest: Any = found.manifest
+    if not isinstance(manifest, dict):
+        raise RunError(f"run {found.id}: {MANIFEST} holds no JSON object: the file was damaged or edited by hand")
+    schema = manifest.get("schema")
     if schema != MANIFEST_SCHEMA:
         raise RunError(f"run {found.id} has manifest schema {schema!r}, this version reads {MANIFEST_SCHEMA}")
+    if missing := [key for key in ("model", "files") if key not in manifest]:
+        raise RunError(f"run {found.id}: {MANIFEST} lacks {', '.join(missing)}: it was damaged or edited by hand")
     return found
 
 

@@ -186,5 +186,9 @@ def _line(record: ConversionRecord) -> str:
         parts.append(f"{record.scales_found} of {record.scales_total} trained scales found")
     if record.facts.partitions is not None:
         outside = sum((record.facts.fallback or {}).values())
-        parts.append(f"{record.facts.partitions} partitions, {outside} operators outside")
+        parts.append(f"{_plural(record.facts.partitions, 'partition')}, {_plural(outside, 'operator')} outside")
     return f"{what}: {', '.join(parts)}; {record.load_check} ({record.seconds:.0f} s)"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -65,11 +65,65 @@ def test_bad_images_can_be_left_out(damaged: DataSource) -> None:
     assert kept.val.digest() != kept.train.digest()
 
 
+def test_files_of_other_kinds_are_named_and_not_passed_over(tmp_path: Path) -> None:
+    """A folder of videos or raw files must not shrink in silence."""
+    root = folder(tmp_path / "pets", images=1)
+    for name in ("clip.mp4", "raw.cr2", "no_suffix", "labels.csv", "page.jpg"):
+        (root / "train" / "cat" / name).write_bytes(b"<html>none of these is an image</html>")
+    bad = audit(open_data(str(root))).bad
+    assert [b.id for b in bad] == [
+        f"train/cat/{n}" for n in ("clip.mp4", "labels.csv", "no_suffix", "page.jpg", "raw.cr2")
+    ]
+    assert all("is not an image" in b.reason for b in bad)
+
+
+def test_an_image_with_the_wrong_suffix_is_read(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pets", images=1)
+    (root / "train" / "cat" / "0.png").rename(root / "train" / "cat" / "0.JPEG")
+    assert audit(open_data(str(root))).bad == ()
+
+
+def test_every_odd_but_sound_image_passes(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pets", images=1)
+    for mode, suffix in (("CMYK", "jpg"), ("P", "png"), ("I;16", "png"), ("RGBA", "png"), ("LA", "png"), ("1", "png")):
+        Image.new(mode, (20, 20)).save(root / "train" / "cat" / f"odd-{mode.replace(';', '')}.{suffix}")
+    report = audit(open_data(str(root)))
+    assert (report.looked_at, report.bad) == (10, ())
+
+
+def test_a_file_that_is_gone_is_in_the_list(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pets")
+    source = open_data(str(root))
+    (root / "val" / "cat" / "2.png").unlink()
+    assert [b.id for b in audit(source).bad] == ["val/cat/2.png"]
+
+
+def test_a_broken_file_in_a_decoder_with_errors_of_its_own_is_in_the_list(tmp_path: Path) -> None:
+    """BLP's error is a NotImplementedError: it once ended the audit instead of joining the list."""
+    root = folder(tmp_path / "pets")
+    path = root / "train" / "dog" / "x.blp"
+    Image.new("P", (16, 16)).save(path)
+    content = bytearray(path.read_bytes())
+    content[4] = 77  # the compression
+    path.write_bytes(content)
+    (root / "val" / "dog" / "zz.png").write_bytes(b"")
+    assert [b.id for b in audit(open_data(str(root))).bad] == ["train/dog/x.blp", "val/dog/zz.png"]
+
+
 def test_a_class_without_one_readable_image_is_an_error(tmp_path: Path) -> None:
     root = folder(tmp_path / "pets", images=1)
     (root / "val" / "dog" / "0.png").write_bytes(b"broken")
     source = open_data(str(root))
     with pytest.raises(DataError, match=r"1 of 2 classes have no image in val \(dog\)"):
+        audit(source).without_bad(source)
+
+
+def test_a_split_without_one_readable_image_is_an_error(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pets", images=1)
+    for path in root.glob("val/*/*.png"):
+        path.write_bytes(b"broken")
+    source = open_data(str(root))
+    with pytest.raises(DataError, match="the split val has no images"):
         audit(source).without_bad(source)
 
 

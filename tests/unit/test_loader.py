@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from calibration.dataset import DIGITS, Split, open_data
+from calibration.errors import DataError
 from calibration.loader import eval_batches, train_loader
 from calibration.preprocess import EvalTransform, train_transform
 
@@ -78,3 +82,47 @@ def test_augmentation_leaves_the_global_generators_alone() -> None:
     assert random.getstate() == before[0]
     assert (np.random.get_state()[1] == before[1]).all()
     assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_the_size_of_batches_changes_no_image() -> None:
+    split = some(12)
+
+    def by_index(batch_size: int) -> dict[int, torch.Tensor]:
+        batches = train_loader(split, AUGMENTED, batch_size, seed=3, epoch=0)
+        return {int(i): image for images, _, indices in batches for image, i in zip(images, indices, strict=True)}
+
+    few, many = by_index(3), by_index(6)
+    assert few.keys() == many.keys() == set(range(12))
+    assert all(torch.equal(few[i], many[i]) for i in range(12))
+
+
+def test_labels_stay_with_their_images() -> None:
+    split = some(12)
+    for _, labels, indices in train_loader(split, AUGMENTED, 4, seed=0, epoch=0):
+        assert labels.tolist() == split.labels[indices.numpy()].tolist()
+
+
+def test_an_epoch_that_was_finished_has_nothing_left() -> None:
+    assert epoch(start_step=4) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_after_the_audit_is_named(workers: int, tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    split = open_data(str(tmp_path)).train
+    (tmp_path / "train" / "b" / "0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"0\.png is not an image"):
+        list(eval_batches(split, TRANSFORM, 2, workers=workers))
+
+
+def test_every_image_of_an_epoch_is_augmented_on_its_own() -> None:
+    """What torch, numpy and Python draw for each of 12 images: 12 different numbers each."""
+
+    def draw(image: Image.Image) -> torch.Tensor:
+        return torch.tensor([torch.rand(()).item(), np.random.rand(), random.random()], dtype=torch.float64)
+
+    draws = torch.cat([drawn for drawn, _, _ in train_loader(some(12), draw, 4, seed=0, epoch=0)])
+    for column in draws.T:
+        assert len(set(column.tolist())) == 12

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
 import pytest
+import torch
+from tiny_hybrid import INPUT_SIZE, TinyHybrid
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torchao.quantization.pt2e import FakeQuantize
 
 from pipeline.errors import UsageError
+from pipeline.qat.graph import prepare
 from pipeline.qat.plan import TrainPlan
+from pipeline.qat.quantizer import Scheme
+from pipeline.qat.train import Phase, fit
+from pipeline.qat.trainees import QatTrainee, calibrate
 
 
 def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
@@ -17,6 +31,16 @@ def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
     assert rates[16] == pytest.approx(0.5 * (1 - 2**-0.5))  # three quarters: cos 135 degrees
     assert 0 < rates[-1] < 0.01
     assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
+    plan = TrainPlan(lr=2.0, warmup_fraction=0.0)
+    assert [plan.lr_at(step, 4) for step in range(4)] == pytest.approx([2.0, 1 + 2**-0.5, 1.0, 1 - 2**-0.5])
+
+
+def test_a_warm_up_over_everything_never_goes_down() -> None:
+    plan = TrainPlan(lr=1.0, warmup_fraction=1.0)
+    assert [plan.lr_at(step, 3) for step in range(3)] == pytest.approx([0.25, 0.5, 0.75])
 
 
 def test_one_step_trains_at_full_rate() -> None:
@@ -59,3 +83,88 @@ def test_steps_of_an_epoch(images: int, batch_size: int, max_steps: int | None, 
 def test_impossible_numbers_are_named(values: dict[str, float], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         TrainPlan(**values)  # type: ignore[arg-type]
+
+
+@dataclass
+class Seen:
+    """A QAT trainee whose schedule is watched: for each step, whether observers and BatchNorm statistics moved."""
+
+    trainee: QatTrainee
+    observers: list[bool] = field(default_factory=list)
+    batch_norm: list[bool] = field(default_factory=list)
+
+    @property
+    def module(self) -> nn.Module:
+        return self.trainee.module
+
+    def begin_step(self, epoch: int, done_fraction: float, images: Tensor) -> Tensor:
+        images = self.trainee.begin_step(epoch, done_fraction, images)
+        # Brighter step by step, so that whatever may move does.
+        before = self._state()
+        with torch.no_grad():
+            self.module(images * (10 + 100 * done_fraction))
+        after = self._state()
+        self.observers.append(not torch.equal(before[0], after[0]))
+        self.batch_norm.append(not torch.equal(before[1], after[1]))
+        return images
+
+    def begin_evaluation(self) -> None:
+        self.trainee.begin_evaluation()
+
+    def _state(self) -> tuple[Tensor, Tensor]:
+        activations = [m for m in self.module.modules() if isinstance(m, FakeQuantize) and not m.is_per_channel]
+        assert activations
+        return (
+            torch.cat([m.scale.detach().clone().flatten() for m in activations]),
+            self.module.get_buffer("stem_norm.running_mean").clone(),
+        )
+
+
+IMAGES = torch.randn(4, *INPUT_SIZE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def graph() -> GraphModule:
+    torch.manual_seed(0)
+    graph = prepare(TinyHybrid(), INPUT_SIZE, Scheme())
+    calibrate(graph, [IMAGES], len(IMAGES), torch.device("cpu"))
+    return graph
+
+
+def watch(graph: GraphModule, plan: TrainPlan, folder: Path) -> Seen:
+    """Training of a copy, 5 steps an epoch."""
+    seen = Seen(QatTrainee(copy.deepcopy(graph), plan))
+
+    def batches(epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for _ in range(first_step, 5):
+            yield IMAGES, torch.arange(4), torch.arange(4)
+
+    phase = Phase(
+        name="qat",
+        folder=folder,
+        images=20,
+        batches=batches,
+        evaluate=lambda: (1, 2),
+        on_epoch=lambda history: None,
+        device=torch.device("cpu"),
+        checkpoint_steps=100,
+    )
+    fit(seen, plan, phase)
+    return seen
+
+
+def test_scales_and_batch_norm_stand_still_from_their_fraction_of_all_steps_on(
+    graph: GraphModule, tmp_path: Path
+) -> None:
+    """10 steps: observers move in steps 0 to 5 (of 0.6), BatchNorm statistics in steps 0 to 2 (of 0.3)."""
+    plan = TrainPlan(epochs=2, batch_size=4, lr=1e-6, observer_freeze=0.6, batch_norm_freeze=0.3)
+    seen = watch(graph, plan, tmp_path)
+    assert seen.observers == [True] * 6 + [False] * 4
+    assert seen.batch_norm == [True] * 3 + [False] * 7
+
+
+@pytest.mark.parametrize(("freeze", "moves"), [(0.0, False), (1.0, True)])
+def test_the_ends_of_the_freeze_schedule(freeze: float, moves: bool, graph: GraphModule, tmp_path: Path) -> None:
+    plan = TrainPlan(epochs=1, batch_size=4, lr=1e-6, observer_freeze=freeze, batch_norm_freeze=freeze)
+    seen = watch(graph, plan, tmp_path)
+    assert seen.observers == seen.batch_norm == [moves] * 5

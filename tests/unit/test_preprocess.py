@@ -52,6 +52,35 @@ def test_the_transparent_colour_of_a_palette_is_white() -> None:
     assert pixel(stored(image, "PNG", transparency=1)) == (255, 255, 255)
 
 
+def test_a_palette_with_an_alpha_for_each_entry() -> None:
+    """Half of (100, 0, 0) on white: 100 * 128/255 + 255 * 127/255."""
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 0, 10, 200, 30, 100, 0, 0])
+    image.putdata([0, 1, 2])
+    seen = np.asarray(read_image(stored(image, "PNG", transparency=bytes([255, 0, 128]))))
+    np.testing.assert_array_equal(seen, [[[0, 0, 0], [255, 255, 255], [177, 127, 127]]])
+
+
+@pytest.mark.parametrize(
+    ("mode", "clear", "other", "shown"),
+    [
+        ("RGB", (1, 2, 3), (9, 8, 7), (9, 8, 7)),
+        ("L", 5, 9, (9, 9, 9)),
+        ("1", 0, 1, (255, 255, 255)),
+        ("I;16", 0x1234, 0x8080, (128, 128, 128)),
+    ],
+)
+def test_the_clear_colour_of_an_image_without_alpha_is_white(
+    mode: str, clear: int, other: int, shown: tuple[int, ...]
+) -> None:
+    image = Image.new(mode, (2, 1), other)
+    image.putpixel((0, 0), clear)
+    file = stored(image, "PNG", transparency=clear)
+    assert pixel(file) == (255, 255, 255)
+    file.seek(0)
+    assert pixel(file, (1, 0)) == shown
+
+
 def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
     values = np.array([[0, 0x8080], [0xFFFF, 0x0101]], dtype=np.uint16)
     image = read_image(stored(Image.fromarray(values), "PNG"))
@@ -63,6 +92,29 @@ def test_float_grey_is_scaled_by_its_range() -> None:
     np.testing.assert_array_equal(np.asarray(unit)[0, :, 0], [0, 51])
     wide = read_image(stored(Image.fromarray(np.array([[-10.0, 30.0]], dtype=np.float32)), "TIFF"))
     np.testing.assert_array_equal(np.asarray(wide)[0, :, 0], [0, 255])
+
+
+def test_integers_outside_of_16_bit_are_scaled_by_their_range() -> None:
+    deep = read_image(stored(Image.fromarray(np.array([[0, 100_000, 200_000]], dtype=np.int32)), "TIFF"))
+    np.testing.assert_array_equal(np.asarray(deep)[0, :, 0], [0, 128, 255])
+    signed = read_image(stored(Image.fromarray(np.array([[-100, 0, 100]], dtype=np.int32)), "TIFF"))
+    np.testing.assert_array_equal(np.asarray(signed)[0, :, 0], [0, 128, 255])
+    usual = read_image(stored(Image.fromarray(np.array([[0, 0x8080]], dtype=np.int32)), "TIFF"))
+    np.testing.assert_array_equal(np.asarray(usual)[0, :, 0], [0, 128])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_named(value: float) -> None:
+    with pytest.raises(DataError, match="not finite"):
+        read_image(stored(Image.fromarray(np.array([[value, 0.5]], dtype=np.float32)), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("ink", "colour"),
+    [((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0)), ((0, 0, 0, 0), (255, 255, 255))],
+)
+def test_uncompressed_cmyk_is_exact(ink: tuple[int, ...], colour: tuple[int, ...]) -> None:
+    assert pixel(stored(Image.new("CMYK", (2, 2), ink), "TIFF")) == colour
 
 
 def test_cmyk_becomes_rgb() -> None:
@@ -89,9 +141,19 @@ def test_exif_orientation_is_applied(orientation: int, corner: tuple[int, int]) 
     assert upright.getpixel(corner) == (255, 0, 0)
 
 
-def test_an_animation_gives_its_first_frame() -> None:
+def test_orientation_and_transparency_together() -> None:
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((0, 0), (255, 0, 0, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = read_image(stored(image, "PNG", exif=exif))
+    np.testing.assert_array_equal(np.asarray(upright), [[[255, 0, 0]], [[255, 255, 255]]])
+
+
+@pytest.mark.parametrize(("kind", "options"), [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
+def test_an_animation_gives_its_first_frame(kind: str, options: dict[str, object]) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    assert pixel(stored(frames[0], "GIF", save_all=True, append_images=frames[1:])) == (255, 0, 0)
+    assert pixel(stored(frames[0], kind, save_all=True, append_images=frames[1:], **options)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +179,54 @@ def test_a_truncated_file_is_named(kind: str, tmp_path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"half\."):
         read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "TGA", "AVIF", "BLP", "IM"])
+def test_damage_anywhere_is_read_or_named_and_nothing_else(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some decoders raise kinds of errors of their own, which must not stop the list of all bad files."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # damaged headers tell of gigabytes
+    generator = np.random.default_rng(7)
+    image = Image.fromarray(generator.integers(0, 255, (16, 16, 3), dtype=np.uint8))
+    try:
+        sound = stored(image.convert("P") if kind == "BLP" else image, kind).getvalue()
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow does not write {kind}")
+    named = 0
+    for _ in range(150):
+        damaged = bytearray(sound)
+        for at in generator.integers(0, min(len(sound), 400), 4):
+            damaged[at] = generator.integers(0, 256)
+        try:
+            assert read_image(io.BytesIO(damaged)).mode == "RGB"
+        except DataError:
+            named += 1
+    assert named > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "at", "value"),
+    [("BLP", "P", 4, 77), ("AVIF", "RGB", 0, 0)],
+)
+def test_errors_of_a_decoders_own_kind_are_named(kind: str, mode: str, at: int, value: int, tmp_path: Path) -> None:
+    """BLP raises a NotImplementedError and AVIF a RuntimeError, neither of them an OSError."""
+    try:
+        content = bytearray(stored(Image.new(mode, (16, 16)), kind).getvalue())
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow does not write {kind}")
+    if kind == "AVIF":
+        at = content.index(b"mdat") + 4
+        content[at:] = bytes(len(content) - at)
+    else:
+        content[at] = value
+    path = tmp_path / f"damaged.{kind.lower()}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged\..* cannot be decoded: ."):
+        read_image(path)
+
+
+def test_bytes_without_a_name_are_told_without_an_address() -> None:
+    with pytest.raises(DataError, match=r"^this file is not an image"):
+        read_image(io.BytesIO(b"nothing"))
 
 
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

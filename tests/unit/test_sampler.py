@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from calibration.dataset import DIGITS, open_data
 from calibration.errors import DataError
@@ -60,3 +62,46 @@ def test_the_digest_tells_images_order_labels_and_transform() -> None:
         subset_digest(train, indices, replace(TRANSFORM, crop_pct=1.0)),
     }
     assert len(others | {digest}) == 5
+
+
+def test_the_digest_tells_the_content_of_one_image_and_not_its_name(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+
+    def digest() -> str:
+        return subset_digest(open_data(str(tmp_path)).train, [4, 0], TRANSFORM)
+
+    before = digest()
+    (tmp_path / "train" / "a" / "0.png").rename(tmp_path / "train" / "a" / "00.png")
+    assert digest() == before
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(tmp_path / "train" / "a" / "2.png")  # not chosen
+    assert digest() == before
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(tmp_path / "train" / "b" / "1.png")
+    assert digest() != before
+
+
+def test_more_images_only_add_to_fewer() -> None:
+    many = calibration_subset(LABELS, 40, seed=2)
+    for n in (1, 4, 13, 39):
+        assert calibration_subset(LABELS, n, seed=2) == many[:n]
+
+
+def test_labels_need_not_be_in_order_nor_without_gaps() -> None:
+    labels = np.array([7, 2, 7, 2, 2, 9, 7, 9])
+    chosen = calibration_subset(labels, 6, seed=0)
+    assert np.unique(labels[chosen], return_counts=True)[1].tolist() == [2, 2, 2]
+
+
+def test_the_digits_give_as_many_of_each() -> None:
+    labels = open_data(DIGITS).train.labels
+    assert np.bincount(labels[calibration_subset(labels, 200, seed=0)]).tolist() == [20] * 10
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    np.random.seed(3)
+    first = np.random.rand()
+    np.random.seed(3)
+    calibration_subset(LABELS, 12, seed=5)
+    assert np.random.rand() == first
