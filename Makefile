@@ -17,7 +17,7 @@ help:
 	@echo "make test     lint, then all tests"
 	@echo "make lint     ruff, mypy, import contract"
 	@echo "make bench    the benchmarks of benchmarks/"
-	@echo "make weights  train the bundled demo weights anew (about two hours on 2 cores)"
+	@echo "make weights  train the bundled demo weights anew (about an hour on 2 cores)"
 
 setup: $(STAMP)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PREFIXES = ("torch/", "hfds/")
 STREAMS = ("hfids/", "tfds/", "wds/")
 VAL_SPLITS = ("validation", "val", "test")
+INSTALL = "pip install -c constraints.txt -e '.[hub]'"
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,7 @@ def _create(spec: str, split: str) -> Any:
         root.mkdir(parents=True, exist_ok=True)
         return create_dataset(spec, root=str(root), split=split, download=True)
     except (ImportError, AssertionError) as error:
-        needed = (
-            ": pip install 'edge-t2t[hub]' brings what Hugging Face data sets need" if "hfds" in spec.lower() else ""
-        )
+        needed = f": {INSTALL} brings what Hugging Face sets need" if "hfds" in spec.lower() else ""
         raise DataError(f"data set {spec} cannot be opened ({error}){needed}") from None
     except Exception as error:  # hubs raise their own families of errors
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
