@@ -87,10 +87,12 @@ class RunConfig:
         """The config of a run folder.
 
         Raises:
-            RunError: an unknown key, with the nearest known one.
+            RunError: an unknown key, with the nearest known one; no model.
         """
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
                 raise RunError(f"config key {key!r} is unknown to this version.{suggest(key, known)}")
+        if "model" not in values:
+            raise RunError("the config names no model: the file was damaged or edited by hand")
         return cls(**values)

@@ -28,6 +28,11 @@ def test_a_config_comes_back_from_json() -> None:
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_a_config_without_a_model_is_told() -> None:
+    with pytest.raises(RunError, match="names no model"):
+        RunConfig.from_dict({"epochs": 3})
+
+
 def test_a_config_of_another_version_is_named_with_the_nearest_key() -> None:
     with pytest.raises(RunError, match=r"'epoch' is unknown to this version. Did you mean 'epochs'"):
         RunConfig.from_dict({"model": "t2t_vit_7", "epoch": 3})
