@@ -1,11 +1,10 @@
-"""The name of a data set in; its training and validation splits, with labels, classes and digests, out."""
+"""What a data set is: its training and validation splits, with labels, classes and digests."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -114,25 +113,3 @@ class DataSource:
                     f"{self.name}: {len(empty)} of {len(self.classes)} classes have no image in {split.name} "
                     f"({', '.join(empty[:5])}): add images, or remove these classes from both splits"
                 )
-
-
-def open_data(spec: str) -> DataSource:
-    """`digits`, a folder with `train/` and `val/` (or `validation/`), or a timm data set name such as `hfds/user/name`.
-
-    Raises:
-        DataError: none of these, or a layout that cannot be used; names what was found.
-    """
-    from calibration import digits, hub, image_folder
-
-    if spec == DIGITS:
-        return digits.load()
-    path = Path(spec)
-    if path.is_dir():
-        return image_folder.load(path)
-    if hub.is_hub_name(spec) and not path.exists():
-        return hub.load(spec)
-    what = "is a file" if path.is_file() else "does not exist"
-    raise DataError(
-        f"--data {spec} {what}: give {DIGITS}, a folder with train/ and val/ that hold one folder per class, "
-        f"or a timm data set name ({', '.join(hub.PREFIXES)})"
-    )

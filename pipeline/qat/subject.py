@@ -64,7 +64,7 @@ def load_data(spec: str, skip_bad: bool, val_only: bool = False) -> DataSource:
         DataError: unreadable images (one list of all of them), an empty class or split, no such data.
     """
     from calibration.audit import audit
-    from calibration.dataset import open_data
+    from calibration.sources import open_data
 
     source = open_data(spec)
     total = len(source.val) + (0 if val_only else len(source.train))

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from calibration.audit import SHOWN, audit
-from calibration.dataset import DataSource, open_data
+from calibration.dataset import DataSource
 from calibration.errors import DataError
+from calibration.sources import open_data
 
 
 def folder(root: Path, images: int = 3) -> Path:

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from calibration.audit import audit
-from calibration.dataset import DIGITS, Split, open_data
+from calibration.dataset import DIGITS, Split
 from calibration.errors import DataError
 from calibration.hub import HubImages
+from calibration.sources import open_data
 from calibration.torchvision_compat import ensure_torchvision
 
 

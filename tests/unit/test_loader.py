@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from calibration.dataset import DIGITS, Split, open_data
+from calibration.dataset import DIGITS, Split
 from calibration.errors import DataError
 from calibration.loader import eval_batches, train_loader
 from calibration.preprocess import EvalTransform, train_transform
+from calibration.sources import open_data
 
 TRANSFORM = EvalTransform((3, 32, 32), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic")
 AUGMENTED = train_transform(TRANSFORM, hflip=True, scale_min=0.6)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration.dataset import DIGITS, open_data
+from calibration.dataset import DIGITS
 from calibration.errors import DataError
 from calibration.preprocess import EvalTransform
 from calibration.sampler import calibration_subset, subset_digest
+from calibration.sources import open_data
 
 LABELS = np.array([0] * 50 + [1] * 30 + [2] * 3 + [3] * 20)
 TRANSFORM = EvalTransform((3, 32, 32), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic")
