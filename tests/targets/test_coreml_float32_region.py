@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 from pipeline.models.t2t_vit import Attention, TokenPerformer
 from pipeline.qat.graph import export
-
-pytest.importorskip("coremltools")
-
 from targets.coreml.inspect import load_operations
 from targets.coreml.target import CoreML
 from targets.types import ConvertRequest
