@@ -125,6 +125,7 @@ class _Work:
         self.subject = setting.subject
         self.float_plan, self.qat_plan = _plans(config, self.subject.weights.head_replaced)
         self.records: list[dict[str, Any]] = []
+        self.scored: dict[str, np.ndarray] = {}  # logits after the last epoch of each phase that ended here
 
     def float_phase(self) -> None:
         """Float weights and program of this run's classes."""
@@ -151,7 +152,7 @@ class _Work:
         run, subject, config, setting = self.run, self.subject, self.config, self.setting
         scheme = Scheme(observer=config.observer)
         model = subject.model.to(setting.device)
-        logits = {"float": setting.score("float", model)}
+        logits = {"float": self._logits_after("float", model)}
         bad = int((~np.isfinite(logits["float"]).all(axis=1)).sum())
         if bad:
             raise TrainingError(
@@ -165,7 +166,7 @@ class _Work:
         trainee = QatTrainee(graph, self.qat_plan)
         self._train("qat", trainee, self.qat_plan)
         trainee.begin_evaluation()
-        logits["fake_quant"] = setting.score("fake quantization", graph)
+        logits["fake_quant"] = self._logits_after("qat", graph)
         files.save_program(to_qdq_program(graph, subject.input_size), run.path / files.QDQ_PROGRAM)
         # What is scored is what was written: the program is read back from the disk.
         reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
@@ -176,8 +177,16 @@ class _Work:
         def on_history(history: list[EpochRecord]) -> None:
             files.write_metrics(self.run, [*self.records, *map(asdict, history)])
 
-        phase = self.setting.phase(name, trainee.module, plan, self._resume_file(name).parent, on_history)
+        def on_logits(logits: np.ndarray) -> None:
+            self.scored[name] = logits
+
+        phase = self.setting.phase(name, trainee.module, plan, self._resume_file(name).parent, on_history, on_logits)
         self.records += [asdict(record) for record in fit(trainee, plan, phase)]
+
+    def _logits_after(self, phase: str, module: torch.nn.Module) -> np.ndarray:
+        """Of the trained `module`; without an epoch in this process (none, or all before a resume) it is scored."""
+        what = {"float": "float", "qat": "fake quantization"}[phase]
+        return self.scored[phase] if phase in self.scored else self.setting.score(what, module)
 
     def _resume_file(self, name: str) -> Path:
         return self.run.path / "train" / name / RESUME_FILE

@@ -83,6 +83,8 @@ def train_float(training: FloatTraining, plan: TrainPlan, resume: bool, say: Say
     module = subject.model.to(device)
     phase = setting.phase("float", module, plan, training.folder / "float", on_history)
     fit(FloatTrainee(module, plan), plan, phase)
+    if training.half:
+        module.half().float()  # what is scored is what is written
     right, n = phase.evaluate()
     facts = {
         "data": data.name,

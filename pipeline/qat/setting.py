@@ -62,16 +62,21 @@ class Setting:
         plan: TrainPlan,
         folder: Path,
         on_history: Callable[[list[EpochRecord]], None],
+        on_logits: Callable[[np.ndarray], None] = lambda logits: None,
     ) -> Phase:
-        """A training phase of `module`; `folder` gets its resume point, `tensorboard/` beside it the curves."""
+        """A training phase of `module`; `folder` gets its resume point, `tensorboard/` beside it the curves.
+
+        Args:
+            on_logits: given those of the scored images after every epoch.
+        """
 
         def batches(epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             return training_batches(self.subject, plan, epoch, first_step, self.workers)
 
         def evaluate() -> tuple[int, int]:
-            labels = self.labels
-            right = int((self.score(f"{name} top-1", module).argmax(axis=1) == labels).sum())
-            return right, len(labels)
+            logits, labels = self.score(f"{name} top-1", module), self.labels
+            on_logits(logits)
+            return int((logits.argmax(axis=1) == labels).sum()), len(labels)
 
         def on_epoch(history: list[EpochRecord]) -> None:
             record = history[-1]
