@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from pipeline.commands.options import RUNS, RunDir, RunsDir
+from pipeline.commands.options import RUNS, RunDir, RunsDir, say
 from pipeline.rundir import find_run
 
 
 def report(run: RunDir = None, runs_dir: RunsDir = RUNS) -> None:
     """Accuracy, drift, conversion facts and latency in one place."""
     found = find_run(runs_dir, run)
+    from pipeline.qat.checkpoint import CONFIG
     from pipeline.reports import terminal
     from pipeline.reports.write import write_report
+    from pipeline.stages.benchmark import CONTROL_MODEL
     from pipeline.stages.collect import collect_report
 
     collected = collect_report(found, runs_dir)
     found.record(*write_report(collected, found.path))
     terminal.show(collected)
+    if all(record.model != CONTROL_MODEL for record in collected.runs):
+        data = found.read_json(CONFIG)["data"]
+        say(
+            f"\n{CONTROL_MODEL} has no accuracy in this report: `quantize {CONTROL_MODEL} --data {data}`, `convert` "
+            f"and `validate`, then `benchmark --run {found.id}` and `report --run {found.id}`"
+        )
     print(f"\nreport: {found.path / 'report.html'}")

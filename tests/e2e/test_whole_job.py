@@ -36,6 +36,7 @@ def report(finished: Finished, converted: tuple[ConversionRecord, ...]) -> Repor
     ended = finished.command("report")
     assert ended.code == 0, ended.err
     assert "t2t_vit_7" in ended.out
+    assert "mobilenet_v2 has no accuracy in this report: `quantize mobilenet_v2 --data digits`" in ended.err
     return report_from_json((finished.run.path / "report.json").read_text())
 
 
