@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from targets.program import QUANTIZE_OPS, fold_quantized_weights, input_shape, static_batch
+from targets.triton_first import load_triton_first
 from targets.types import ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
     try:
         with _quiet():
+            load_triton_first()
             import coremltools  # noqa: F401
     except (ImportError, OSError) as error:
         return f"coremltools does not import ({error}): pip install coremltools"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from targets.program import QUANTIZE_OPS, input_shape, static_batch
 from targets.tflite import flatbuffer
+from targets.triton_first import load_triton_first
 from targets.types import ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
     try:
         with _quiet():
+            load_triton_first()
             import ai_edge_quantizer  # noqa: F401
             import litert_torch  # noqa: F401
     except (ImportError, OSError) as error:

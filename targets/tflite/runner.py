@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from targets.triton_first import load_triton_first
 from targets.types import TargetError, Unavailable
 
 LITERT = "litert"
@@ -140,6 +141,7 @@ def _interpreter_class(runtime: str) -> Any:
         from ai_edge_litert.interpreter import Interpreter
 
         return Interpreter
+    load_triton_first()
     import tensorflow
 
     return tensorflow.lite.Interpreter
