@@ -33,6 +33,13 @@ class Cell:
         return self.precision if self.source == "float" else f"{self.precision} {self.source}"
 
     @property
+    def key(self) -> CellKey | None:
+        """What records of other runs call it by; None if no runtime was tried."""
+        if self.runtime is None or self.device is None:
+            return None
+        return CellKey(self.model, self.target, self.runtime, self.precision, self.source, self.device)
+
+    @property
     def place(self) -> str:
         """Target and runtime, named once where both have one name: "executorch", "tflite / litert"."""
         if self.runtime is None or self.runtime == self.target:

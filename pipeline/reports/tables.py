@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.metrics import latency
 from pipeline.reports import values as v
 from pipeline.reports.cells import Cell, cells, run_cells
-from pipeline.reports.records import ConversionRecord, LatencyRecord
+from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Rounds
 from pipeline.reports.schema import Report, RunRecord
 from pipeline.reports.values import Value
 
@@ -32,6 +32,9 @@ class Table:
 def overview(report: Report) -> Table:
     """One row for each cell: size, top-1, agreement with the QDQ program, latency, ratio to the control."""
     rows = []
+    as_control: dict[CellKey | None, Rounds | None] = {
+        t.control: t.control_rounds_ms for run in report.runs for t in run.latencies if t.control
+    }
     for cell in cells(report):
         validation = cell.validation
         right, same = _validated(cell), v.NOT_MEASURED
@@ -39,6 +42,8 @@ def overview(report: Report) -> Table:
             right = v.top1(validation.accuracy)
             same = _to_qdq(cell, v.same_class(validation.drift_qdq))
         time, times = _timed(cell.latency)
+        if cell.latency is None and (rounds := as_control.get(cell.key)):  # timed in another run's rounds
+            time = v.median(latency.summarize([ms for samples in rounds for ms in samples]))
         if times == v.NOT_MEASURED and time.kind == "figure" and cell.model == control_model(report):
             times = v.words("control")
         rows.append((v.words(cell.model), _place(cell), _size(cell.conversion), right, same, time, times))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_up_report import N, made_up_report, made_up_run
 
@@ -81,6 +82,20 @@ def test_a_core_ml_row_has_no_figure_for_its_accuracy(report: Report) -> None:
         top1, agreement, median, times = (cell.strip() for cell in row.strip("|").split("|")[3:7])
         assert top1.startswith("unavailable")
         assert not re.search(r"\d%|\d ms|×", top1 + agreement + median + times)
+
+
+def test_a_control_that_was_timed_only_beside_another_model_shows_those_samples(report: Report) -> None:
+    subject, control = report.runs
+    text = markdown.render(replace(report, runs=(subject, replace(control, latencies=()))))
+    (row,) = [
+        line for line in text.split("## ")[1].splitlines() if re.match(r"\| mobilenet_v2 .*executorch.*qat", line)
+    ]
+    rounds = next(
+        t.control_rounds_ms for t in subject.latencies if t.key.runtime == "executorch" and t.key.source == "qat"
+    )
+    assert rounds is not None
+    assert f"{np.median(np.concatenate(rounds)):.2f} ms" in row
+    assert "control" in row
 
 
 def test_a_terminal_of_eighty_columns_keeps_every_figure_whole(report: Report) -> None:
