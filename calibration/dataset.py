@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -64,7 +65,11 @@ class Split:
         return hashlib.sha256(self.images.content(int(self.positions[index]))).hexdigest()
 
     def digest(self) -> str:
-        """Hex sha256 over ids, labels and the content of every image, in order."""
+        """Hex sha256 over ids, labels and the content of every image, in order; read once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         total = hashlib.sha256()
         for index, name in enumerate(self.ids):
             total.update(f"{name}\0{int(self.labels[index])}\0{self.content_digest(index)}\n".encode())

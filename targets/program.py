@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from targets.types import QuantParams, TargetError
+from targets.types import ConvertRequest, QuantParams, TargetError
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,21 @@ def load_program(path: Path) -> ExportedProgram:
     except Exception as error:  # torch.export.load raises whatever its unpickler meets
         cause = f"{path.name} is not an exported program that torch {torch.__version__} reads: {error}"
         raise TargetError("load", cause) from error
+
+
+def check_quantized_as_asked(request: ConvertRequest) -> None:
+    """
+    Raises:
+        TargetError: stage "convert", int8 of a float program, or a float precision of a QDQ program.
+    """
+    quantized = any(str(node.target) in QUANTIZE_OPS for node in request.program.graph.nodes)
+    if request.precision == "int8" and not quantized:
+        raise TargetError(
+            "convert", "int8 needs a program with quantize operators, this one has none: pass the QDQ program"
+        )
+    if request.precision != "int8" and quantized:
+        cause = f"{request.precision} needs a float program, this one has quantize operators: pass the float program"
+        raise TargetError("convert", cause)
 
 
 def input_shape(program: ExportedProgram) -> tuple[int, int, int]:

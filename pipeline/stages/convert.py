@@ -120,9 +120,10 @@ def _convert(run: Run, cell: Cell, program: Path, scales: Mapping[str, QuantPara
 
 def _make(run: Run, cell: Cell, program: Path, output: Path) -> tuple[GraphFacts, str]:
     """Convert in one process, read back and run in another."""
-    metadata = {"model": run.model, "run": run.id, "program_sha256": sha256_of(program), "source": cell.source}
+    digest = sha256_of(program)
+    metadata = {"model": run.model, "run": run.id, "program_sha256": digest, "source": cell.source}
     with HostWorker() as worker:
-        worker.convert(cell.target, program, sha256_of(program), cell.precision, output, metadata)
+        worker.convert(cell.target, program, digest, cell.precision, output, metadata)
     with HostWorker() as fresh:
         facts = fresh.inspect(cell.target, output)
         return facts, _load_check(fresh, cell.target, output, facts)

@@ -6,16 +6,14 @@ Performer's projections through its exponentials to the division stays float32 (
 
 from __future__ import annotations
 
-import logging
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.program import QUANTIZE_OPS, fold_quantized_weights, input_shape, static_batch
+from targets.program import check_quantized_as_asked, fold_quantized_weights, input_shape, static_batch
+from targets.quieted import quieted
 from targets.triton_first import load_triton_first
 from targets.types import ConvertRequest, Precision, TargetError, Unavailable
 
@@ -33,7 +31,7 @@ _REGION_EXIT = "real_div"
 def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
     try:
-        with _quiet():
+        with quieted():
             load_triton_first()
             import coremltools  # noqa: F401
     except (ImportError, OSError) as error:
@@ -48,7 +46,7 @@ def convert(request: ConvertRequest) -> None:
         Unavailable: no coremltools here.
         TargetError: stage "convert"; coremltools names the operator that it does not know.
     """
-    _check_program(request)
+    check_quantized_as_asked(request)
     if reason := unavailable_reason():
         raise Unavailable("convert", reason)
     model = lower(request.program, request.precision)
@@ -57,7 +55,7 @@ def convert(request: ConvertRequest) -> None:
         model.user_defined_metadata[f"edge_t2t.{key}"] = value
     if request.output.exists():
         shutil.rmtree(request.output)
-    with _quiet():
+    with quieted():
         model.save(str(request.output))
 
 
@@ -67,7 +65,7 @@ def lower(program: ExportedProgram, precision: Precision) -> Any:
     Raises:
         TargetError: stage "convert".
     """
-    with _quiet():
+    with quieted():
         import coremltools as ct
 
         single = (fold_quantized_weights if precision == "int8" else static_batch)(program)
@@ -94,28 +92,11 @@ def float32_region(operation: Any) -> bool:
     division by them. In half precision the exponent loses its cancellation, small exponentials vanish, the epsilon
     of 1e-8 is zero, and a divisor of zero gives NaN.
     """
-    return _leads_to_exp(operation) or _comes_from_exp(operation)
+    return _reaches_exp(operation, _readers) or _reaches_exp(operation, _sources)
 
 
-def _leads_to_exp(operation: Any) -> bool:
-    if operation.op_type in _REGION_ENTRANCE:
-        return False
-    seen: set[str] = set()
-    pending = [operation]
-    while pending:
-        current = pending.pop()
-        if current.name in seen:
-            continue
-        seen.add(current.name)
-        if current.op_type == "exp":
-            return True
-        if current is not operation and current.op_type in (*_REGION_ENTRANCE, _REGION_EXIT, "softmax"):
-            continue
-        pending += [child for output in current.outputs for child in output.child_ops]
-    return False
-
-
-def _comes_from_exp(operation: Any) -> bool:
+def _reaches_exp(operation: Any, neighbours: Callable[[Any], list[Any]]) -> bool:
+    """Whether a walk over `neighbours` meets an `exp` before a weighted layer, a division or a softmax."""
     if operation.op_type in _REGION_ENTRANCE:
         return False
     seen: set[str] = set()
@@ -129,8 +110,16 @@ def _comes_from_exp(operation: Any) -> bool:
             return True
         if current is not operation and current.op_type in (*_REGION_ENTRANCE, _REGION_EXIT, "softmax"):
             continue
-        pending += [variable.op for variable in _inputs(current)]
+        pending += neighbours(current)
     return False
+
+
+def _readers(operation: Any) -> list[Any]:
+    return [child for output in operation.outputs for child in output.child_ops]
+
+
+def _sources(operation: Any) -> list[Any]:
+    return [variable.op for variable in _inputs(operation)]
 
 
 def _inputs(operation: Any) -> list[Any]:
@@ -139,30 +128,6 @@ def _inputs(operation: Any) -> list[Any]:
     for value in operation.inputs.values():
         found += list(value) if isinstance(value, (list, tuple)) else [value]
     return [variable for variable in found if variable is not None]
-
-
-def _check_program(request: ConvertRequest) -> None:
-    quantized = any(str(node.target) in QUANTIZE_OPS for node in request.program.graph.nodes)
-    if request.precision == "int8" and not quantized:
-        raise TargetError(
-            "convert", "int8 needs a program with quantize operators, this one has none: pass the QDQ program"
-        )
-    if request.precision != "int8" and quantized:
-        cause = f"{request.precision} needs a float program, this one has quantize operators: pass the float program"
-        raise TargetError("convert", cause)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the SDK's version warnings and log lines to itself; its errors are exceptions."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from targets.program import fold_quantized_weights, static_batch
+from targets.quieted import quieted
 from targets.types import ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -21,7 +18,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
     try:
-        with _quiet():
+        with quieted():
             import executorch.backends.xnnpack.partition.xnnpack_partitioner
             import executorch.exir  # noqa: F401
     except (ImportError, OSError) as error:
@@ -49,7 +46,7 @@ def _lower(program: ExportedProgram) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    with _quiet():
+    with quieted():
         try:
             edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
             return bytes(edge.to_executorch().buffer)
@@ -62,16 +59,3 @@ def _cause(error: Exception) -> str:
     operators = sorted(set(re.findall(r"\b(?:aten|torch\.ops\.\w+)[.:]+[\w.]+", text)))
     named = f" (operators named: {', '.join(operators)})" if operators else ""
     return f"ExecuTorch: {type(error).__name__}: {text[:400]}{named}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the SDK's log lines and warnings to itself; its errors are exceptions."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -5,15 +5,14 @@ Images enter as [1, 3, H, W], like in the other targets; the converter puts one 
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from targets.program import QUANTIZE_OPS, input_shape, static_batch
+from targets.program import check_quantized_as_asked, input_shape, static_batch
+from targets.quieted import quieted
 from targets.tflite import flatbuffer
 from targets.triton_first import load_triton_first
 from targets.types import ConvertRequest, Precision, TargetError, Unavailable
@@ -82,14 +81,7 @@ def lower(program: ExportedProgram, precision: Precision) -> bytes:
 def _check_program(request: ConvertRequest) -> None:
     if request.precision not in PRECISIONS:
         raise TargetError("convert", f"TFLite has no precision {request.precision!r} (known: {', '.join(PRECISIONS)})")
-    quantized = any(str(node.target) in QUANTIZE_OPS for node in request.program.graph.nodes)
-    if request.precision == "int8" and not quantized:
-        raise TargetError(
-            "convert", "int8 needs a program with quantize operators, this one has none: pass the QDQ program"
-        )
-    if request.precision != "int8" and quantized:
-        cause = f"{request.precision} needs a float program, this one has quantize operators: pass the float program"
-        raise TargetError("convert", cause)
+    check_quantized_as_asked(request)
 
 
 def _static_pt2e() -> object:
@@ -151,17 +143,8 @@ def _operators_without_lowering(program: ExportedProgram) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the SDK's progress, log lines and warnings to itself; its errors are exceptions.
-
-    Lines of its native code still reach standard error, which the worker keeps for the day that code aborts.
-    """
+    """`quieted`, and without the SDK's progress bars."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"  # the switch that litert_torch's own config sets
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    with quieted():
+        yield
