@@ -11,6 +11,8 @@ from pipeline.errors import RunError, UsageError, suggest
 
 #: Names offered without importing torch; pipeline.qat.observers is tested to hold exactly these.
 OBSERVER_NAMES = ("moving-average", "histogram", "mse")
+#: Of a T2T-ViT: as published, or after pipeline.rewrites. Other models have one form.
+FORM_NAMES = ("deploy", "official")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class RunConfig:
         model: zoo or timm name.
         data: `digits`, an ImageFolder path, or a timm dataset name.
         weights: `demo`, `pretrained`, `none` or a file.
+        form: of a T2T-ViT: `deploy` after exact rewrites (pipeline.rewrites), `official` as published.
         epochs: of quantization-aware fine-tuning; 0 is post-training quantization.
         float_epochs: of float fine-tuning before it; None means `epochs` if the head was replaced, else 0.
         calibration_images: size of the class-balanced subset that sets the first ranges.
@@ -35,6 +38,7 @@ class RunConfig:
     model: str
     data: str = "digits"
     weights: str = "demo"
+    form: str = "deploy"
     epochs: int = 1
     float_epochs: int | None = None
     batch_size: int = 32
@@ -65,6 +69,8 @@ class RunConfig:
                 f"--observer {self.observer!r} is not one of {', '.join(OBSERVER_NAMES)}."
                 f"{suggest(self.observer, OBSERVER_NAMES)}"
             )
+        if self.form not in FORM_NAMES:
+            raise UsageError(f"--form {self.form!r} is not one of {', '.join(FORM_NAMES)}")
         if self.amp not in ("auto", "bf16", "off"):
             raise UsageError(f"--amp {self.amp!r} is not one of auto, bf16, off")
         for name, low in (("calibration_images", 1), ("threads", 0), ("workers", 0), ("checkpoint_steps", 1)):
@@ -95,4 +101,4 @@ class RunConfig:
                 raise RunError(f"config key {key!r} is unknown to this version.{suggest(key, known)}")
         if "model" not in values:
             raise RunError("the config names no model: the file was damaged or edited by hand")
-        return cls(**values)
+        return cls(**{"form": "official", **values})  # a run without it is older than the choice

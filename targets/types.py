@@ -115,7 +115,8 @@ class GraphFacts:
         delegated: operators inside delegates; None where the format cannot tell before it runs.
         fallback: operators outside any delegate by name; None likewise.
         partitions: delegate partitions; None likewise.
-        int8_weights, float_weights: constant tensors that feed Linear, convolution and matmul operators.
+        int8_weights, float_weights: trained constants that feed Linear, convolution and matmul operators; rows of a
+            mean and one-hot kernels are not counted (targets.weights.is_trained).
         float_weight_names: of `float_weights`, for the error message.
         quant_params: of every quantized tensor in the file, weights and activations.
     """

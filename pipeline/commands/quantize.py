@@ -36,6 +36,9 @@ def quantize(
             "[default: demo where bundled, else pretrained]"
         ),
     ] = None,
+    form: Annotated[
+        str, typer.Option(help="deploy: T2T-ViT after exact rewrites, fast on phones; official: as published.")
+    ] = _DEFAULT.form,
     epochs: Annotated[int, typer.Option(help="Epochs of QAT; 0: calibration only.")] = _DEFAULT.epochs,
     float_epochs: Annotated[
         int | None,
@@ -90,6 +93,7 @@ def quantize(
         model=model or "",
         data=data,
         weights=weights or "",
+        form=form,
         epochs=epochs,
         float_epochs=float_epochs,
         batch_size=batch_size,

@@ -60,8 +60,8 @@ class TokenPerformer(nn.Module):
         half_square = (x * x).sum(dim=-1, keepdim=True) / 2
         return torch.exp(x @ self.w.transpose(0, 1) - half_square) / math.sqrt(self.features)
 
-    def attention(self, x: Tensor) -> Tensor:
-        k, q, v = torch.split(self.kqv(x), self.token_dim, dim=-1)
+    def attend(self, k: Tensor, q: Tensor, v: Tensor) -> Tensor:
+        """Values plus projected attention; all [B, T, token_dim]."""
         kp, qp = self.random_features(k), self.random_features(q)
         divisor = qp @ kp.sum(dim=1, keepdim=True).transpose(1, 2)  # [B, T, m] -> [B, T, 1]
         kv = kp.transpose(1, 2) @ v  # [B, m, token_dim]
@@ -69,7 +69,7 @@ class TokenPerformer(nn.Module):
         return v + self.dp(self.proj(y))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.attention(self.norm1(x))
+        x = self.attend(*torch.split(self.kqv(self.norm1(x)), self.token_dim, dim=-1))
         return x + self.mlp(self.norm2(x))
 
 

@@ -18,7 +18,7 @@ from pipeline.models.zoo import WEIGHTS_SOURCES, ZOO, check_name, is_t2t
 from pipeline.rundir import write_atomic
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 IMAGENET_CLASSES = 1000
 
@@ -167,7 +167,7 @@ def save_weights(
 
     Args:
         classes: names in label order; as many as the head has outputs.
-        half: floating point tensors as float16 (read back as float32).
+        half: floating point tensors as float16 (read back as float32), but for those that `is_halved` exempts.
 
     Raises:
         WeightsError: wrong number of names, or a value that is not finite (in float16, if `half`).
@@ -179,7 +179,7 @@ def save_weights(
         raise WeightsError(f"{path}: {len(classes)} class names for a head with {config.num_classes} outputs")
     tensors = {}
     for key, value in model.state_dict().items():
-        tensor = value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else value.dtype)
+        tensor = value.detach().cpu().to(torch.float16 if half and is_halved(key, value) else value.dtype)
         if tensor.is_floating_point() and not tensor.isfinite().all():
             largest = float(value.abs().max())
             raise WeightsError(
@@ -194,6 +194,15 @@ def save_weights(
         **({} if config.qk_scale is None else {"qk_scale": repr(config.qk_scale)}),
     }
     write_atomic(path, save(tensors, metadata=metadata | dict(extra_metadata or {})))
+
+
+def is_halved(key: str, value: Tensor) -> bool:
+    """Whether a tensor may be stored as float16.
+
+    Not the Performer's random projection `w`: its rows are orthogonal to float32 precision, which the deploy form needs
+    (pipeline.rewrites.rotation), and 16 KB.
+    """
+    return value.is_floating_point() and key.rpartition(".")[2] != "w"
 
 
 def _path(source: str | Path, name: str) -> Path:

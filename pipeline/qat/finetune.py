@@ -1,8 +1,8 @@
 """`quantize` from end to end: a RunConfig in, a run folder with one int8 checkpoint out.
 
-float weights -> (float fine-tuning) -> float program -> calibration -> QAT -> QDQ program, scored at each stage.
-An interrupted run continues where it stood: every finished phase is in the manifest, an unfinished one has its
-resume point.
+float weights -> (float fine-tuning) -> deploy form -> float program -> calibration -> QAT -> QDQ program, scored at
+each stage. An interrupted run continues where it stood: every finished phase is in the manifest, an unfinished one
+has its resume point.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ from pipeline.qat.setting import EVAL_BATCH, Say, Setting, evenly
 from pipeline.qat.subject import Subject, choose_amp, choose_device, load_data, load_subject, seed_everything
 from pipeline.qat.train import RESUME_FILE, EpochRecord, Trainee, fit
 from pipeline.qat.trainees import FloatTrainee, QatTrainee, calibrate
+from pipeline.rewrites.deploy import in_form
 from pipeline.rundir import Run, create_run, set_latest, write_json
+
+#: Images on which the rewritten model is compared with the float model, and the largest difference of their logits.
+SAME_IMAGES, SAME_TOLERANCE = 4, 1e-4
 
 
 def start(config: RunConfig, root: Path) -> tuple[Run, Subject]:
@@ -140,7 +144,7 @@ class _Work:
             subject.model.cpu().eval()
             weights_file = run.path / files.FLOAT_WEIGHTS
             save_weights(subject.model, subject.model_config, weights_file, classes=subject.data.classes)
-            files.save_program(export(subject.model, subject.input_size), run.path / files.FLOAT_PROGRAM)
+            files.save_program(export(self._in_form(), subject.input_size), run.path / files.FLOAT_PROGRAM)
             write_json(run.path / files.SUBJECT, dict(subject.facts()))
             run.record(files.FLOAT_WEIGHTS, files.FLOAT_PROGRAM, files.SUBJECT)
         self._resume_file("float").unlink(missing_ok=True)
@@ -151,15 +155,14 @@ class _Work:
 
         run, subject, config, setting = self.run, self.subject, self.config, self.setting
         scheme = Scheme(observer=config.observer)
-        model = subject.model.to(setting.device)
-        logits = {"float": self._logits_after("float", model)}
+        logits = {"float": self._logits_after("float", subject.model.to(setting.device))}
         bad = int((~np.isfinite(logits["float"]).all(axis=1)).sum())
         if bad:
             raise TrainingError(
                 f"the float model gives NaN or infinity for {bad} of {len(logits['float'])} validation images: "
                 "there is nothing to quantize; check the weights, and --qk-scale for T2T-ViT"
             )
-        graph = prepare(model, subject.input_size, scheme).to(setting.device)
+        graph = prepare(self._in_form(), subject.input_size, scheme).to(setting.device)
         calibration = run_calibration(
             graph, subject, config.calibration_images, config.seed, setting.device, config.workers
         )
@@ -172,6 +175,18 @@ class _Work:
         reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
         logits["qdq"] = setting.score("QDQ program", reloaded, torch.device("cpu"))
         self._publish(logits, scheme, calibration)
+
+    def _in_form(self) -> torch.nn.Module:
+        """The float model as it is quantized and converted.
+
+        Raises:
+            TrainingError: it does not compute what the float model computes.
+        """
+        subject = self.subject
+        form = in_form(subject.model, self.config.form)
+        if form is not subject.model:
+            check_same(subject, form)
+        return form
 
     def _train(self, name: str, trainee: Trainee, plan: TrainPlan) -> None:
         def on_history(history: list[EpochRecord]) -> None:
@@ -212,6 +227,26 @@ class _Work:
         write_json(run.path / files.QUANTIZATION, facts)
         run.record(files.QDQ_PROGRAM, files.LOGITS, files.METRICS, files.QUANTIZATION)
         self._resume_file("qat").unlink(missing_ok=True)
+
+
+def check_same(subject: Subject, form: torch.nn.Module) -> None:
+    """
+    Raises:
+        TrainingError: the rewritten model differs from the float model on images of the training split.
+    """
+    from calibration.loader import eval_batches
+
+    first = range(min(SAME_IMAGES, len(subject.data.train)))
+    images, _, _ = next(eval_batches(subject.data.train, subject.transform, SAME_IMAGES, first))
+    with torch.no_grad():
+        images = images.to(next(form.parameters()).device)
+        expected, seen = subject.model(images).double(), form(images).double()
+    error = float((seen - expected).norm() / expected.norm())
+    if error > SAME_TOLERANCE:  # a NaN in the float model is told where its logits are scored
+        raise TrainingError(
+            f"the deploy form differs from the float model by {error:.1e} of its logits (rounding gives 1e-6): please "
+            "report these weights; --form official quantizes them as they are"
+        )
 
 
 def run_calibration(

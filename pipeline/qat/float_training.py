@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.qat.plan import TrainPlan
@@ -13,6 +14,9 @@ from pipeline.qat.subject import choose_amp, choose_device, load_data, load_subj
 from pipeline.qat.train import RESUME_FILE, EpochRecord, fit
 from pipeline.qat.trainees import FloatTrainee
 from pipeline.rundir import write_atomic
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SUFFIX = ".safetensors"
 
@@ -84,7 +88,7 @@ def train_float(training: FloatTraining, plan: TrainPlan, resume: bool, say: Say
     phase = setting.phase("float", module, plan, training.folder / "float", on_history)
     fit(FloatTrainee(module, plan), plan, phase)
     if training.half:
-        module.half().float()  # what is scored is what is written
+        _round_to_half(module)  # what is scored is what is written
     right, n = phase.evaluate()
     facts = {
         "data": data.name,
@@ -97,3 +101,11 @@ def train_float(training: FloatTraining, plan: TrainPlan, resume: bool, say: Say
     save_weights(module, subject.model_config, training.out, data.classes, training.half, facts)
     resume_file.unlink(missing_ok=True)
     return right, n
+
+
+def _round_to_half(module: nn.Module) -> None:
+    from pipeline.models.weights import is_halved
+
+    for key, value in module.state_dict().items():
+        if is_halved(key, value):
+            value.copy_(value.half())

@@ -14,6 +14,7 @@ from pipeline.qat.finetune import run_calibration
 from pipeline.qat.graph import prepare, to_qdq_program
 from pipeline.qat.quantizer import Scheme
 from pipeline.qat.subject import load_data, load_subject, seed_everything
+from pipeline.rewrites.deploy import in_form
 from pipeline.rundir import Run
 
 PTQ_PROGRAM = "checkpoint/ptq.pt2"
@@ -34,7 +35,7 @@ def ptq_program(run: Run, say: Callable[[str], None]) -> Path:
     seed_everything(config.seed, config.threads)
     data = load_data(config.data, config.skip_bad)
     subject = load_subject(run.model, data, str(run.file(files.FLOAT_WEIGHTS)), config.seed, config.img_size)
-    graph = prepare(subject.model, subject.input_size, Scheme(**quantization["scheme"]))
+    graph = prepare(in_form(subject.model, config.form), subject.input_size, Scheme(**quantization["scheme"]))
     seen = run_calibration(graph, subject, config.calibration_images, config.seed, torch.device("cpu"), config.workers)
     if seen["digest"] != quantization["calibration"]["digest"]:
         raise RunError(

@@ -20,7 +20,7 @@ from torchao.quantization.pt2e.quantizer import (
     Quantizer,
     SharedQuantizationSpec,
 )
-from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY, QuantizationSpecBase
 
 from pipeline.qat.observers import OBSERVERS, SCALE_EPSILON
 
@@ -28,7 +28,16 @@ aten = torch.ops.aten
 WEIGHTED = (aten.linear.default, aten.conv2d.default)
 BATCH_NORM = (aten.batch_norm.default,)
 CLAMPS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default)
-SHARING = (aten.adaptive_avg_pool2d.default, aten.mean.dim, aten.flatten.using_ints)
+AVERAGES = (aten.adaptive_avg_pool2d.default, aten.mean.dim)
+#: Operators that only copy values: in int8 they move a quarter of the bytes, and nothing is rounded twice.
+COPIES = (
+    aten.flatten.using_ints,
+    aten.reshape.default,
+    aten.view.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.slice.Tensor,
+)
 
 
 @dataclass(frozen=True)
@@ -78,14 +87,15 @@ class EdgeQuantizer(Quantizer):
 
     def annotate(self, model: GraphModule) -> GraphModule:
         int8: set[Node] = set()  # nodes whose output is quantized
+        feeding = _copies_that_feed_int8(model)
         for node in model.graph.nodes:
             if node.op != "call_function":
                 continue
-            if node.target in WEIGHTED:
+            if node.target in WEIGHTED and not _weight_is_constant(model, node):
                 int8.add(self._annotate_weighted(node))
-            elif node.target == aten.add.Tensor and all(isinstance(a, Node) and a in int8 for a in node.args[:2]):
+            elif node.target == aten.add.Tensor and all(a in int8 or _is_table(model, a) for a in node.args[:2]):
                 int8.add(self._annotate_add(node))
-            elif node.target in SHARING and node.args[0] in int8:
+            elif (node.target in AVERAGES + COPIES and node.args[0] in int8) or node in feeding:
                 int8.add(self._annotate_sharing(node))
         return model
 
@@ -111,15 +121,52 @@ class EdgeQuantizer(Quantizer):
         return output
 
     def _annotate_sharing(self, node: Node) -> Node:
-        """Operators that move or average values keep the scale of their input."""
-        source = node.args[0]
-        assert isinstance(source, Node)
+        """Operators that copy or average values keep the scale of their input; what they join gets one scale."""
+        first, *others = node.all_input_nodes
+        shared = SharedQuantizationSpec((first, node))
+        inputs: dict[Node, QuantizationSpecBase] = {first: self.activation, **dict.fromkeys(others, shared)}
         node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(
-            input_qspec_map={source: self.activation},
-            output_qspec=SharedQuantizationSpec((source, node)),
-            _annotated=True,
+            input_qspec_map=inputs, output_qspec=shared, _annotated=True
         )
         return node
+
+
+def _copies_that_feed_int8(model: GraphModule) -> set[Node]:
+    """Copies and concatenations all of whose values are read by Linear or convolution, maybe through other copies.
+
+    Their input is quantized, once, instead of the (overlapping, larger) result. A slice counts only if the rest of
+    its input is read that way too: quantizing what nobody reads in int8 would be work for nothing.
+    """
+    feeding: set[Node] = set()
+
+    def read_in_int8(node: Node) -> bool:
+        return all(
+            user in feeding
+            or (user.target in WEIGHTED and user.args[0] is node and not _weight_is_constant(model, user))
+            for user in node.users
+        )
+
+    for node in reversed(model.graph.nodes):
+        if node.target in (*COPIES, aten.cat.default) and node.users and read_in_int8(node):
+            feeding.add(node)
+    for node in model.graph.nodes:
+        if node.target == aten.slice.Tensor and node in feeding and not read_in_int8(node.args[0]):
+            feeding.remove(node)
+    return feeding
+
+
+def _weight_is_constant(model: GraphModule, node: Node) -> bool:
+    """A buffer as weight: sums and means written as products, part of the float arithmetic around them."""
+    weight = node.args[1]
+    return isinstance(weight, Node) and weight.op == "get_attr" and weight.target in dict(model.named_buffers())
+
+
+def _is_table(model: GraphModule, operand: object) -> bool:
+    """A parameter with a row for every token, as positions are. In float it would be 4 % of an int8 file."""
+    if not isinstance(operand, Node) or operand.op != "get_attr":
+        return False
+    parameter = dict(model.named_parameters()).get(str(operand.target))
+    return parameter is not None and parameter.dim() == 3 and parameter.shape[1] > 1
 
 
 def _fused_output(node: Node) -> Node:

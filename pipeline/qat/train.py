@@ -253,7 +253,8 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
     plain: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            (plain if parameter.ndim <= 1 or "cls_token" in name else decay).append(parameter)
+            exempt = parameter.ndim <= 1 or "cls_token" in name or "class_token" in name
+            (plain if exempt else decay).append(parameter)
     return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 

@@ -1,13 +1,14 @@
 """An exported program in, an `.mlpackage` (mlprogram, iOS 17 and later) out.
 
-fp16 and int8 files compute in half precision, as the Neural Engine does, with one exception: what leads from the
-Performer's projections through its exponentials to the division stays float32 (`float32_region`).
+fp16 and int8 files compute in half precision, as the Neural Engine does. The deploy form of a T2T-ViT is made for it
+(pipeline.rewrites.performer). In its official form, what leads from the Performer's projections through its exponentials
+to the division stays float32 (`float32_region`), which the Neural Engine does not run.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from targets.program import check_quantized_as_asked, fold_quantized_weights, in
 from targets.quieted import quieted
 from targets.triton_first import load_triton_first
 from targets.types import ConvertRequest, Precision, TargetError, Unavailable
+from targets.weights import is_trained
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -26,6 +28,8 @@ INPUT, OUTPUT = "images", "logits"
 #: Where the backward walk from an exponential stops: weighted layers and what changes the number format.
 _REGION_ENTRANCE = ("linear", "conv", "quantize", "dequantize", "layer_norm", "const")
 _REGION_EXIT = "real_div"
+#: A softmax and a logarithm bring the values back to what half precision holds.
+_REGION_ENDS = (_REGION_EXIT, "softmax", "log")
 
 
 def unavailable_reason() -> str:
@@ -90,15 +94,24 @@ def float32_region(operation: Any) -> bool:
 
     That is Performer attention (Choromanski et al. 2021): exp(w.x - |x|^2 / 2), sums over thousands of tokens, and a
     division by them. In half precision the exponent loses its cancellation, small exponentials vanish, the epsilon
-    of 1e-8 is zero, and a divisor of zero gives NaN.
+    of 1e-8 is zero, and a divisor of zero gives NaN. An exponential that no division follows is no part of it.
     """
     return _reaches_exp(operation, _readers) or _reaches_exp(operation, _sources)
 
 
 def _reaches_exp(operation: Any, neighbours: Callable[[Any], list[Any]]) -> bool:
-    """Whether a walk over `neighbours` meets an `exp` before a weighted layer, a division or a softmax."""
-    if operation.op_type in _REGION_ENTRANCE:
-        return False
+    """Whether a walk over `neighbours` meets an `exp` that is divided by, before the region ends."""
+    return any(op.op_type == "exp" and _is_divisor(op) for op in _within_region(operation, neighbours))
+
+
+def _is_divisor(exponential: Any) -> bool:
+    return any(op.op_type == _REGION_EXIT for op in _within_region(exponential, _readers))
+
+
+def _within_region(operation: Any, neighbours: Callable[[Any], list[Any]]) -> Iterator[Any]:
+    """`operation` and what a walk over `neighbours` meets up to where the region ends; nothing from outside of it."""
+    if _is_entrance(operation):
+        return
     seen: set[str] = set()
     pending = [operation]
     while pending:
@@ -106,12 +119,17 @@ def _reaches_exp(operation: Any, neighbours: Callable[[Any], list[Any]]) -> bool
         if current is None or current.name in seen:
             continue
         seen.add(current.name)
-        if current.op_type == "exp":
-            return True
-        if current is not operation and current.op_type in (*_REGION_ENTRANCE, _REGION_EXIT, "softmax"):
-            continue
-        pending += neighbours(current)
-    return False
+        yield current
+        if current is operation or not (current.op_type in _REGION_ENDS or _is_entrance(current)):
+            pending += neighbours(current)
+
+
+def _is_entrance(operation: Any) -> bool:
+    """A weighted layer or a change of the number format. A product with ones is a sum, and no weighted layer."""
+    weight = operation.inputs.get("weight") if operation.op_type == "linear" else None
+    if weight is not None and weight.val is not None and not is_trained(weight.val):
+        return False
+    return operation.op_type in _REGION_ENTRANCE
 
 
 def _readers(operation: Any) -> list[Any]:

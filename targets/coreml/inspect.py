@@ -14,6 +14,7 @@ import numpy as np
 
 from targets.coreml.convert import unavailable_reason
 from targets.types import GraphFacts, QuantParams, TargetError, TensorSpec, Unavailable
+from targets.weights import is_trained
 
 # Operators that hold a layer's weights, and the input that is the weight.
 _WEIGHT_INPUT = {"linear": "weight", "conv": "weight", "conv_transpose": "weight", "matmul": "y"}
@@ -73,7 +74,7 @@ def _facts(path: Path, spec: Any, operations: list[Any]) -> GraphFacts:
 
 
 def _weights(operations: list[Any]) -> Iterator[tuple[str, bool]]:
-    """Name of each constant that is some operator's weight, and whether it is stored as int8."""
+    """Name of each trained constant that is some operator's weight, and whether it is stored as int8."""
     for operation in operations:
         name = _WEIGHT_INPUT.get(operation.op_type)
         weight = operation.inputs.get(name) if name else None
@@ -81,7 +82,7 @@ def _weights(operations: list[Any]) -> Iterator[tuple[str, bool]]:
             continue
         if weight.op.op_type == _COMPRESSED:
             yield weight.name, weight.op.quantized_data.val.dtype in (np.int8, np.uint8)
-        elif weight.op.op_type == "const":
+        elif weight.op.op_type == "const" and is_trained(weight.val):
             yield weight.name, weight.val.dtype in (np.int8, np.uint8)
 
 

@@ -43,12 +43,15 @@ def convert(request: ConvertRequest) -> None:
 
 
 def _lower(program: ExportedProgram) -> bytes:
+    from executorch.backends.xnnpack._passes.remove_noop_expand_copy_pass import RemoveNoopExpandCopyPass
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     with quieted():
         try:
-            edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            # Of a class token, or of the operands of a matmul, to a batch of one: an operator outside the delegate.
+            passes = [RemoveNoopExpandCopyPass()]
+            edge = to_edge_transform_and_lower(program, transform_passes=passes, partitioner=[XnnpackPartitioner()])
             return bytes(edge.to_executorch().buffer)
         except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
             raise TargetError("convert", _cause(error)) from error

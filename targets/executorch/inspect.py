@@ -20,6 +20,7 @@ import numpy as np
 
 from targets.executorch.runner import BACKEND
 from targets.types import GraphFacts, QuantParams, TargetError, TensorSpec, Unavailable
+from targets.weights import is_trained
 
 Json = dict[str, Any]
 
@@ -195,8 +196,15 @@ def _tally_delegate(container: _Container, graph: Json, tally: _Tally) -> None:
             continue
         if weight["datatype"] not in (*_INT8_TYPES, *_FLOAT_TYPES):
             raise ValueError(f"a weight of type {weight['datatype']}, which this project does not write")
-        name = f"{node['xnode_union_type']} {weight['dims']}"
-        tally.add_weight(name, weight["datatype"] in _INT8_TYPES)
+        is_int8 = weight["datatype"] in _INT8_TYPES
+        if is_int8 or is_trained(_float_constant(container, graph, weight)):
+            tally.add_weight(f"{node['xnode_union_type']} {weight['dims']}", is_int8)
+
+
+def _float_constant(container: _Container, graph: Json, tensor: Json) -> np.ndarray:
+    kind = np.float32 if tensor["datatype"] == "xnn_datatype_fp32" else np.uint16
+    location = graph["constant_data"][tensor["constant_buffer_idx"]]
+    return np.frombuffer(container.named_data(location["named_key"]), kind, int(np.prod(tensor["dims"])))
 
 
 def _quant_params(container: _Container, graph: Json, union: Json) -> Iterator[QuantParams]:

@@ -18,7 +18,11 @@ from targets.triton_first import load_triton_first
 from targets.types import ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
+    import torch
     from torch.export import ExportedProgram
+
+#: XNNPACK takes them in float only.
+_NOT_DELEGATED_IN_INT8 = ("GELU", "SOFTMAX", "BATCH_MATMUL")
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
@@ -50,6 +54,8 @@ def convert(request: ConvertRequest) -> None:
         content = _store_weights_as_float16(content)
     model = flatbuffer.parse(content, request.output.name)
     flatbuffer.make_boundary_float(model)
+    flatbuffer.make_operators_float(model, _NOT_DELEGATED_IN_INT8)
+    flatbuffer.shorten_names(model)
     flatbuffer.write_metadata(model, request.metadata)
     request.output.write_bytes(flatbuffer.serialize(model))
 
@@ -69,7 +75,7 @@ def lower(program: ExportedProgram, precision: Precision) -> bytes:
 
         try:
             model = litert_torch.convert(
-                program.module(),
+                _contiguous(program.module()),
                 (torch.zeros(1, *input_shape(program)),),
                 quant_config=_static_pt2e() if precision == "int8" else None,
             )
@@ -82,6 +88,13 @@ def _check_program(request: ConvertRequest) -> None:
     if request.precision not in PRECISIONS:
         raise TargetError("convert", f"TFLite has no precision {request.precision!r} (known: {', '.join(PRECISIONS)})")
     check_quantized_as_asked(request)
+
+
+def _contiguous(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with its tensors in row-major order: litert-torch reads others (a transposed weight) wrongly."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return module
 
 
 def _static_pt2e() -> object:

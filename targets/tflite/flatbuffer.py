@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from targets.types import TargetError
+from targets.weights import is_trained
 
 FILE_IDENTIFIER = b"TFL3"
 METADATA_NAME = b"edge-t2t"
 QUANTIZED_TYPES = ("INT4", "INT8", "UINT8", "INT16")
+
+#: Name of a tensor without a module: most are constants.
+CONSTANT = "constant"
 
 # The generated classes of the TFLite schema (ModelT, SubGraphT, TensorT) are untyped.
 Model = Any
@@ -48,13 +53,33 @@ def parse(content: bytes, name: str) -> Model:
 
 
 def serialize(model: Model) -> bytes:
-    """The inverse of `parse`."""
-    from ai_edge_litert.tools import flatbuffer_utils
+    """The inverse of `parse`; equal vectors are stored once.
 
+    A per-channel scale needs a zero point for every channel, eight bytes each: for T2T-ViT-7 200 KB of zeros.
+    """
     for buffer in model.buffers:
         if isinstance(buffer.data, bytes | bytearray | memoryview):
             buffer.data = np.frombuffer(buffer.data, np.uint8)  # else it is packed byte by byte, in Python
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    builder = _sharing_builder()
+    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _sharing_builder() -> Any:
+    import flatbuffers
+
+    class Builder(flatbuffers.Builder):
+        def __init__(self) -> None:
+            super().__init__(1024)
+            self.written: dict[tuple[str, bytes], int] = {}
+
+        def CreateNumpyVector(self, x: np.ndarray) -> int:
+            key = (x.dtype.str, x.tobytes())
+            if key not in self.written:
+                self.written[key] = super().CreateNumpyVector(x)
+            return self.written[key]
+
+    return Builder()
 
 
 def type_name(tensor: Tensor) -> str:
@@ -111,6 +136,70 @@ def make_boundary_float(model: Model) -> bool:
     return changed
 
 
+def make_operators_float(model: Model, names: Collection[str]) -> bool:
+    """Put DEQUANTIZE before and QUANTIZE after the int8 operators of these names; whether anything was changed.
+
+    The converter merges quantize(f(dequantize(x))) into an int8 operator for every f that TFLite has one for, also
+    where no delegate takes it. The scales stay what the program says.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph, codes = model.subgraphs[0], schema.BuiltinOperator
+    operators = []
+    for operator in graph.operators:
+        before, after = [], []
+        if operator_name(model, operator) in names and _is_int8(graph.tensors[operator.outputs[0]]):
+            for position, index in enumerate(operator.inputs):
+                if _is_int8(graph.tensors[index]):
+                    operator.inputs[position] = _float_copy(graph, index)
+                    before.append(_operator(model, codes.DEQUANTIZE, index, operator.inputs[position]))
+            for position, index in enumerate(operator.outputs):
+                operator.outputs[position] = _float_copy(graph, index)
+                after.append(_operator(model, codes.QUANTIZE, operator.outputs[position], index))
+        operators += [*before, operator, *after]
+    changed = len(operators) > len(graph.operators)
+    graph.operators = operators
+    return changed
+
+
+def is_trained_constant(model: Model, tensor: Tensor) -> bool:
+    """Whether the tensor is stored in the file and holds something trained."""
+    data = model.buffers[tensor.buffer].data
+    if data is None or not len(data):
+        return False
+    kinds = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8}
+    kind = kinds.get(type_name(tensor))
+    return kind is None or is_trained(np.frombuffer(bytes(data), kind))
+
+
+def module_path(name: str) -> str:
+    """Dotted attribute path in litert-torch's tensor names; empty for names without one.
+
+    "pkg.Net/torch.nn.modules.container.Sequential_mlp/torch.nn.modules.linear.Linear_0;1" -> "mlp.0". Containers that
+    are only indexed (ModuleList) are not in these names.
+    """
+    first = name.split(";")[0]
+    if "/" not in first:
+        return ""
+    classes = [part.rpartition(".")[2] for part in first.split("/")]  # "Sequential_mlp", "Linear_0"
+    return ".".join(attribute for c in classes if (attribute := c.partition("_")[2]))
+
+
+def shorten_names(model: Model) -> None:
+    """Leave the module path of each tensor's name, and its number: the converter writes every class on the way.
+
+    "pkg.Net/pkg.Stage_stage1/torch.nn.modules.linear.Linear_k;" becomes "stage1.k;1". What enters and leaves the model
+    keeps its name.
+    """
+    graph = model.subgraphs[0]
+    seen: Counter[str] = Counter()
+    for index, tensor in enumerate(graph.tensors):
+        if index not in graph.inputs and index not in graph.outputs:
+            name = module_path(tensor.name.decode()) or CONSTANT
+            seen[name] += 1
+            tensor.name = f"{name};{seen[name]}".encode()
+
+
 def write_metadata(model: Model, metadata: Mapping[str, str]) -> None:
     """Store `metadata` as JSON in the file's metadata entry `METADATA_NAME`."""
     from ai_edge_litert import schema_py_generated as schema
@@ -138,10 +227,18 @@ def _is_int8(tensor: Tensor) -> bool:
 
 def _float_twin(graph: Subgraph, index: int) -> int:
     """Index of a new float32 tensor that takes over the name of tensor `index`."""
+    inner = graph.tensors[index]
+    twin = _float_copy(graph, index)
+    graph.tensors[twin].name, inner.name = inner.name, inner.name + b"_quantized"
+    return twin
+
+
+def _float_copy(graph: Subgraph, index: int) -> int:
+    """Index of a new float32 tensor of the shape of tensor `index`."""
     from ai_edge_litert import schema_py_generated as schema
 
     inner, outer = graph.tensors[index], schema.TensorT()
-    outer.name, inner.name = inner.name, inner.name + b"_quantized"
+    outer.name = inner.name + b"_float"
     outer.type, outer.shape, outer.shapeSignature = schema.TensorType.FLOAT32, inner.shape, inner.shapeSignature
     outer.hasRank = inner.hasRank
     graph.tensors.append(outer)

@@ -67,7 +67,7 @@ def inspect(path: Path) -> GraphFacts:
 
 
 def _weights(model: Model) -> list[tuple[str, Tensor]]:
-    """Name and tensor of each constant that is some operator's weight; one that two operators share counts once."""
+    """Name and tensor of each trained constant that is some operator's weight; one that two share counts once."""
     weights: dict[tuple[int, int], tuple[str, Tensor]] = {}
     for number, graph in enumerate(model.subgraphs):
         # float16 weights are widened by a DEQUANTIZE of the constant; int8 ones would be, were they not computed with.
@@ -81,28 +81,19 @@ def _weights(model: Model) -> list[tuple[str, Tensor]]:
             index = operator.inputs[position]
             index = widened.get(index, index)
             tensor = graph.tensors[index]
-            if model.buffers[tensor.buffer].data is not None and (number, index) not in weights:
+            if (number, index) not in weights and flatbuffer.is_trained_constant(model, tensor):
                 weights[number, index] = (_weight_name(graph, tensor, operator), tensor)
     return list(weights.values())
 
 
 def _weight_name(graph: Subgraph, weight: Tensor, operator: Operator) -> str:
     """The module path of the weight, or of the operator's result where the converter gave the weight no such name."""
-    names = (weight.name.decode(), graph.tensors[operator.outputs[0]].name.decode())
-    return next((module for name in names if (module := module_path(name))), names[0])
-
-
-def module_path(name: str) -> str:
-    """Dotted attribute path in litert-torch's tensor names; empty for names without one.
-
-    "pkg.Net/torch.nn.modules.container.Sequential_mlp/torch.nn.modules.linear.Linear_0;1" -> "mlp.0". Containers that
-    are only indexed (ModuleList) are not in these names.
-    """
-    first = name.split(";")[0]
-    if "/" not in first:
-        return ""
-    classes = [part.rpartition(".")[2] for part in first.split("/")]  # "Sequential_mlp", "Linear_0"
-    return ".".join(attribute for c in classes if (attribute := c.partition("_")[2]))
+    for tensor in (weight, graph.tensors[operator.outputs[0]]):
+        name = tensor.name.decode()
+        path = flatbuffer.module_path(name) or name.split(";")[0]  # as the converter named it; as we shortened it
+        if path != flatbuffer.CONSTANT:
+            return path
+    return weight.name.decode()
 
 
 def _nodes(path: Path) -> Sequence[Mapping[str, Any]]:

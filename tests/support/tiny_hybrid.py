@@ -76,11 +76,11 @@ def save_programs(folder: Path) -> dict[str, SavedProgram]:
             prepared(torch.randn(16, *INPUT_SIZE))
     qdq_program = to_qdq_program(prepared, INPUT_SIZE)
 
-    float_saved = _save(float_program, folder / "float.pt2", images)
-    return {"fp32": float_saved, "fp16": float_saved, "int8": _save(qdq_program, folder / "qdq.pt2", images)}
+    float_saved = save_program(float_program, folder / "float.pt2", images)
+    return {"fp32": float_saved, "fp16": float_saved, "int8": save_program(qdq_program, folder / "qdq.pt2", images)}
 
 
-def _save(program: torch.export.ExportedProgram, path: Path, images: Tensor) -> SavedProgram:
+def save_program(program: torch.export.ExportedProgram, path: Path, images: Tensor) -> SavedProgram:
     torch.export.save(program, path)
     with torch.no_grad():
         logits = program.module()(images)

@@ -61,9 +61,11 @@ def test_metadata_of_the_caller_is_added(made: Made, tmp_path: Path) -> None:
 def test_half_is_half_the_size_and_reads_back_as_rounded_float32(file: Path, made: Made, tmp_path: Path) -> None:
     path = tmp_path / "half.safetensors"
     save_weights(made.model, made.config, path, CLASSES, half=True)
-    assert {value.dtype for value in load_file(path).values()} == {torch.float16}
+    whole = {key for key, value in load_file(path).items() if value.dtype == torch.float32}
+    # Rows that are orthogonal to float32 precision, without which the deploy form keeps a product more.
+    assert whole == {"tokens_to_token.attention1.w", "tokens_to_token.attention2.w"}
     assert 0.5 < path.stat().st_size / file.stat().st_size < 0.51
-    expected = {key: value.half().float() for key, value in made.state.items()}
+    expected = {key: value if key in whole else value.half().float() for key, value in made.state.items()}
     assert_equal_tensors(dict(read_checkpoint(path).tensors), expected)
     assert peek(path, NAME).qk_scale == OWN_SCALE
 
