@@ -70,7 +70,9 @@ class RunConfig:
                 f"{suggest(self.observer, OBSERVER_NAMES)}"
             )
         if self.form not in FORM_NAMES:
-            raise UsageError(f"--form {self.form!r} is not one of {', '.join(FORM_NAMES)}")
+            raise UsageError(
+                f"--form {self.form!r} is not one of {', '.join(FORM_NAMES)}.{suggest(self.form, FORM_NAMES)}"
+            )
         if self.amp not in ("auto", "bf16", "off"):
             raise UsageError(f"--amp {self.amp!r} is not one of auto, bf16, off")
         for name, low in (("calibration_images", 1), ("threads", 0), ("workers", 0), ("checkpoint_steps", 1)):

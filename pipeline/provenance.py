@@ -24,6 +24,10 @@ PACKAGES = (
 )
 
 
+#: Instructions that decide how fast float32 and int8 products are, as Linux names them on x86 and Arm.
+VECTOR_EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
+
+
 def versions() -> dict[str, str]:
     """Installed version of each package that decides a result; "not installed" where it is missing."""
     found = {}
@@ -36,10 +40,11 @@ def versions() -> dict[str, str]:
 
 
 def host() -> dict[str, str]:
-    """Operating system, processor, cores and Python of this machine; no host or user name."""
+    """Operating system, processor, vector extensions, cores and Python of this machine; no host or user name."""
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
+        "vector_extensions": " ".join(_vector_extensions()) or "unknown",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "python": platform.python_version(),
     }
@@ -64,6 +69,16 @@ def commit() -> str:
 def collect() -> dict[str, str]:
     """All of the above in one flat dictionary."""
     return {"commit": commit(), **host(), **versions()}
+
+
+def _vector_extensions() -> list[str]:
+    """Those of VECTOR_EXTENSIONS that the kernel names; empty where it names none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return [name for name in VECTOR_EXTENSIONS if name in flags]
 
 
 def _processor() -> str:

@@ -44,6 +44,8 @@ class KvAttend(nn.Module):
             right behind an int8 Linear into int8: a padding, or a matrix product that no delegate takes.
     """
 
+    log_epsilon: Tensor
+
     def __init__(self, features: LogFeatures, proj: nn.Linear, dropout: nn.Module, epsilon: float, tokens: int):
         super().__init__()
         self.features, self.dropout = features, dropout

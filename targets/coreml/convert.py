@@ -1,8 +1,8 @@
 """An exported program in, an `.mlpackage` (mlprogram, iOS 17 and later) out.
 
-fp16 and int8 files compute in half precision, as the Neural Engine does. The deploy form of a T2T-ViT is made for it
-(pipeline.rewrites.performer). In its official form, what leads from the Performer's projections through its exponentials
-to the division stays float32 (`float32_region`), which the Neural Engine does not run.
+fp16 and int8 files compute in half precision, as the Neural Engine does. The deploy form of a T2T-ViT is made for that.
+In its official form, what leads from the Performer's projections through its exponentials to the division stays float32
+(`float32_region`), which the Neural Engine does not run.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def folder_with_a_bad_image(root: Path) -> Path:
         ("quantize t2t_vit_7 --weights nowhere.pth", 4, "nowhere.pth"),
         ("quantize t2t_vit_7 --weights pretraned", 4, "Did you mean 'pretrained'"),
         ("quantize t2t_vit_7 --observer minmax", 2, "moving-average"),
+        ("quantize t2t_vit_7 --form naive", 2, "deploy, official"),
         ("quantize t2t_vit_7 --batch-size 1", 2, "--batch-size is 1"),
         ("quantize t2t_vit_7 --lr nan", 2, "--lr"),
         ("quantize t2t_vit_7 --img-size 100 --weights none", 2, "100"),

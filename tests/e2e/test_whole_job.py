@@ -61,11 +61,11 @@ def test_three_artifacts_hold_the_trained_scales(converted: tuple[ConversionReco
     assert {c.target for c in converted} == {"executorch", "coreml", "tflite"}
     for record in converted:
         assert record.outcome.status == "ok", record
-        assert record.scales_total == 114
+        assert record.scales_total == 255
         assert record.scales_found is not None
         assert record.scales_found >= 0.95 * record.scales_total, record.scales_missing
         assert record.facts is not None
-        assert record.facts.int8_weights == 38
+        assert record.facts.int8_weights == 62
         assert "fresh process" in record.load_check
 
 

@@ -26,8 +26,8 @@ from targets.types import GraphFacts
 
 SIDE, CLASSES, BLOCKS = 64, 10, 2
 SIZE = (3, SIDE, SIDE)
-#: kqv of two Performers (3 each), their proj and MLP (3 each), patch projection, 6 layers of a block and 12 of the last,
-#: which has keys and values by head, and the head.
+#: kqv of two Performers (3 each), their proj and MLP (3 each), patch projection, 6 layers of a block and 12 of the
+#: last, which has keys and values by head, and the head.
 LAYERS = 2 * 3 + 2 * 3 + 1 + 6 * (BLOCKS - 1) + 12 + 1
 TOLERANCE = {"fp32": 1e-5, "int8": 0.05}
 
@@ -105,7 +105,7 @@ def test_no_scale_is_lost(converted: Converted) -> None:
 
 def test_logits_are_those_of_torch(converted: Converted, worker: HostWorker) -> None:
     if converted.target == "coreml":
-        pytest.skip("no Core ML runtime on this machine: executed by issue 4's interpreter")
+        pytest.skip("no Core ML runtime outside of macOS, and no interpreter of MIL programs yet")
     for runtime in registry.get(converted.target).runtimes:
         session = worker.open(converted.target, converted.path, runtime, threads=1)
         seen, expected = session.infer(converted.program.images), converted.program.logits

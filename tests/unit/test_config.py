@@ -43,6 +43,8 @@ def test_a_config_of_another_version_is_named_with_the_nearest_key() -> None:
     [
         ({"observer": "minmax"}, "--observer 'minmax' is not one of moving-average, histogram, mse"),
         ({"observer": "hist"}, "Did you mean 'histogram'"),
+        ({"form": "fast"}, "--form 'fast' is not one of deploy, official"),
+        ({"form": "deply"}, "Did you mean 'deploy'"),
         ({"amp": "fp16"}, "--amp 'fp16' is not one of auto, bf16, off"),
         ({"calibration_images": 0}, "--calibration-images is 0: give at least 1"),
         ({"limit_val": 0}, "--limit-val is 0"),
@@ -60,6 +62,14 @@ def test_a_config_of_another_version_is_named_with_the_nearest_key() -> None:
 def test_wrong_values_are_named(values: dict[str, object], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         RunConfig("t2t_vit_7", **values)  # type: ignore[arg-type]
+
+
+def test_a_run_that_knows_no_forms_has_the_official_one() -> None:
+    """Its programs are of that form; calibrating another one (convert --ptq) would compare apples and oranges."""
+    values = RunConfig("t2t_vit_7").to_dict()
+    assert RunConfig.from_dict(values).form == "deploy"
+    del values["form"]
+    assert RunConfig.from_dict(values).form == "official"
 
 
 def test_observer_names_are_those_that_exist() -> None:

@@ -17,6 +17,7 @@ from pipeline.models.t2t_vit import T2TViT
 from pipeline.qat.graph import export, prepare, set_fake_quantization, set_observers, set_training, to_qdq_program
 from pipeline.qat.quantizer import Scheme
 from pipeline.qat.trainees import calibrate
+from pipeline.rewrites.deploy import deploy_form
 from targets.program import trained_quant_params
 
 SIDE = 64
@@ -167,3 +168,87 @@ def test_batch_norm_is_folded_into_the_convolution() -> None:
     for node in program.graph.nodes:
         if str(node.target) == "quantized_decomposed.quantize_per_channel.default":
             assert node.args[4:6] == (-127, 127)
+
+
+@pytest.fixture(scope="module")
+def deploy_graph() -> GraphModule:
+    return calibrated(deploy_form(small_t2t()), SIZE, alive_images(8, SIDE))
+
+
+@pytest.fixture(scope="module")
+def deploy_qdq(deploy_graph: GraphModule) -> ExportedProgram:
+    return to_qdq_program(deploy_graph, SIZE)
+
+
+def test_every_linear_of_the_deploy_form_is_int8_and_so_are_positions(deploy_qdq: ExportedProgram) -> None:
+    params = trained_quant_params(deploy_qdq)
+    layers = [f"{n}.weight" for n, m in deploy_form(small_t2t()).named_modules() if isinstance(m, nn.Linear)]
+    assert sorted(name for name in params if name.endswith("weight")) == sorted(layers)
+    assert len(params["embed.position"].scale) == 1
+
+
+def test_what_the_deploy_form_computes_in_float(deploy_qdq: ExportedProgram) -> None:
+    """Exponentials, logarithms, softmaxes, roots and sums written as products read no rounded value of their own."""
+    graph = deploy_qdq.module().graph
+    buffers = {name for name, _ in deploy_qdq.module().named_buffers()}
+    delicate = (aten.exp.default, aten.log.default, aten.softmax.int, aten.rsqrt.default)
+    nodes = [n for n in graph.nodes if n.target in delicate]
+    sums = [n for n in graph.nodes if n.target == aten.linear.default and n.args[1].target in buffers]
+    # keys of two Performers; two softmaxes each and one of attention; rows of means
+    assert [n.target for n in nodes].count(aten.exp.default) == 2
+    assert [n.target for n in nodes].count(aten.softmax.int) == 5
+    assert len(sums) > 10
+    for node in [*nodes, *sums]:
+        assert not any("dequantize" in str(a.target) for a in node.args if isinstance(a, Node)), node
+        assert not any("quantize" in str(user.target) for user in node.users), node
+
+
+def test_patches_are_copied_in_int8(deploy_qdq: ExportedProgram) -> None:
+    """The tokens are quantized once, and the overlapping patches hold what that gave: one scale from pad to Linear."""
+    params = trained_quant_params(deploy_qdq)
+    by_slice = {name: params[name] for name in params if name.startswith(("slice", "cat"))}
+    assert len([name for name in by_slice if name.startswith("cat")]) >= 4  # two of each soft split of tokens
+    assert len({p.scale for p in by_slice.values()}) < len(by_slice) / 2
+
+
+def test_the_deploy_form_trains(deploy_graph: GraphModule) -> None:
+    graph = copy.deepcopy(deploy_graph)
+    set_training(graph, True)
+    losses = steps(graph, alive_images(8, SIDE), 10)
+    assert all(torch.isfinite(torch.tensor(losses)))
+    assert all(torch.isfinite(p).all() for p in graph.parameters())
+    assert losses[-1] < losses[0]
+
+
+def test_the_deploy_form_computes_what_its_program_computes(
+    deploy_graph: GraphModule, deploy_qdq: ExportedProgram
+) -> None:
+    images = alive_images(5, SIDE, seed=4)
+    with torch.no_grad():
+        assert torch.equal(deploy_graph(images), deploy_qdq.module()(images))
+        float_logits = small_t2t()(images)
+        error = (deploy_qdq.module()(images) - float_logits).norm() / float_logits.norm()
+        assert 1e-4 < error < 0.1
+
+
+def test_a_copy_of_which_one_part_is_read_in_float_stays_float() -> None:
+    """Else a tensor would be rounded for a reader that does not need it."""
+
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1).exp()
+            return self.layer(x[:, :4]) + x[:, 4:8].exp()
+
+    images = torch.rand(2, *INPUT_SIZE)
+    program = to_qdq_program(calibrated(Halves(), INPUT_SIZE, images), INPUT_SIZE)
+    inner = [n for n in program.graph.nodes if n.target == aten.exp.default][1]
+    pending, seen = [inner], set()
+    while pending:
+        node = pending.pop()
+        assert "quantize" not in str(node.target)
+        pending += [a for a in node.all_input_nodes if a not in seen]
+        seen.add(node)

@@ -1,4 +1,4 @@
-"""The deploy form against the official one: each rewrite exact, all together exact, in float32 and in half precision."""
+"""The deploy form against the official one: each rewrite exact, all together too, in float32 and half precision."""
 
 from __future__ import annotations
 
