@@ -24,12 +24,13 @@ from pipeline.quiet import quiet_sdks  # noqa: E402
 quiet_sdks()
 
 import numpy as np  # noqa: E402
-from converted import PRECISIONS, RUNTIME_OF, RUNTIMES, Subject, convert_all, zoo  # noqa: E402
+from converted import PRECISIONS, RUNTIME_OF, RUNTIMES, Precision, Subject, convert_all, zoo  # noqa: E402
 from timed import take_turns  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from pipeline import provenance  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
+from pipeline.rewrites.deploy import ORDER, deploy_form  # noqa: E402
 from pipeline.rewrites.form import DeployForm  # noqa: E402
 from pipeline.rundir import write_atomic, write_json  # noqa: E402
 
@@ -39,13 +40,10 @@ PARTS = (
     "first split, norm, k q v",
     "first Performer",
     "first MLP",
-    "second split, norm, k q v",
-    "second Performer",
-    "second MLP",
+    "second split, Performer, MLP",
     "third split, projection, positions",
     "blocks but the last",
-    "last block",
-    "head",
+    "last block, head",
 )
 
 
@@ -64,36 +62,35 @@ class Cut(nn.Module):
 
     def _results(self, x: Tensor) -> Iterator[Tensor]:
         form = self.form
-        for stage in (form.stage1, form.stage2):
-            k, q, v = stage.kqv(x)
-            yield k.flatten(1) + q.flatten(1) + v.flatten(1)
-            x = stage.attend(k, q, v)
-            yield x
-            x = stage.mlp(x)
-            yield x
+        k, q, v = form.stage1.kqv(x)
+        yield k + q + v  # one output, whatever the runtime makes of three
+        x = form.stage1.attend(k, q, v)
+        yield x
+        x = form.stage1.mlp(x)
+        yield x
+        x = form.stage2(x)
+        yield x
         x = form.embed(x)
         yield x
         for block in form.blocks[:-1]:
             x = block(x)
         yield x
-        x = form.blocks[-1](x)
-        yield x
-        yield form.readout(x)
+        yield form.readout(form.blocks[-1](x))
 
 
-def measure(model: str, folder: Path, threads: int, rounds: int, samples: int) -> list[dict[str, Any]]:
+def measure(
+    model: str, precisions: list[Precision], folder: Path, threads: int, rounds: int, samples: int
+) -> list[dict[str, Any]]:
     """One row for each form, runtime, precision and part, with the differences of its rounds."""
-    from pipeline.rewrites.deploy import deploy_form
-
     rows = []
     for form in FORMS:
         # The official form in the same slots: no rewrite has filled them.
-        whole = deploy_form(zoo(model, "official"), *([0] if form == "official" else []))
+        whole = deploy_form(zoo(model, "official"), rewrites=0 if form == "official" else len(ORDER))
         subjects = [Subject(f"{form} {n}", Cut(whole, n)) for n in range(1, len(PARTS) + 1)]
-        files = convert_all(subjects, folder)
-        with progress(f"timing the {form} form", len(RUNTIMES) * len(PRECISIONS) * rounds, "rounds") as bar:
+        files = convert_all(subjects, folder, precisions=precisions)
+        with progress(f"timing the {form} form", len(RUNTIMES) * len(precisions) * rounds, "rounds") as bar:
             for runtime in RUNTIMES:
-                for precision in PRECISIONS:
+                for precision in precisions:
                     opened = {s.name: (files[s.name, runtime, precision].path, s.shape) for s in subjects}
                     times = take_turns(opened, runtime, RUNTIME_OF[runtime], threads, rounds, samples, bar.advance)
                     medians = np.array([[np.median(r) for r in times[s.name]] for s in subjects])  # [parts, rounds]
@@ -114,7 +111,7 @@ def measure(model: str, folder: Path, threads: int, rounds: int, samples: int) -
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Parts as rows; official and deploy of each runtime and precision as columns: median ms and share of the sum."""
-    columns = [(r, p, f) for r in RUNTIME_OF.values() for p in PRECISIONS for f in FORMS]
+    columns = list(dict.fromkeys((r["runtime"], r["precision"], r["form"]) for r in rows))
     median = {(r["runtime"], r["precision"], r["form"], r["part"]): float(np.median(r["rounds_ms"])) for r in rows}
     lines = [
         f"| part, ms (share) | {' | '.join(f'{r} {p} {f}' for r, p, f in columns)} |",
@@ -131,13 +128,21 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="t2t_vit_7")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["int8"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edge-t2t-parts-") as folder:
-        rows = measure(arguments.model, Path(folder), arguments.threads, arguments.rounds, arguments.samples)
+        rows = measure(
+            arguments.model,
+            arguments.precisions,
+            Path(folder),
+            arguments.threads,
+            arguments.rounds,
+            arguments.samples,
+        )
     source = provenance.collect()
     write_json(arguments.out / f"{NAME}.json", {"provenance": source, "model": arguments.model, "rows": rows})
     told = f"{arguments.model}, {arguments.threads} thread(s), {source['processor']}, {source['vector_extensions']}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from targets.program import check_quantized_as_asked, input_shape, static_batch
 from targets.quieted import quieted
-from targets.tflite import flatbuffer
+from targets.tflite import flatbuffer, passes
 from targets.triton_first import load_triton_first
 from targets.types import ConvertRequest, Precision, TargetError, Unavailable
 
@@ -53,9 +53,10 @@ def convert(request: ConvertRequest) -> None:
     if request.precision == "fp16":
         content = _store_weights_as_float16(content)
     model = flatbuffer.parse(content, request.output.name)
-    flatbuffer.make_boundary_float(model)
-    flatbuffer.make_operators_float(model, _NOT_DELEGATED_IN_INT8)
-    flatbuffer.shorten_names(model)
+    passes.make_boundary_float(model)
+    passes.make_operators_float(model, _NOT_DELEGATED_IN_INT8)
+    passes.make_products_of_activations(model)
+    passes.shorten_names(model)
     flatbuffer.write_metadata(model, request.metadata)
     request.output.write_bytes(flatbuffer.serialize(model))
 

@@ -10,7 +10,7 @@ import pytest
 from tiny_hybrid import SavedProgram
 
 from targets.program import load_program, static_batch
-from targets.tflite import convert, flatbuffer, runner
+from targets.tflite import convert, flatbuffer, passes, runner
 
 FLOAT_ONLY = ("GELU", "SOFTMAX", "BATCH_MATMUL")
 
@@ -46,7 +46,7 @@ def test_operators_that_no_delegate_takes_become_float(
 ) -> None:
     before, after = (flatbuffer.parse(raw, "m") for _ in range(2))
     assert types(before, "GELU") == {"INT8"}  # as the converter merges quantize(gelu(dequantize(x)))
-    assert flatbuffer.make_operators_float(after, FLOAT_ONLY)
+    assert passes.make_operators_float(after, FLOAT_ONLY)
     for name in FLOAT_ONLY:
         assert types(after, name) <= {"FLOAT32"}, name
     count = operators(after).count
@@ -62,7 +62,7 @@ def test_operators_that_no_delegate_takes_become_float(
 def test_nothing_to_do_is_nothing_done(raw: bytes) -> None:
     model = flatbuffer.parse(raw, "m")
     before = operators(model)
-    assert not flatbuffer.make_operators_float(model, ["CONV_3D"])
+    assert not passes.make_operators_float(model, ["CONV_3D"])
     assert operators(model) == before
 
 
@@ -71,7 +71,7 @@ def test_names_become_module_paths(raw: bytes, programs: dict[str, SavedProgram]
     graph = model.subgraphs[0]
     ends = {graph.tensors[i].name for i in (*graph.inputs, *graph.outputs)}
     before = logits(model, tmp_path / "a.tflite", programs["int8"].images)
-    flatbuffer.shorten_names(model)
+    passes.shorten_names(model)
     names = [t.name for t in graph.tensors]
     assert ends <= set(names)
     assert len(set(names)) == len(names)
