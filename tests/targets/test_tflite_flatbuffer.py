@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from alive import alive_images
 from tiny_hybrid import SavedProgram
 
+from pipeline.models.t2t_vit import T2TViT
+from pipeline.qat.graph import prepare, to_qdq_program
+from pipeline.qat.quantizer import Scheme
+from pipeline.qat.trainees import calibrate
+from pipeline.rewrites.deploy import deploy_form
 from targets.program import load_program, static_batch
 from targets.tflite import convert, flatbuffer, passes, runner
+from targets.tflite.inspect import inspect
 
 FLOAT_ONLY = ("GELU", "SOFTMAX", "BATCH_MATMUL")
 
@@ -96,6 +104,25 @@ def test_equal_vectors_are_stored_once(raw: bytes, programs: dict[str, SavedProg
     images = programs["int8"].images
     expected = runner.load(tmp_path / "plain.tflite", runner.LITERT, threads=1).infer(images)
     assert np.array_equal(logits(model, tmp_path / "shared.tflite", images), expected)
+
+
+def test_products_of_activations_are_delegated(tmp_path: Path) -> None:
+    """A Performer with biases of zero, as drawn: nothing stands between its int8 layers and the products with them."""
+    torch.manual_seed(0)
+    size, images = (3, 32, 32), alive_images(4, 32)
+    graph = prepare(deploy_form(T2TViT(1, 10, 32).eval()), size, Scheme())
+    calibrate(graph, [images], len(images), torch.device("cpu"))
+    program = to_qdq_program(graph, size)
+    model = flatbuffer.parse(convert.lower(static_batch(program), "int8"), "m")
+    before = operators(model)
+    passes.make_operators_float(model, FLOAT_ONLY)
+    assert passes.make_products_of_activations(model)
+    assert operators(model).count("BATCH_MATMUL") > before.count("BATCH_MATMUL")
+    assert not passes.make_products_of_activations(model)
+    seen = logits(model, tmp_path / "m.tflite", images.numpy())
+    expected = program.module()(images).detach().numpy()
+    assert np.linalg.norm(seen - expected) < 0.05 * np.linalg.norm(expected)
+    assert inspect(tmp_path / "m.tflite").partitions == 1
 
 
 @pytest.mark.parametrize(
