@@ -1,9 +1,11 @@
 """W8A8 static annotation for PT2E: an exported graph in, the same graph with quantization specs on it out.
 
 What is int8: every Linear and 2-D convolution (weights per-channel symmetric, input and output activations
-per-tensor affine), and what joins two such outputs without leaving int8 (residual add, average pooling).
+per-tensor affine), what joins two such outputs without leaving int8 (residual add, average pooling, the addition of
+positions), and copies that only int8 layers read (the patches of a soft split, cut out of int8 tokens).
 What stays float: everything else, and by that rule all of the Performer's exponentials, divisor and division
-(fake quantization of the divisor gives NaN in the first training step), softmax, LayerNorm and GELU.
+(fake quantization of the divisor gives NaN in the first training step), softmax, LayerNorm, GELU, and products with a
+buffer, which are sums and means written as products.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ import copy
 import pytest
 import torch
 from alive import alive_images, make_alive
+from half_precision import in_half_precision
+from pictures import pictures
 from tiny_hybrid import INPUT_SIZE, TinyHybrid
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -229,6 +231,17 @@ def test_the_deploy_form_computes_what_its_program_computes(
         float_logits = small_t2t()(images)
         error = (deploy_qdq.module()(images) - float_logits).norm() / float_logits.norm()
         assert 1e-4 < error < 0.1
+
+
+def test_the_int8_program_survives_half_precision(deploy_qdq: ExportedProgram) -> None:
+    """As a Core ML package computes it: float16 between the int8 layers."""
+    program = deploy_qdq.module()
+    for kind in ("natural", "flat", "white background"):
+        images = pictures(kind, SIDE)
+        with torch.no_grad():
+            expected = program(images)
+        difference = in_half_precision(program, images) - expected
+        assert difference.norm() < 0.05 * expected.norm(), kind
 
 
 def test_a_copy_of_which_one_part_is_read_in_float_stays_float() -> None:
