@@ -73,19 +73,18 @@ def collect() -> dict[str, str]:
 
 def _vector_extensions() -> list[str]:
     """Those of VECTOR_EXTENSIONS that the kernel names; empty where it names none."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    flags = _cpuinfo("flags", "Features").split()
     return [name for name in VECTOR_EXTENSIONS if name in flags]
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or "unknown"
+
+
+def _cpuinfo(*names: str) -> str:
+    """What Linux says of its first processor under the first of `names` that it has; empty without such a line."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass
-    return platform.processor() or "unknown"
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(names)), "")

@@ -89,11 +89,12 @@ class EdgeQuantizer(Quantizer):
 
     def annotate(self, model: GraphModule) -> GraphModule:
         int8: set[Node] = set()  # nodes whose output is quantized
-        feeding = _copies_that_feed_int8(model)
+        layers = _layers(model)
+        feeding = _copies_that_feed(layers, model)
         for node in model.graph.nodes:
             if node.op != "call_function":
                 continue
-            if node.target in WEIGHTED and not _weight_is_constant(model, node):
+            if node in layers:
                 int8.add(self._annotate_weighted(node))
             elif node.target == aten.add.Tensor and all(a in int8 or _is_table(model, a) for a in node.args[:2]):
                 int8.add(self._annotate_add(node))
@@ -133,8 +134,8 @@ class EdgeQuantizer(Quantizer):
         return node
 
 
-def _copies_that_feed_int8(model: GraphModule) -> set[Node]:
-    """Copies and concatenations all of whose values are read by Linear or convolution, maybe through other copies.
+def _copies_that_feed(layers: set[Node], model: GraphModule) -> set[Node]:
+    """Copies and concatenations all of whose values are read by `layers`, maybe through other copies.
 
     Their input is quantized, once, instead of the (overlapping, larger) result. A slice counts only if the rest of
     its input is read that way too: quantizing what nobody reads in int8 would be work for nothing.
@@ -142,11 +143,7 @@ def _copies_that_feed_int8(model: GraphModule) -> set[Node]:
     feeding: set[Node] = set()
 
     def read_in_int8(node: Node) -> bool:
-        return all(
-            user in feeding
-            or (user.target in WEIGHTED and user.args[0] is node and not _weight_is_constant(model, user))
-            for user in node.users
-        )
+        return all(user in feeding or (user in layers and user.args[0] is node) for user in node.users)
 
     for node in reversed(model.graph.nodes):
         if node.target in (*COPIES, aten.cat.default) and node.users and read_in_int8(node):
@@ -157,10 +154,17 @@ def _copies_that_feed_int8(model: GraphModule) -> set[Node]:
     return feeding
 
 
-def _weight_is_constant(model: GraphModule, node: Node) -> bool:
-    """A buffer as weight: sums and means written as products, part of the float arithmetic around them."""
-    weight = node.args[1]
-    return isinstance(weight, Node) and weight.op == "get_attr" and weight.target in dict(model.named_buffers())
+def _layers(model: GraphModule) -> set[Node]:
+    """Linears and convolutions, but for those with a buffer as weight.
+
+    These are sums and means written as products, part of the float arithmetic around them.
+    """
+    buffers = {name for name, _ in model.named_buffers()}
+    return {
+        node
+        for node in model.graph.nodes
+        if node.target in WEIGHTED and not (node.args[1].op == "get_attr" and node.args[1].target in buffers)
+    }
 
 
 def _is_table(model: GraphModule, operand: object) -> bool:
