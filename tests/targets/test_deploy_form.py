@@ -48,9 +48,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SavedProgram
     images = alive_images(8, SIDE)
     graph = prepare(form, SIZE, Scheme())
     calibrate(graph, [images], len(images), torch.device("cpu"))
+    float_saved = save_program(export(form, SIZE), folder / "float.pt2", images)
     return {
-        "fp32": save_program(export(form, SIZE), folder / "float.pt2", images),
-        "fp16": save_program(export(form, SIZE), folder / "half.pt2", images),
+        "fp32": float_saved,
+        "fp16": float_saved,
         "int8": save_program(to_qdq_program(graph, SIZE), folder / "qdq.pt2", images),
     }
 
