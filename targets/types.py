@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     import numpy as np
     from torch.export import ExportedProgram
 
-Precision = Literal["fp32", "fp16", "int8"]
+#: int8: weights and activations (W8A8). w8, w4: weights alone, in linear int8 or int4 blocks; lut8, lut6, lut4: weights
+#: alone, palettized to 256, 64 or 16 values; activations of these are fp16.
+Precision = Literal["fp32", "fp16", "int8", "w8", "w4", "lut8", "lut6", "lut4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+WEIGHT_ONLY: tuple[Precision, ...] = ("w8", "w4", "lut8", "lut6", "lut4")
 
 Stage = Literal["probe", "convert", "inspect", "load", "run"]
 
@@ -66,6 +69,35 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class PackageOptions:
+    """What may be asked of a written file beyond its precision. A target refuses what its format does not have.
+
+    Attributes:
+        image_input: the file takes an RGB picture of 0..255, with the preprocessing below folded in.
+        mean, std: of the preprocessing, one for each channel, of pixels in 0..1; needed for `image_input`.
+        class_labels: one for each logit; the file then gives label and probabilities too.
+        deployment_target: oldest system that the file is for ("iOS17"); empty: the target's default.
+        float32_operators: types or names of operators that compute in float32 in a half precision file.
+        author, license: of the model, where the format has room for them.
+    """
+
+    image_input: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    class_labels: tuple[str, ...] = ()
+    deployment_target: str = ""
+    float32_operators: tuple[str, ...] = ()
+    author: str = ""
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or any(s <= 0 for s in self.std):
+            raise ValueError(f"mean {self.mean} and std {self.std}: one of each for a channel, std above 0")
+        if self.image_input and not self.mean:
+            raise ValueError("an image input needs the mean and std that the model was trained with")
+
+
+@dataclass(frozen=True)
 class ConvertRequest:
     """One conversion.
 
@@ -75,12 +107,14 @@ class ConvertRequest:
         precision: of the artifact. int8 takes the scales from the program and learns none of its own.
         output: file (or .mlpackage folder) to write; the caller moves it into place after it was run.
         metadata: provenance strings for the file where the format has room for them.
+        options: what else the user asked for.
     """
 
     program: ExportedProgram
     precision: Precision
     output: Path
     metadata: Mapping[str, str] = field(default_factory=dict)
+    options: PackageOptions = PackageOptions()
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -119,6 +153,9 @@ class GraphFacts:
             mean and one-hot kernels are not counted (targets.weights.is_trained).
         float_weight_names: of `float_weights`, for the error message.
         quant_params: of every quantized tensor in the file, weights and activations.
+        operators_by_dtype: "conv fp16" -> count, where the format tells what an operator computes in; else empty.
+        weights_by_dtype: trained constants by how they are stored ("int8", "fp16", "lut4"); empty where not told.
+        cautions: what is documented or known to go wrong or slow with this file on a device, one sentence each.
     """
 
     size_bytes: int
@@ -132,6 +169,9 @@ class GraphFacts:
     float_weights: int
     float_weight_names: tuple[str, ...]
     quant_params: tuple[QuantParams, ...]
+    operators_by_dtype: Mapping[str, int] = field(default_factory=dict)
+    weights_by_dtype: Mapping[str, int] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
 
 
 class Session(Protocol):
@@ -153,11 +193,16 @@ class Session(Protocol):
 
 
 class Target(Protocol):
-    """A runtime family. Implemented once by each folder beside this file and listed in registry.py."""
+    """A runtime family. Implemented once by each folder beside this file and listed in registry.py.
+
+    `runtimes` are real; `simulated` are references that compute what a file says on any machine. Their logits are
+    never shown as a runtime's, and they have no latency.
+    """
 
     name: str
     suffix: str
     runtimes: tuple[str, ...]
+    simulated: tuple[str, ...]
     precisions: tuple[Precision, ...]
     #: How exactly the format keeps a scale, as a relative error.
     scale_rtol: float

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from targets.types import Capability, GraphFacts, Probe, QuantParams, TensorSpec
+from targets.types import Capability, GraphFacts, PackageOptions, Probe, QuantParams, TensorSpec
 
 # A batch of 64 float32 images of 3 x 384 x 384 is 113 MB; more than this is a broken announcement.
 MAX_PAYLOAD_BYTES = 1 << 30
@@ -89,6 +89,15 @@ def decode_probe(message: Mapping[str, Any]) -> Probe:
     )
 
 
+def encode_options(options: PackageOptions) -> Message:
+    return asdict(options)
+
+
+def decode_options(message: Mapping[str, Any]) -> PackageOptions:
+    values: Message = {key: tuple(v) if isinstance(v, list) else v for key, v in message.items()}
+    return PackageOptions(**values)
+
+
 def encode_facts(facts: GraphFacts) -> Message:
     return asdict(facts)
 
@@ -103,6 +112,7 @@ def decode_facts(message: Mapping[str, Any]) -> GraphFacts:
             "inputs": tuple(map(spec, message["inputs"])),
             "outputs": tuple(map(spec, message["outputs"])),
             "float_weight_names": tuple(message["float_weight_names"]),
+            "cautions": tuple(message["cautions"]),
             "quant_params": tuple(
                 QuantParams(tuple(p["scale"]), tuple(p["zero_point"])) for p in message["quant_params"]
             ),

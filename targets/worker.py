@@ -89,7 +89,13 @@ class Worker:
         from targets.program import load_program
 
         artifact = registry.get(request["target"]).convert(
-            ConvertRequest(load_program(program), request["precision"], Path(request["output"]), request["metadata"])
+            ConvertRequest(
+                load_program(program),
+                request["precision"],
+                Path(request["output"]),
+                request["metadata"],
+                wire.decode_options(request["options"]),
+            )
         )
         return {"path": str(artifact.path)}, None
 

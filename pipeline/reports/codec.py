@@ -1,4 +1,7 @@
-"""Frozen dataclasses in, JSON-ready dicts out, and strictly back: an unknown, missing or mistyped key is an error."""
+"""Frozen dataclasses in, JSON-ready dicts out, and strictly back: an unknown, missing or mistyped key is an error.
+
+A field with a default is younger than the others: a record that lacks it is an older one, and takes the default.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
@@ -64,11 +67,12 @@ def _read_dataclass(cls: type, data: object, where: str) -> object:
     for key in data:
         if key not in names:
             raise RunError(f"{where} has an unknown key {key!r}.{suggest(str(key), names)}")
-    missing = [name for name in names if name not in data]
+    needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in needed if name not in data]
     if missing:
         raise RunError(f"{where} lacks {', '.join(missing)}")
     hints = _hints(cls)
-    values = {name: _read(hints[name], data[name], f"{where}.{name}") for name in names}
+    values = {name: _read(hints[name], data[name], f"{where}.{name}") for name in names if name in data}
     try:
         return cls(**values)
     except ValueError as error:

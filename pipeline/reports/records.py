@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
@@ -77,6 +77,9 @@ class FactsRecord:
     int8_weights: int
     float_weights: int
     float_weight_names: tuple[str, ...]
+    operators_by_dtype: Mapping[str, int] = field(default_factory=dict)
+    weights_by_dtype: Mapping[str, int] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, facts: GraphFacts) -> FactsRecord:
@@ -91,6 +94,9 @@ class FactsRecord:
             int8_weights=facts.int8_weights,
             float_weights=facts.float_weights,
             float_weight_names=facts.float_weight_names,
+            operators_by_dtype=dict(facts.operators_by_dtype),
+            weights_by_dtype=dict(facts.weights_by_dtype),
+            cautions=facts.cautions,
         )
 
 

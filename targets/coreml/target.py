@@ -14,6 +14,7 @@ class CoreML:
     name = "coreml"
     suffix = ".mlpackage"
     runtimes: tuple[str, ...] = (runner.RUNTIME,)
+    simulated: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = convert.PRECISIONS
     scale_rtol = 1e-3  # int8 files compute in float16, and keep their scales in it
 

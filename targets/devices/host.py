@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from targets import wire
-from targets.types import Artifact, GraphFacts, Precision, Probe, Stage, TargetError, Unavailable
+from targets.types import Artifact, GraphFacts, PackageOptions, Precision, Probe, Stage, TargetError, Unavailable
 from targets.wire import Message
 
 # Conversion of a large model is the longest request; minutes on a slow machine.
@@ -88,6 +88,7 @@ class HostWorker:
         precision: Precision,
         output: Path,
         metadata: Mapping[str, str] | None = None,
+        options: PackageOptions | None = None,
     ) -> Artifact:
         """Convert the `.pt2` at `program`, whose digest must be `sha256`, into `output`."""
         reply, _ = self._call(
@@ -100,6 +101,7 @@ class HostWorker:
                 "precision": precision,
                 "output": str(output.resolve()),
                 "metadata": dict(metadata or {}),
+                "options": wire.encode_options(options or PackageOptions()),
             },
         )
         return Artifact(target, precision, Path(reply["path"]))

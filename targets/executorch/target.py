@@ -14,6 +14,7 @@ class ExecuTorch:
     name = "executorch"
     suffix = ".pte"
     runtimes: tuple[str, ...] = (runner.RUNTIME,)
+    simulated: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = convert.PRECISIONS
     scale_rtol = 1e-6  # float32
 

@@ -14,6 +14,7 @@ class TFLite:
     name = "tflite"
     suffix = ".tflite"
     runtimes: tuple[str, ...] = runner.RUNTIMES
+    simulated: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = convert.PRECISIONS
     scale_rtol = 1e-6  # float32
 
