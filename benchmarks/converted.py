@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -109,13 +110,21 @@ def convert_all(
 
 def _program(subject: Subject, precision: Precision, folder: Path) -> Path:
     path = folder / f"{subject.name.replace(' ', '-')}.{precision}.pt2"
-    if precision == "fp32":
-        program = export(subject.model, subject.shape)
-    else:
-        images = torch.randn(CALIBRATION_IMAGES, *subject.shape, generator=torch.Generator().manual_seed(0))
-        graph = prepare(subject.model, subject.shape, Scheme())
-        calibrate(graph, [images], len(images), torch.device("cpu"))
-        program = to_qdq_program(graph, subject.shape)
-    torch.export.save(program, path)
+    images = torch.randn(CALIBRATION_IMAGES, *subject.shape, generator=torch.Generator().manual_seed(0))
+    program_of(subject.model, precision, images, path)
     print(f"{subject.name} {precision}: exported", file=sys.stderr)
     return path
+
+
+def program_of(model: nn.Module, precision: str, images: Tensor, path: Path) -> tuple[Path, np.ndarray]:
+    """Write the program that `precision` is converted from, for int8 calibrated on `images`; and its logits of them."""
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    if precision == "int8":
+        graph = prepare(model, shape, Scheme())
+        calibrate(graph, [images], len(images), torch.device("cpu"))
+        program = to_qdq_program(graph, shape)
+    else:
+        program = export(model, shape)
+    torch.export.save(program, path)
+    with torch.no_grad():
+        return path, program.module()(images).numpy()

@@ -82,6 +82,23 @@ def fold_quantized_weights(program: ExportedProgram) -> ExportedProgram:
     return _export_single(module, input_shape(program))
 
 
+def decomposed(program: ExportedProgram) -> ExportedProgram:
+    """The program in core operators, as coremltools wants it.
+
+    A slice that takes everything decomposes into `alias`, which coremltools does not know: the value itself stands in.
+    """
+    import torch
+
+    core = program.run_decompositions({})
+    outputs = {spec.arg.name for spec in core.graph_signature.output_specs}
+    for node in list(core.graph.nodes):
+        if node.target == torch.ops.aten.alias.default and node.name not in outputs:
+            node.replace_all_uses_with(node.args[0])
+            core.graph.erase_node(node)
+    core.graph_module.recompile()
+    return core
+
+
 def _export_single(module: torch.nn.Module, shape: tuple[int, int, int]) -> ExportedProgram:
     import torch
 

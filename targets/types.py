@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,6 +172,36 @@ class GraphFacts:
     operators_by_dtype: Mapping[str, int] = field(default_factory=dict)
     weights_by_dtype: Mapping[str, int] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
+
+
+RangeKind = Literal["saturated", "overflowed", "nan", "vanished"]
+
+
+@dataclass(frozen=True)
+class RangeEvent:
+    """Numbers of one operator that left the range of their format, over all images that a session saw.
+
+    Attributes:
+        operator, op_type: name and type in the file.
+        kind: clipped by an integer format; beyond the largest finite number of half precision; not a number; or not
+            zero before they were rounded to half precision, and zero after.
+    """
+
+    operator: str
+    op_type: str
+    kind: RangeKind
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(RangeKind) or self.count < 1:
+            raise ValueError(f"{self.count} numbers {self.kind!r}: known are {', '.join(get_args(RangeKind))}")
+
+
+@runtime_checkable
+class CountsRanges(Protocol):
+    """A session that can tell which operators left the range of their number format."""
+
+    def range_events(self) -> tuple[RangeEvent, ...]: ...
 
 
 class Session(Protocol):

@@ -15,13 +15,14 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from targets import registry, wire
-from targets.types import ConvertRequest, Session, Stage, TargetError, Unavailable
+from targets.types import ConvertRequest, CountsRanges, Session, Stage, TargetError, Unavailable
 from targets.wire import Message
 
 Reply = tuple[Message, np.ndarray | None]
@@ -35,6 +36,7 @@ _STAGES: dict[str, Stage] = {
     "open": "load",
     "infer": "run",
     "time": "run",
+    "range_events": "run",
     "close": "run",
 }
 
@@ -53,6 +55,7 @@ class Worker:
             "open": self._open,
             "infer": self._infer,
             "time": self._time,
+            "range_events": self._range_events,
             "close": self._close,
         }
 
@@ -114,6 +117,11 @@ class Worker:
 
     def _time(self, request: Message, batch: np.ndarray | None) -> Reply:
         return {"samples_ms": self._session(request).time(_required(batch), request["n"])}, None
+
+    def _range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
+        session = self._session(request)
+        events = session.range_events() if isinstance(session, CountsRanges) else None
+        return {"events": None if events is None else [asdict(event) for event in events]}, None
 
     def _close(self, request: Message, batch: np.ndarray | None) -> Reply:
         self._session(request).close()

@@ -7,13 +7,30 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import RUNS, RunDir, RunsDir, TargetName, say, targets_of
+from pipeline.commands.options import (
+    RUNS,
+    BackendName,
+    ComputeUnits,
+    RunDir,
+    RunsDir,
+    TargetName,
+    compute_units_of,
+    say,
+    targets_of,
+)
 from pipeline.commands.summary import raise_if_failed
+from pipeline.errors import UsageError
 from pipeline.rundir import find_run
 
 
 def benchmark(
     target: TargetName = None,
+    backend: BackendName = None,
+    compute_units: ComputeUnits = "all",
+    compute_plan: Annotated[
+        bool,
+        typer.Option("--compute-plan", help="Also which unit of a Mac Core ML means to run each operator on."),
+    ] = False,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     rounds: Annotated[int, typer.Option(help="Rounds in which model and control take turns.")] = 10,
     samples: Annotated[int, typer.Option(help="Inferences of each in a round.")] = 5,
@@ -26,11 +43,19 @@ def benchmark(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Time every artifact on this host against MobileNetV2 in the same runtime and precision, round by round."""
-    targets = targets_of(target)
+    targets = targets_of(target, backend)
+    units = compute_units_of(compute_units, targets)
+    if compute_plan and "coreml" not in targets:
+        raise UsageError(f"--compute-plan is for --target coreml, not for {', '.join(targets)}: leave it out")
+    from pipeline.reports.plan_table import plan_tables, show_tables
     from pipeline.stages.benchmark import TimingPlan, benchmark_run
+    from pipeline.stages.compute_plan import plan_run
     from pipeline.stages.control import ensure_control
 
     plan = TimingPlan(threads=threads, warmup=warmup, rounds=rounds, samples=samples)
     found = find_run(runs_dir, run)
-    records = benchmark_run(found, ensure_control(runs_dir, found, control, targets, say), targets, plan, say)
-    raise_if_failed("run", ((f"{r.key.target} {r.key.runtime} {r.key.precision}", r.outcome) for r in records))
+    records = benchmark_run(found, ensure_control(runs_dir, found, control, targets, say), targets, plan, say, units)
+    plans = plan_run(found, units, say) if compute_plan else ()
+    show_tables(table for record in plans for table in plan_tables(record))
+    outcomes = [(r.key, r.outcome) for r in records] + [(r.key, r.outcome) for r in plans]
+    raise_if_failed("run", ((f"{key.target} {key.runtime} {key.precision}", outcome) for key, outcome in outcomes))

@@ -8,9 +8,11 @@ import typer
 
 from pipeline.commands.options import (
     RUNS,
+    BackendName,
     PrecisionName,
     RunDir,
     RunsDir,
+    SchemeName,
     TargetName,
     precisions_of,
     say,
@@ -19,22 +21,63 @@ from pipeline.commands.options import (
 from pipeline.commands.summary import raise_if_failed
 from pipeline.rundir import find_run
 
+_CORE_ML = "Core ML packages"
+
 
 def convert(
     target: TargetName = None,
+    backend: BackendName = None,
     precision: PrecisionName = None,
+    scheme: SchemeName = None,
     ptq: Annotated[
         bool, typer.Option("--ptq", help="int8 by calibrating the float model, without the trained scales.")
     ] = False,
+    image_input: Annotated[
+        bool,
+        typer.Option(
+            "--image-input", help="Take an RGB picture, with the preprocessing inside.", rich_help_panel=_CORE_ML
+        ),
+    ] = False,
+    class_labels: Annotated[
+        bool,
+        typer.Option("--class-labels", help="Give the run's class names beside the logits.", rich_help_panel=_CORE_ML),
+    ] = False,
+    deployment_target: Annotated[
+        str,
+        typer.Option(
+            help="Oldest system: iOS15 to iOS18, iOS26, macOS12 to macOS15, macOS26; default iOS17, for w4 iOS18.",
+            show_default=False,
+            rich_help_panel=_CORE_ML,
+        ),
+    ] = "",
+    float32_op: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--float32-op",
+            metavar="TYPE_OR_NAME",
+            help="Operators that compute in float32 in a half precision file; may be repeated.",
+            rich_help_panel=_CORE_ML,
+        ),
+    ] = None,
+    author: Annotated[
+        str, typer.Option(help="Of the model, as Xcode shows it.", show_default=False, rich_help_panel=_CORE_ML)
+    ] = "",
+    license: Annotated[
+        str, typer.Option(help="Likewise: a name or a text.", show_default=False, rich_help_panel=_CORE_ML)
+    ] = "",
     run: RunDir = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Convert, read the file back, run it in a fresh process, and only then put it into the run folder."""
-    targets, precisions = targets_of(target), precisions_of(precision)
-    found = find_run(runs_dir, run)
+    targets, precisions = targets_of(target, backend), precisions_of(precision, scheme)
     from pipeline.stages.convert import convert_cells, plan_cells
+    from pipeline.stages.package_options import Wishes, check_wishes
 
-    records = convert_cells(found, plan_cells(targets, precisions, ptq, say), say)
+    cells = plan_cells(targets, precisions, ptq, say)
+    wishes = Wishes(image_input, class_labels, deployment_target, tuple(float32_op or ()), author, license)
+    check_wishes(wishes, cells, say)
+    found = find_run(runs_dir, run)
+    records = convert_cells(found, cells, say, wishes)
     for record in records:
         if record.path is not None:
             print(found.path / record.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,8 @@ import typer
 
 from pipeline.errors import UsageError, suggest
 from targets import registry
-from targets.types import PRECISIONS, Precision
+from targets.coreml import units
+from targets.types import PRECISIONS, WEIGHT_ONLY, Precision
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGE_T2T_RUNS", help="Folder that holds the runs.")]
 RunDir = Annotated[Path | None, typer.Option("--run", help="A run folder or its name; default: the latest run.")]
@@ -19,9 +20,27 @@ TargetName = Annotated[
     list[str] | None,
     typer.Option("--target", "-t", help="executorch, coreml, tflite or all; may be repeated.  [default: all]"),
 ]
+BackendName = Annotated[
+    list[str] | None,
+    typer.Option("--backend", help="Delegate of ExecuTorch: xnnpack or coreml; may be repeated.  [default: xnnpack]"),
+]
+ComputeUnits = Annotated[
+    str, typer.Option(help="What Core ML may use on a Mac: all, cpu-only, cpu-and-gpu or cpu-and-ne.")
+]
 PrecisionName = Annotated[
     list[str] | None,
-    typer.Option("--precision", "-p", help="fp32, fp16 or int8; may be repeated.  [default: int8]"),
+    typer.Option(
+        "--precision",
+        "-p",
+        help="fp32, fp16, int8, or of the weights alone w8, w4, lut8, lut6, lut4; may be repeated.  [default: int8]",
+    ),
+]
+SchemeName = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scheme",
+        help="The same by what is compressed: w8a8 (int8), w8, w4, lut8, lut6 or lut4; may be repeated.",
+    ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -30,36 +49,79 @@ Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")]
 Workers = Annotated[int, typer.Option(help="Processes that read images; 0: none beside this one.")]
 RUNS = Path("runs")
 MODEL_HELP = "t2t_vit_7, t2t_vit_10, t2t_vit_12, mobilenet_v2 or any timm model."
+#: Compression schemes by the precision of the files that have them.
+SCHEMES: dict[str, Precision] = {"w8a8": "int8", **{name: name for name in WEIGHT_ONLY}}
 DATA_HELP = "digits, a folder with train/ and val/, or a timm data set name."
 
 
-def targets_of(names: Sequence[str] | None) -> list[str]:
+def targets_of(names: Sequence[str] | None, backends: Sequence[str] | None = None) -> list[str]:
     """Target names in the order of the registry; `all` or nothing means all.
+
+    Args:
+        backends: delegates of ExecuTorch that files are wanted for, each a target of its own name.
 
     Raises:
         UnknownTarget: with the nearest known name.
+        UsageError: an unknown backend, or one for a target that has no choice of it.
     """
     wanted = list(names or ["all"])
     for name in wanted:
         if name != "all":
             registry.get(name)
-    return [n for n in registry.names() if "all" in wanted or n in wanted]
+    chosen = {*wanted, *(registry.names() if "all" in wanted else ())}
+    if backends:
+        chosen = _with_backends(chosen, backends)
+    return [n for n in registry.variants() if n in chosen]
 
 
-def precisions_of(names: Sequence[str] | None) -> list[Precision]:
-    """Precisions without repeats, in the order given.
+def _with_backends(chosen: set[str], backends: Sequence[str]) -> set[str]:
+    """The targets with ExecuTorch's replaced by those of its backends."""
+    known = registry.backends("executorch")
+    for backend in backends:
+        if backend not in known:
+            raise UsageError(f"--backend {backend!r} is not one of {', '.join(known)}.{suggest(backend, known)}")
+    if "executorch" not in chosen:
+        raise UsageError(f"--backend is for --target executorch, not for {', '.join(sorted(chosen))}: leave it out")
+    return chosen - {"executorch"} | {known[backend] for backend in backends}
+
+
+def compute_units_of(name: str, targets: Sequence[str]) -> str:
+    """A choice of Core ML's compute units.
 
     Raises:
-        UsageError: an unknown one.
+        UsageError: an unknown one, or a choice without Core ML among the targets.
     """
-    chosen: list[Precision] = []
-    for name in names or ["int8"]:
-        known = [p for p in PRECISIONS if p == name]
-        if not known:
-            raise UsageError(f"--precision {name!r} is not one of {', '.join(PRECISIONS)}.{suggest(name, PRECISIONS)}")
-        if known[0] not in chosen:
-            chosen.append(known[0])
-    return chosen
+    known = units.choices()
+    if name not in known:
+        raise UsageError(f"--compute-units {name!r} is not one of {', '.join(known)}.{suggest(name, known)}")
+    if name != units.ALL and "coreml" not in targets:
+        raise UsageError(f"--compute-units is for --target coreml, not for {', '.join(targets)}: leave it out")
+    return name
+
+
+def precisions_of(names: Sequence[str] | None, schemes: Sequence[str] | None = None) -> list[Precision]:
+    """Precisions without repeats, in the order given.
+
+    Args:
+        schemes: names of SCHEMES, another way to ask for precisions.
+
+    Raises:
+        UsageError: an unknown one, or a scheme and a precision that contradict each other.
+    """
+    precisions = [_known(name, "--precision", {p: p for p in PRECISIONS}) for name in names or ()]
+    compressed = [_known(name, "--scheme", SCHEMES) for name in schemes or ()]
+    if precisions and compressed and set(precisions) != set(compressed):
+        raise UsageError(
+            f"--scheme {', '.join(schemes or ())} means --precision {', '.join(compressed)}, and --precision is "
+            f"{', '.join(precisions)}: give one of the two"
+        )
+    return list(dict.fromkeys(precisions or compressed or ["int8"]))
+
+
+def _known(name: str, option: str, known: Mapping[str, Precision]) -> Precision:
+    if name not in known:
+        raise UsageError(f"{option} {name!r} is not one of {', '.join(known)}.{suggest(name, known)}")
+    return known[name]
 
 
 def say(line: str) -> None:

@@ -45,10 +45,7 @@ def raise_if_below(bar: float, records: Iterable[ValidationRecord]) -> None:
         raise BelowBarError(f"no artifact was measured on this machine: agreement of at least {bar:g} % is not shown")
     below = [(key, drift) for key, drift in measured if drift.agreement_percent < bar]
     if below:
-        lines = (
-            f"{key.target} {key.runtime} {key.precision}: {drift.agreement_percent:.2f} % (n={drift.n})"
-            for key, drift in below
-        )
+        lines = (f"{key.label}: {drift.agreement_percent:.2f} % (n={drift.n})" for key, drift in below)
         raise BelowBarError(
             f"{len(below)} of {len(measured)} artifacts agree on less than {bar:g} % of the images:\n  "
             + "\n  ".join(lines)

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import RUNS, RunDir, RunsDir, TargetName, say, targets_of
+from pipeline.commands.options import (
+    RUNS,
+    BackendName,
+    ComputeUnits,
+    RunDir,
+    RunsDir,
+    TargetName,
+    compute_units_of,
+    say,
+    targets_of,
+)
 from pipeline.commands.summary import raise_if_below, raise_if_failed
 from pipeline.errors import UsageError
 from pipeline.rundir import find_run
@@ -14,17 +24,23 @@ from pipeline.rundir import find_run
 
 def validate(
     target: TargetName = None,
+    backend: BackendName = None,
+    compute_units: ComputeUnits = "all",
     limit: Annotated[int | None, typer.Option(help="Images, evenly spread.  [default: all that were scored]")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 2,
     min_agreement: Annotated[
         float | None,
         typer.Option(help="Percent of images; exit with 8 if an artifact agrees with its PyTorch reference on fewer."),
     ] = None,
+    simulate: Annotated[
+        bool, typer.Option(help="Compute Core ML packages by the MIL reference too; labelled as simulated.")
+    ] = True,
     run: RunDir = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Run every artifact in its real runtime on the images that scored the checkpoint."""
-    targets = targets_of(target)
+    targets = targets_of(target, backend)
+    units = compute_units_of(compute_units, targets)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}: give at least 1")
     if threads < 1:
@@ -34,7 +50,7 @@ def validate(
     found = find_run(runs_dir, run)
     from pipeline.stages.validate import validate_run
 
-    records = validate_run(found, targets, limit, threads, say)
-    raise_if_failed("run", ((f"{r.key.target} {r.key.runtime} {r.key.precision}", r.outcome) for r in records))
+    records = validate_run(found, targets, limit, threads, say, units, simulate)
+    raise_if_failed("run", ((r.key.label, r.outcome) for r in records))
     if min_agreement is not None:
         raise_if_below(min_agreement, records)

@@ -125,7 +125,8 @@ class EdgeQuantizer(Quantizer):
 
     def _annotate_sharing(self, node: Node) -> Node:
         """Operators that copy or average values keep the scale of their input; what they join gets one scale."""
-        first, *others = node.all_input_nodes
+        # The size of the batch, which a reshape reads, is a node too.
+        first, *others = (n for n in node.all_input_nodes if not isinstance(n.meta.get("val"), torch.SymInt))
         shared = SharedQuantizationSpec((first, node))
         inputs: dict[Node, QuantizationSpecBase] = {first: self.activation, **dict.fromkeys(others, shared)}
         node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(

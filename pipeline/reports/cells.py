@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Source, ValidationRecord
+from pipeline.reports.records import (
+    SIMULATED,
+    CellKey,
+    ConversionRecord,
+    LatencyRecord,
+    Source,
+    ValidationRecord,
+)
 from pipeline.reports.schema import Report, RunRecord
 from targets.types import Precision
 
@@ -13,7 +20,8 @@ from targets.types import Precision
 class Cell:
     """Conversion, validation and latency of one artifact in one runtime; None where that step was not done.
 
-    `runtime` and `device` are None for an artifact that no runtime was tried on.
+    `runtime` and `device` are None for an artifact that no runtime was tried on. What the reference computed of an
+    artifact is a cell of its own, with one record for each rounding model in `simulations` and nothing measured.
     """
 
     run_id: str
@@ -26,6 +34,7 @@ class Cell:
     conversion: ConversionRecord | None
     validation: ValidationRecord | None
     latency: LatencyRecord | None
+    simulations: tuple[ValidationRecord, ...] = ()
 
     @property
     def variant(self) -> str:
@@ -35,13 +44,15 @@ class Cell:
     @property
     def key(self) -> CellKey | None:
         """What records of other runs call it by; None if no runtime was tried."""
-        if self.runtime is None or self.device is None:
+        if self.runtime is None or self.device is None or self.simulations:
             return None
         return CellKey(self.model, self.target, self.runtime, self.precision, self.source, self.device)
 
     @property
     def place(self) -> str:
         """Target and runtime, named once where both have one name: "executorch", "tflite / litert"."""
+        if self.simulations:
+            return f"{self.target}, {SIMULATED}"
         if self.runtime is None or self.runtime == self.target:
             return self.target
         return f"{self.target} / {self.runtime}"
@@ -59,7 +70,8 @@ def run_cells(run: RunRecord) -> tuple[Cell, ...]:
     keys: dict[tuple[str, Precision, Source], list[CellKey]] = {
         (c.target, c.precision, c.source): [] for c in run.conversions
     }
-    for tried_key in dict.fromkeys([*validations, *latencies]):
+    measured = [key for key in dict.fromkeys([*validations, *latencies]) if not key.simulated]
+    for tried_key in measured:
         keys.setdefault((tried_key.target, tried_key.precision, tried_key.source), []).append(tried_key)
     conversions = {(c.target, c.precision, c.source): c for c in run.conversions}
     found: list[Cell] = []
@@ -81,4 +93,28 @@ def run_cells(run: RunRecord) -> tuple[Cell, ...]:
                     latency=latencies.get(key) if key else None,
                 )
             )
+        if simulations := _simulations(run, target, precision, source):
+            found.append(
+                Cell(
+                    run.run_id,
+                    run.model,
+                    target,
+                    precision,
+                    source,
+                    SIMULATED,
+                    SIMULATED,
+                    conversion,
+                    None,
+                    None,
+                    simulations,
+                )
+            )
     return tuple(found)
+
+
+def _simulations(run: RunRecord, target: str, precision: Precision, source: Source) -> tuple[ValidationRecord, ...]:
+    return tuple(
+        r
+        for r in run.validations
+        if r.key.simulated and (r.key.target, r.key.precision, r.key.source) == (target, precision, source)
+    )

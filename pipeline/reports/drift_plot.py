@@ -9,6 +9,7 @@ from pipeline.metrics.accuracy import Accuracy, wilson_percent
 from pipeline.metrics.drift import Drift
 from pipeline.reports.cells import run_cells
 from pipeline.reports.panels import Panel, colours, missing, one_axes, rows, span
+from pipeline.reports.records import SIMULATED
 from pipeline.reports.schema import Report, RunRecord
 from pipeline.reports.svg import MUTED, PAPER, inline_svg
 
@@ -24,14 +25,16 @@ def drift_by_stage(report: Report) -> tuple[Panel, ...]:
     panels = []
     for number, run in enumerate(report.runs):
         stages = list(_waterfall(run))
-        images = span(sorted({right.n for _, right, *_ in stages if right is not None}))
+        images = span(sorted({right.n for _, scored, *_ in stages for right in scored}))
         if not images:
             continue
         height = 0.7 + 0.36 * len(stages)
         with one_axes(height) as (figure, axes):
             _top1_rows(axes, stages, palette[run.model])
             svg = inline_svg(figure, f"drift-top1-{number}", f"Top-1 by stage of {run.model}")
-        panels.append(Panel(f"{run.model}: top-1", svg, f"n {images} images, 95% Wilson intervals; line: float"))
+        simulated = f"; hollow: {SIMULATED}" if any(len(scored) > 1 for _, scored, *_ in stages) else ""
+        caption = f"n {images} images, 95% Wilson intervals; line: float{simulated}"
+        panels.append(Panel(f"{run.model}: top-1", svg, caption))
         with one_axes(height) as (figure, axes):
             _sqnr_rows(axes, stages, palette[run.model])
             svg = inline_svg(figure, f"drift-sqnr-{number}", f"SQNR by stage of {run.model}")
@@ -40,40 +43,51 @@ def drift_by_stage(report: Report) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
-# label, accuracy, drift to float, drift to QDQ, what to write where nothing was measured
-_Row = tuple[str, Accuracy | None, Drift | None, Drift | None, str]
+# label, accuracies, drifts to float, drifts to QDQ, what to write where nothing was measured. A runtime has one of
+# each, a simulation one for each rounding model.
+_Row = tuple[str, list[Accuracy], list[Drift], list[Drift], str]
 
 
 def _waterfall(run: RunRecord) -> Iterator[_Row]:
     for stage in run.stages:
-        yield STAGE_LABELS[stage.stage], stage.accuracy, stage.drift, None, "not measured"
+        drifts = [stage.drift] if stage.drift else []
+        yield STAGE_LABELS[stage.stage], [stage.accuracy], drifts, [], "not measured"
     for cell in run_cells(run):
         if cell.precision != "int8":
             continue
-        label, record = f"{cell.place}\n{cell.variant}", cell.validation
-        if record is None:
-            failed = cell.conversion is not None and cell.conversion.outcome.status != "ok"
-            yield label, None, None, None, "not converted" if failed else "not measured"
-        else:
-            status = "not measured" if record.outcome.status == "ok" else record.outcome.status
-            yield label, record.accuracy, record.drift_float, record.drift_qdq, status
+        records = cell.simulations or ((cell.validation,) if cell.validation else ())
+        place = f"{cell.target}, simulated" if cell.simulations else cell.place
+        label = f"{place}\n{cell.variant}"
+        failed = cell.conversion is not None and cell.conversion.outcome.status != "ok"
+        why = "not converted" if failed and not records else "not measured"
+        if records and records[0].outcome.status != "ok":
+            why = records[0].outcome.status
+        yield (
+            label,
+            [r.accuracy for r in records if r.accuracy],
+            [r.drift_float for r in records if r.drift_float],
+            [r.drift_qdq for r in records if r.drift_qdq],
+            why,
+        )
 
 
 def _top1_rows(axes: Axes, stages: list[_Row], colour: str) -> None:
-    shown = [right for _, right, *_ in stages if right is not None]
-    lows, highs = zip(*(wilson_percent(right.top1, right.n) for right in shown), strict=True)
-    for row, (label, right, _, _, why) in enumerate(stages):
-        if right is None:
+    """A point with its Wilson interval; of a simulation a hollow point for each rounding model and all intervals."""
+    intervals = [wilson_percent(right.top1, right.n) for _, scored, *_ in stages for right in scored]
+    lows, highs = zip(*intervals, strict=True)
+    for row, (label, scored, _, _, why) in enumerate(stages):
+        if not scored:
             missing(axes, row, why)
             continue
-        low, high = wilson_percent(right.top1, right.n)
-        axes.plot([low, high], [row, row], color=colour, linewidth=1.2)
-        axes.plot(right.top1_percent, row, "o", color=colour, markersize=6)
-        axes.annotate(
-            f"{right.top1_percent:.2f}", (right.top1_percent, row), (0, 5), textcoords="offset points", ha="center"
-        )
+        tops = sorted({right.top1_percent for right in scored})
+        ends = [wilson_percent(right.top1, right.n) for right in scored]
+        axes.plot([min(e[0] for e in ends), max(e[1] for e in ends)], [row, row], color=colour, linewidth=1.2)
+        fill = PAPER if len(scored) > 1 else colour
+        axes.plot(tops, [row] * len(tops), "o", color=colour, markerfacecolor=fill, markersize=6)
+        text = "–".join(dict.fromkeys(f"{top:.2f}" for top in (tops[0], tops[-1])))
+        axes.annotate(text, (sum(tops) / len(tops), row), (0, 5), textcoords="offset points", ha="center")
         if label == STAGE_LABELS["float"]:
-            axes.axvline(right.top1_percent, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+            axes.axvline(tops[0], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     margin = 0.06 * (max(highs) - min(lows))
     axes.set_xlim(min(lows) - margin, max(highs) + margin)
     rows(axes, [label for label, *_ in stages])
@@ -81,23 +95,26 @@ def _top1_rows(axes: Axes, stages: list[_Row], colour: str) -> None:
 
 
 def _sqnr_rows(axes: Axes, stages: list[_Row], colour: str) -> None:
-    highest = max((d.sqnr_db for _, _, *ds, _ in stages for d in ds if d and d.sqnr_db is not None), default=1.0)
-    lowest = min((d.sqnr_db for _, _, *ds, _ in stages for d in ds if d and d.sqnr_db is not None), default=0.0)
+    """Filled: to float, hollow: to QDQ; the worst and the best rounding model of a simulation, joined by a line."""
+    measured = [d.sqnr_db for _, _, *both, _ in stages for drifts in both for d in drifts if d.sqnr_db is not None]
+    lowest, highest = min(measured, default=0.0), max(measured, default=1.0)
     for row, (label, _, to_float, to_qdq, why) in enumerate(stages):
-        drifts = [(drift, fill) for drift, fill in ((to_float, colour), (to_qdq, PAPER)) if drift is not None]
+        named = {"float": to_float, "QDQ": to_qdq}
+        exact = [name for name, drifts in named.items() if drifts and all(d.exact for d in drifts)]
+        decibels = [sorted(d.sqnr_db for d in drifts if d.sqnr_db is not None) for drifts in (to_float, to_qdq)]
         if label == STAGE_LABELS["float"]:
             missing(axes, row, "the reference")
-        elif all(drift.sqnr_db is None and not drift.exact for drift, _ in drifts):
+        elif not any(decibels) and not exact:
             missing(axes, row, why)
-        for drift, fill in drifts:
-            if drift.sqnr_db is not None:
-                axes.plot(drift.sqnr_db, row, "o", color=colour, markerfacecolor=fill, markersize=6)
-                axes.annotate(
-                    f"{drift.sqnr_db:.1f}", (drift.sqnr_db, row), (0, 5), textcoords="offset points", ha="center"
-                )
-            elif drift.exact:
-                to = "float" if drift is to_float else "QDQ"
-                axes.text(1, row, f"equal to {to}", transform=axes.get_yaxis_transform(), ha="right", va="center")
+        for values, fill in zip(decibels, (colour, PAPER), strict=True):
+            for value in dict.fromkeys([values[0], values[-1]] if values else []):
+                axes.plot(value, row, "o", color=colour, markerfacecolor=fill, markersize=6, zorder=3)
+                axes.annotate(f"{value:.1f}", (value, row), (0, 5), textcoords="offset points", ha="center")
+            if len(values) > 1:
+                axes.plot([values[0], values[-1]], [row, row], color=colour, linewidth=1.2)
+        if exact:
+            text = f"equal to {' and '.join(exact)}"
+            axes.text(1, row, text, transform=axes.get_yaxis_transform(), ha="right", va="center")
     axes.set_xlim(min(0.0, 1.1 * lowest), 1.15 * max(highest, 1.0))
     rows(axes, [label for label, *_ in stages])
     axes.set_xlabel("SQNR, dB")

@@ -11,13 +11,15 @@ from typing import Literal, get_args
 
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
-from targets.types import PRECISIONS, GraphFacts, Precision, TargetError, TensorSpec, Unavailable
+from targets.types import PRECISIONS, GraphFacts, Precision, RangeEvent, TargetError, TensorSpec, Unavailable
 
 Source = Literal["float", "ptq", "qat"]  # float program; int8 scales from calibration alone; int8 trained scales
 SOURCES: tuple[Source, ...] = get_args(Source)
 StageName = Literal["float", "fake_quant", "qdq"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 Rounds = tuple[tuple[float, ...], ...]  # samples in ms, by interleaved round
+#: Where a file was computed by a reference that stands for no device; the label in every table, record and plot.
+SIMULATED = "simulated (MIL reference)"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,17 @@ class CellKey:
 
     def __post_init__(self) -> None:
         _check_precision(self.precision, self.source)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether this is no measurement of a runtime; `runtime` is then a rounding model of the reference."""
+        return self.device == SIMULATED
+
+    @property
+    def label(self) -> str:
+        """For a line of text: "tflite litert int8", "coreml mil-fp16 int8, simulated (MIL reference)"."""
+        source = " ptq" if self.source == "ptq" else ""
+        return f"{self.target} {self.runtime} {self.precision}{source}{f', {SIMULATED}' if self.simulated else ''}"
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,12 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class ValidationRecord:
-    """One artifact in one runtime on the validation images; drift against the float and against the QDQ stage."""
+    """One artifact in one runtime on the validation images; drift against the float and against the QDQ stage.
+
+    Attributes:
+        range_events: which operators left the range of their number format, in the order of the program; None where
+            the runtime does not tell.
+    """
 
     key: CellKey
     outcome: Outcome
@@ -167,6 +185,7 @@ class ValidationRecord:
     drift_float: Drift | None
     drift_qdq: Drift | None
     seconds: float | None
+    range_events: tuple[RangeEvent, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_seconds(self.seconds)
@@ -201,6 +220,8 @@ class LatencyRecord:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise ValueError(f"{self.threads} threads")
+        if self.key.simulated or (self.control is not None and self.control.simulated):
+            raise ValueError(f"{self.key.label}: a simulation has no latency")
         if (self.outcome.status == "ok") != (self.rounds_ms is not None):
             raise ValueError(f"a latency that is {self.outcome.status} with rounds_ms {_brief(self.rounds_ms)}")
         if (self.control is None) != (self.control_rounds_ms is None):

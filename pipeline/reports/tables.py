@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.metrics import latency
+from pipeline.metrics.drift import Drift
+from pipeline.reports import simulated
 from pipeline.reports import values as v
 from pipeline.reports.cells import Cell, cells, run_cells
-from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Rounds
+from pipeline.reports.records import (
+    SIMULATED,
+    CellKey,
+    ConversionRecord,
+    FactsRecord,
+    LatencyRecord,
+    Rounds,
+    ValidationRecord,
+)
 from pipeline.reports.schema import Report, RunRecord
 from pipeline.reports.values import Value
+from targets.types import RangeEvent, TensorSpec
 
+SIMULATION_NOTE = (
+    f"{SIMULATED}: the file's operators computed on this machine under several models of rounding, lowest to highest "
+    "figure; no runtime was run, and what a device does inside of an operator is not documented."
+)
+RANGE_WORDS = {
+    "nan": "not a number",
+    "overflowed": "overflowed to infinity in half precision",
+    "saturated": "clipped by int8",
+    "vanished": "vanished to zero in half precision",
+}
+RANGE_ORDER = tuple(RANGE_WORDS)
 STAGE_TITLES = {"float": "float, PyTorch", "fake_quant": "fake-quant, PyTorch", "qdq": "QDQ program, PyTorch"}
 
 
@@ -41,6 +64,9 @@ def overview(report: Report) -> Table:
         if validation is not None and validation.accuracy is not None:
             right = v.top1(validation.accuracy)
             same = _to_qdq(cell, v.same_class(validation.drift_qdq))
+        if cell.simulations:
+            right = simulated.outcome(cell.simulations) or simulated.top1(cell.simulations)
+            same = _to_qdq(cell, simulated.same_class(cell.simulations, _drift_qdq))
         time, times = _timed(cell.latency)
         if cell.latency is None and (rounds := as_control.get(cell.key)):  # timed in another run's rounds
             time = v.median(latency.summarize([ms for samples in rounds for ms in samples]))
@@ -55,6 +81,7 @@ def overview(report: Report) -> Table:
         notes=(
             "Top-1 with 95% Wilson interval over n images. Median over n single-image samples. × is the median over n "
             "interleaved rounds of the ratio of medians, with 95% bootstrap interval. 1 MB = 10^6 bytes.",
+            *([SIMULATION_NOTE] if any(cell.simulations for cell in cells(report)) else []),
         ),
     )
 
@@ -76,6 +103,9 @@ def drift_by_stage(run: RunRecord) -> Table:
             )
         )
     for cell in run_cells(run):
+        if cell.simulations:
+            rows.append((_place(cell), *_simulated_drift(cell)))
+            continue
         if cell.validation is None or cell.validation.accuracy is None:
             rows.append((_place(cell), _validated(cell), *[v.NOT_MEASURED] * 5))
             continue
@@ -97,6 +127,54 @@ def drift_by_stage(run: RunRecord) -> Table:
         rows=tuple(rows),
         notes=("SQNR and the smallest cosine of one image are over the logits, on the same images at every stage.",),
     )
+
+
+def range_events(run: RunRecord) -> Table | None:
+    """Which operators left the range of their number format in a simulation; None if nothing was simulated."""
+    simulations = [r for r in run.validations if r.key.simulated and r.range_events is not None]
+    if not simulations:
+        return None
+    rows = []
+    for record in simulations:
+        place = v.words(f"{record.key.target} {record.key.precision}\n{record.key.runtime}")
+        found: dict[tuple[str, str], list[RangeEvent]] = {}
+        for event in record.range_events or ():
+            found.setdefault((event.kind, event.op_type), []).append(event)
+        for (kind, op_type), events in sorted(found.items(), key=lambda item: RANGE_ORDER.index(item[0][0])):
+            total = sum(event.count for event in events)
+            first = events[0].operator if len(events) == 1 else f"{events[0].operator} and {len(events) - 1} more"
+            rows.append((place, v.words(RANGE_WORDS[kind]), Value(str(total)), v.words(op_type), v.words(first)))
+        if not found:
+            rows.append((place, v.words("nothing"), Value("0"), v.NONE_HERE, v.NONE_HERE))
+    return Table(
+        title=f"{run.model}: numbers that left their range, {SIMULATED}",
+        header=("File and rounding model", "What happened", "Numbers", "Operator", "Where first"),
+        rows=tuple(rows),
+        label_columns=2,
+        notes=("Over all images. NaN is counted where it first appears for an image.",),
+    )
+
+
+def _simulated_drift(cell: Cell) -> tuple[Value, ...]:
+    records = cell.simulations
+    if (why := simulated.outcome(records)) is not None:
+        return why, *[v.NOT_MEASURED] * 5
+    return (
+        simulated.top1(records),
+        simulated.top5(records),
+        simulated.same_class(records, _drift_float),
+        simulated.sqnr(records, _drift_float),
+        _to_qdq(cell, simulated.same_class(records, _drift_qdq)),
+        _to_qdq(cell, simulated.sqnr(records, _drift_qdq)),
+    )
+
+
+def _drift_float(record: ValidationRecord) -> Drift | None:
+    return record.drift_float
+
+
+def _drift_qdq(record: ValidationRecord) -> Drift | None:
+    return record.drift_qdq
 
 
 def artifacts(run: RunRecord) -> Table:
@@ -130,12 +208,15 @@ def artifacts(run: RunRecord) -> Table:
         )
         if facts.fallback:
             notes.append((name, f"outside the delegate: {v.names(v.tally(facts.fallback))}"))
+        if facts.weights_by_dtype:
+            notes.append((name, f"weights by dtype: {v.names(v.tally(facts.weights_by_dtype))}"))
         if record.precision == "int8" and facts.float_weight_names:
             notes.append((name, f"weights left in float: {v.names(facts.float_weight_names)}"))
         if record.scales_missing:
             notes.append((name, f"trained scales not found: {v.names(record.scales_missing)}"))
         if record.load_check:
             notes.append((name, f"load check: {record.load_check}"))
+        notes += [(name, f"caution: {caution}") for caution in facts.cautions]
     return Table(
         title=f"{run.model}: artifacts",
         header=(
@@ -152,12 +233,48 @@ def artifacts(run: RunRecord) -> Table:
     )
 
 
+def file_facts(name: str, facts: FactsRecord) -> Table:
+    """Everything that one written file holds, read from the file; cautions stand below."""
+    where = [] if facts.fallback is None else [("outside of delegates", _listing(v.tally(facts.fallback)))]
+    rows = (
+        ("size", v.megabytes(facts.size_bytes)),
+        *((f"input {spec.name}", _tensor(spec)) for spec in facts.inputs),
+        *((f"output {spec.name}", _tensor(spec)) for spec in facts.outputs),
+        ("trained weights", _listing(v.tally(facts.weights_by_dtype))),
+        ("weights in float", _listing(facts.float_weight_names)),
+        ("delegate partitions", v.count(facts.partitions, "not in the file")),
+        ("operators in delegates", v.count(facts.delegated, "not in the file")),
+        *where,
+        ("operators", Value(str(sum(facts.operators.values())))),
+        *((kind, Value(str(count))) for kind, count in (facts.operators_by_dtype or facts.operators).items()),
+    )
+    return Table(
+        title=f"{name}: what the file holds",
+        header=("What", "Value"),
+        rows=tuple((v.words(what), value) for what, value in rows),
+        label_columns=2,
+        notes=tuple(f"caution: {caution}" for caution in facts.cautions),
+    )
+
+
+def _listing(items: tuple[str, ...], limit: int = 12) -> Value:
+    """The first items, and how many more there are."""
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return v.words(", ".join(items[:limit]) + rest) if items else v.NONE_HERE
+
+
+def _tensor(spec: TensorSpec) -> Value:
+    return v.words(f"{spec.dtype} {list(spec.shape)}" if spec.shape else spec.dtype)
+
+
 def latencies(run: RunRecord) -> Table:
     """Summaries of the raw samples, and the control measured in the same rounds."""
     rows: list[tuple[Value, ...]] = []
     notes: list[tuple[str, str]] = []
     for cell in run_cells(run):
         record = cell.latency
+        if cell.simulations:
+            continue
         if record is None or record.rounds_ms is None:
             rows.append((_place(cell), _timed(record)[0], *[v.NOT_MEASURED] * 6))
             continue
@@ -213,8 +330,15 @@ def provenance(run: RunRecord) -> Table:
 
 def all_tables(report: Report) -> tuple[Table, ...]:
     """Every table, in reading order."""
-    per_run = (drift_by_stage, artifacts, latencies, provenance)
-    return overview(report), *(make(run) for run in report.runs for make in per_run)
+    per_run: tuple[Callable[[RunRecord], Table | None], ...] = (
+        drift_by_stage,
+        range_events,
+        artifacts,
+        latencies,
+        provenance,
+    )
+    made = (make(run) for run in report.runs for make in per_run)
+    return overview(report), *(table for table in made if table is not None)
 
 
 def grouped(notes: list[tuple[str, str]]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from pipeline.reports.schema import Report
-from pipeline.reports.tables import Table, artifacts, drift_by_stage, latencies, overview, reasons
+from pipeline.reports.tables import Table, artifacts, drift_by_stage, latencies, overview, range_events, reasons
 from pipeline.reports.values import Value, printable
 
 WIDTH = 110
@@ -22,8 +22,8 @@ STYLES = {"figure": "", "text": "", "not measured": "dim", "unavailable": "yello
 def renderable(report: Report) -> Group:
     """What a rich console prints: the overview, then the report's first run; the files have the rest."""
     run = report.runs[0]
-    tables = (overview(report), drift_by_stage(run), artifacts(run), latencies(run))
-    return Group(*map(table_renderable, tables))
+    tables = (overview(report), drift_by_stage(run), range_events(run), artifacts(run), latencies(run))
+    return Group(*(table_renderable(table) for table in tables if table is not None))
 
 
 def show(report: Report) -> None:

@@ -35,7 +35,7 @@ def save_conversion(run: Run, record: ConversionRecord, artifact: str) -> None:
 
 def load_conversions(run: Run) -> tuple[ConversionRecord, ...]:
     """Every conversion of the run, in the order of targets, then precision, then source."""
-    order = {name: position for position, name in enumerate(registry.names())}
+    order = {name: position for position, name in enumerate(registry.variants())}
     names = [n for n in run.manifest["files"] if n.startswith(f"{FOLDER}/") and n.endswith(".json")]
     records = [from_dict(ConversionRecord, run.read_json(name), name) for name in names]
     return tuple(sorted(records, key=lambda r: (order[r.target], r.precision, r.source)))

@@ -21,6 +21,7 @@ from pipeline.rundir import Run, write_json
 from pipeline.stages.artifacts import artifact_path, load_conversions
 from pipeline.stages.validate import cell_key, chosen
 from targets import registry
+from targets.coreml.units import ALL
 from targets.devices.host import HostWorker
 from targets.types import Session, TargetError
 
@@ -53,17 +54,27 @@ class Control:
 
 
 def benchmark_run(
-    run: Run, control_run: Run | None, targets: Sequence[str], plan: TimingPlan, say: Callable[[str], None]
+    run: Run,
+    control_run: Run | None,
+    targets: Sequence[str],
+    plan: TimingPlan,
+    say: Callable[[str], None],
+    compute_units: str = ALL,
 ) -> tuple[LatencyRecord, ...]:
     """Time every artifact of `targets` in every runtime and write latency.json (other targets' cells are kept).
 
     Args:
         control_run: a run of MobileNetV2 with artifacts; None when there is none, then the records say so.
+        compute_units: of Core ML (targets.coreml.units); each choice is a runtime, and cells, of its own.
 
     Raises:
         UsageError: nothing was converted.
     """
-    cells = [(c, runtime) for c in chosen(run, targets, "benchmark") for runtime in registry.get(c.target).runtimes]
+    cells = [
+        (c, runtime)
+        for c in chosen(run, targets, "benchmark")
+        for runtime in registry.runtimes(c.target, compute_units)
+    ]
     records = []
     with progress("timing", len(cells) * plan.rounds, "rounds") as bar:
         for conversion, runtime in cells:

@@ -6,6 +6,7 @@ into place. A cell that fails leaves what was published before untouched and nev
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -20,10 +21,11 @@ from pipeline.qat import checkpoint as files
 from pipeline.reports.records import OK, ConversionRecord, FactsRecord, Outcome, Source
 from pipeline.rundir import Run, publish, sha256_of
 from pipeline.stages.artifacts import artifact_name, save_conversion
+from pipeline.stages.package_options import HONOURED_BY, Wishes, classes_of, package_options
 from targets import registry
 from targets.devices.host import HostWorker
 from targets.match import ScaleMatch, match_scales
-from targets.types import GraphFacts, Precision, QuantParams, TargetError, Unavailable
+from targets.types import GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
 
 Say = Callable[[str], None]
 
@@ -60,8 +62,13 @@ def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_flo
     return cells
 
 
-def convert_cells(run: Run, cells: Sequence[Cell], say: Say) -> tuple[ConversionRecord, ...]:
+def convert_cells(
+    run: Run, cells: Sequence[Cell], say: Say, wishes: Wishes | None = None
+) -> tuple[ConversionRecord, ...]:
     """Convert every cell; failures are recorded, not raised.
+
+    Args:
+        wishes: what else the files shall have, where their format has room for it (see check_wishes).
 
     Raises:
         RunError: the run has no checkpoint, or its files changed.
@@ -70,9 +77,11 @@ def convert_cells(run: Run, cells: Sequence[Cell], say: Say) -> tuple[Conversion
     scales: dict[Source, Mapping[str, QuantParams]] = {
         source: _scales(path) for source, path in programs.items() if source != "float"
     }
+    wanted = package_options(run, wishes or Wishes())
     records = []
     for cell in cells:
-        record = _convert(run, cell, programs[cell.source], scales.get(cell.source, {}))
+        options = wanted if cell.target in HONOURED_BY else PackageOptions()
+        record = _convert(run, cell, programs[cell.source], scales.get(cell.source, {}), options)
         say(_line(record))
         records.append(record)
     return tuple(records)
@@ -95,14 +104,16 @@ def _scales(program: Path) -> Mapping[str, QuantParams]:
     return trained_quant_params(load_program(program))
 
 
-def _convert(run: Run, cell: Cell, program: Path, scales: Mapping[str, QuantParams]) -> ConversionRecord:
+def _convert(
+    run: Run, cell: Cell, program: Path, scales: Mapping[str, QuantParams], options: PackageOptions
+) -> ConversionRecord:
     name = artifact_name(cell.target, cell.precision, cell.source)
     final = run.path / name
     final.parent.mkdir(exist_ok=True)
     start = time.monotonic()
     workplace = Path(tempfile.mkdtemp(prefix=".convert-", dir=final.parent))
     try:
-        facts, load_check = _make(run, cell, program, workplace / final.name)
+        facts, load_check = _make(run, cell, program, workplace / final.name, options)
         seconds = time.monotonic() - start
         match = match_scales(scales, facts.quant_params, registry.get(cell.target).scale_rtol) if scales else None
         publish(workplace / final.name, final)
@@ -118,33 +129,42 @@ def _convert(run: Run, cell: Cell, program: Path, scales: Mapping[str, QuantPara
     return record
 
 
-def _make(run: Run, cell: Cell, program: Path, output: Path) -> tuple[GraphFacts, str]:
+def _make(run: Run, cell: Cell, program: Path, output: Path, options: PackageOptions) -> tuple[GraphFacts, str]:
     """Convert in one process, read back and run in another."""
     digest = sha256_of(program)
     metadata = {"model": run.model, "run": run.id, "program_sha256": digest, "source": cell.source}
+    if cell.target in HONOURED_BY:
+        metadata["classes"] = json.dumps(classes_of(run))
     with HostWorker() as worker:
-        worker.convert(cell.target, program, digest, cell.precision, output, metadata)
+        worker.convert(cell.target, program, digest, cell.precision, output, metadata, options)
     with HostWorker() as fresh:
         facts = fresh.inspect(cell.target, output)
         return facts, _load_check(fresh, cell.target, output, facts)
 
 
 def _load_check(worker: HostWorker, target: str, path: Path, facts: GraphFacts) -> str:
-    """Run the file once in its first runtime that is here; says what was done.
+    """Run the file once in its first runtime that is here, or in a simulation of it; says what was done.
 
     Raises:
         TargetError: it does not load or run, or gives numbers that are not finite.
     """
-    runtime = registry.get(target).runtimes[0]
-    try:
-        session = worker.open(target, path, runtime, 1)
-    except Unavailable as error:
-        return f"read back from disk in a fresh process; not run here ({error.cause})"
-    _, channels, height, width = facts.inputs[0].shape
-    logits = session.infer(np.zeros((1, channels, height, width), dtype=np.float32))
-    if not np.isfinite(logits).all():
-        raise TargetError("run", f"the logits of a mid-grey image are not finite: {logits.ravel()[:5].tolist()}")
-    return f"loaded and run by {runtime} in a fresh process"
+    runtimes = registry.get(target).runtimes
+    simulated = registry.get(target).simulated
+    reasons = []
+    for runtime in (runtimes[0], *simulated[:1]):
+        try:
+            session = worker.open(target, path, runtime, 1)
+        except Unavailable as error:
+            reasons.append(error.cause)
+            continue
+        _, channels, height, width = facts.inputs[0].shape
+        logits = session.infer(np.zeros((1, channels, height, width), dtype=np.float32))
+        if not np.isfinite(logits).all():
+            raise TargetError("run", f"the logits of a mid-grey image are not finite: {logits.ravel()[:5].tolist()}")
+        if runtime in simulated:
+            return f"read back and simulated by {runtime} in a fresh process; not run here ({reasons[0]})"
+        return f"loaded and run by {runtime} in a fresh process"
+    return f"read back from disk in a fresh process; not run here ({reasons[0]})"
 
 
 def _record(

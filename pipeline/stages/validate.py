@@ -1,13 +1,15 @@
 """Validation of a run's artifacts: files and the validation images in, one ValidationRecord a runtime out.
 
 Every artifact runs in its real runtime, in a worker process, on the images whose torch logits are in the checkpoint,
-in the same order.
+in the same order. Where a target has a reference for what a file says, that computes it too, under each of its
+rounding models, and its records carry the label of a simulation.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -21,12 +23,13 @@ from pipeline.progress import progress
 from pipeline.qat import checkpoint as files
 from pipeline.qat.checkpoint import StageLogits
 from pipeline.reports.codec import from_dict, to_dict
-from pipeline.reports.records import OK, CellKey, ConversionRecord, Outcome, ValidationRecord
+from pipeline.reports.records import OK, SIMULATED, CellKey, ConversionRecord, Outcome, ValidationRecord
 from pipeline.rundir import Run, write_json
 from pipeline.stages.artifacts import artifact_path, load_conversions
 from targets import registry
-from targets.devices.host import HostWorker
-from targets.types import Session, TargetError
+from targets.coreml.units import ALL
+from targets.devices.host import HostWorker, RemoteSession
+from targets.types import RangeEvent, TargetError
 
 VALIDATION = "validation.json"
 CHUNK = 16  # images a request: small enough for a smooth bar, large enough to hide the pipe
@@ -38,14 +41,16 @@ class _Open:
 
     key: CellKey
     outcome: Outcome = OK
-    session: Session | None = None
+    session: RemoteSession | None = None
+    range_events: tuple[RangeEvent, ...] | None = None
     rows: list[np.ndarray] = field(default_factory=list)
     seconds: float = 0.0
 
 
 def cell_key(record: ConversionRecord, runtime: str) -> CellKey:
-    """The cell of an artifact in a runtime on this host."""
-    return CellKey(record.model, record.target, runtime, record.precision, record.source, "host")
+    """The cell of an artifact in a runtime on this host, or in a reference."""
+    device = SIMULATED if runtime in registry.get(record.target).simulated else "host"
+    return CellKey(record.model, record.target, runtime, record.precision, record.source, device)
 
 
 def chosen(run: Run, targets: Sequence[str], what: str) -> list[ConversionRecord]:
@@ -63,9 +68,20 @@ def chosen(run: Run, targets: Sequence[str], what: str) -> list[ConversionRecord
 
 
 def validate_run(
-    run: Run, targets: Sequence[str], limit: int | None, threads: int, say: Callable[[str], None]
+    run: Run,
+    targets: Sequence[str],
+    limit: int | None,
+    threads: int,
+    say: Callable[[str], None],
+    compute_units: str = ALL,
+    simulate: bool = True,
 ) -> tuple[ValidationRecord, ...]:
     """Score every artifact of `targets` and write validation.json (cells of other targets are kept).
+
+    Args:
+        threads: of a runtime; references run side by side, so many at a time.
+        compute_units: of Core ML (targets.coreml.units); each choice is a runtime, and cells, of its own.
+        simulate: compute files by the target's reference too.
 
     Raises:
         UsageError: nothing was converted.
@@ -74,8 +90,10 @@ def validate_run(
     conversions = chosen(run, targets, "validate")
     reference = load_logits_subset(run, limit)
     with ExitStack() as stack:
-        cells = [_open(stack, run, c, runtime, threads) for c in conversions for runtime in _runtimes(c)]
-        _infer(run, cells, reference)
+        cells = [_open(stack, run, c, runtime, threads) for c in conversions for runtime in _runtimes(c, compute_units)]
+        if simulate:
+            cells += [_open(stack, run, c, runtime, 1) for c in conversions for runtime in _references(c)]
+        _infer(run, cells, reference, threads)
     records = tuple(_record(cell, reference) for cell in cells)
     for record in records:
         say(_line(record))
@@ -101,8 +119,14 @@ def load_logits_subset(run: Run, limit: int | None) -> StageLogits:
     )
 
 
-def _runtimes(record: ConversionRecord) -> tuple[str, ...]:
-    return registry.get(record.target).runtimes
+def _runtimes(record: ConversionRecord, compute_units: str) -> tuple[str, ...]:
+    return registry.runtimes(record.target, compute_units)
+
+
+def _references(record: ConversionRecord) -> tuple[str, ...]:
+    """Rounding models differ for half precision only."""
+    simulated = registry.get(record.target).simulated
+    return simulated[:1] if record.precision == "fp32" else simulated
 
 
 def _open(stack: ExitStack, run: Run, conversion: ConversionRecord, runtime: str, threads: int) -> _Open:
@@ -116,8 +140,8 @@ def _open(stack: ExitStack, run: Run, conversion: ConversionRecord, runtime: str
     return cell
 
 
-def _infer(run: Run, cells: Sequence[_Open], reference: StageLogits) -> None:
-    """Each batch of images is read once and goes through every session."""
+def _infer(run: Run, cells: Sequence[_Open], reference: StageLogits, threads: int) -> None:
+    """Each batch of images is read once and goes through every session, references `threads` at a time."""
     from calibration.loader import eval_batches
     from pipeline.qat.subject import load_data, transform_of
 
@@ -134,19 +158,33 @@ def _infer(run: Run, cells: Sequence[_Open], reference: StageLogits) -> None:
             f"(digest {digest[:12]}, then {reference.digest[:12]}): the two are not comparable; quantize again"
         )
     indices = [int(i) for i in reference.indices]
-    with progress(f"validating {len(live)} artifacts", len(indices) * len(live)) as bar:
+    total = len(indices) * len(live)
+    with progress(f"validating {len(live)} sessions", total) as bar, ThreadPoolExecutor(threads) as pool:
         for images, _, _ in eval_batches(data.val, transform, CHUNK, indices, config.workers):
             batch = images.numpy()
             for cell in live:
-                if cell.session is None:
-                    continue
-                start = time.monotonic()
-                try:
-                    cell.rows.append(cell.session.infer(batch))
-                except TargetError as error:
-                    cell.outcome, cell.session = Outcome.of(error), None
-                cell.seconds += time.monotonic() - start
+                if not cell.key.simulated:
+                    _infer_batch(cell, batch)
+                    bar.advance(len(batch))
+            simulated = [cell for cell in live if cell.key.simulated]
+            for _ in pool.map(_infer_batch, simulated, [batch] * len(simulated)):
                 bar.advance(len(batch))
+    for cell in live:
+        try:
+            cell.range_events = None if cell.session is None else cell.session.range_events()
+        except TargetError as error:
+            cell.outcome = Outcome.of(error)
+
+
+def _infer_batch(cell: _Open, batch: np.ndarray) -> None:
+    if cell.session is None:
+        return
+    start = time.monotonic()
+    try:
+        cell.rows.append(cell.session.infer(batch))
+    except TargetError as error:
+        cell.outcome, cell.session = Outcome.of(error), None
+    cell.seconds += time.monotonic() - start
 
 
 def _record(cell: _Open, reference: StageLogits) -> ValidationRecord:
@@ -161,6 +199,7 @@ def _record(cell: _Open, reference: StageLogits) -> ValidationRecord:
         drift_float=drift(reference.stages["float"], logits),
         drift_qdq=None if qdq is None else drift(qdq, logits),
         seconds=cell.seconds,
+        range_events=cell.range_events,
     )
 
 
@@ -172,8 +211,7 @@ def _save(run: Run, records: Sequence[ValidationRecord]) -> None:
 
 
 def _line(record: ValidationRecord) -> str:
-    key = record.key
-    what = f"{key.target} {key.runtime} {key.precision}{' ptq' if key.source == 'ptq' else ''}"
+    what = record.key.label
     if record.accuracy is None:
         return f"{what}: {record.outcome.status}: {record.outcome.reason}"
     parts = [f"top-1 {record.accuracy.top1_percent:.2f} % (n={record.accuracy.n})"]
@@ -181,4 +219,7 @@ def _line(record: ValidationRecord) -> str:
         parts.append(f"{record.drift_float.agreement_percent:.2f} % agree with float")
     if record.drift_qdq:
         parts.append(f"{record.drift_qdq.agreement_percent:.2f} % with the QDQ reference")
+    broken = [e for e in record.range_events or () if e.kind in ("nan", "overflowed")]
+    if broken:
+        parts.append(f"{broken[0].count} numbers {broken[0].kind} in {broken[0].operator} ({broken[0].op_type})")
     return f"{what}: {', '.join(parts)}"

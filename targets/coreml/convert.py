@@ -1,35 +1,41 @@
-"""An exported program in, an `.mlpackage` (mlprogram, iOS 17 and later) out.
+"""An exported program in, a sealed `.mlpackage` (mlprogram) with what the user asked of it out.
 
-fp16 and int8 files compute in half precision, as the Neural Engine does. The deploy form of a T2T-ViT is made for that.
-In its official form, what leads from the Performer's projections through its exponentials to the division stays float32
-(`float32_region`), which the Neural Engine does not run.
+fp16 and int8 files and those with compressed weights compute in half precision, as the Neural Engine does. The deploy
+form of a T2T-ViT is made for that. In its official form, what leads from the Performer's projections through its
+exponentials to the division stays float32 (targets.coreml.compute_precision), which the Neural Engine does not run.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.program import check_quantized_as_asked, fold_quantized_weights, input_shape, static_batch
+from targets.coreml.classifier import PROBABILITIES, add_classifier
+from targets.coreml.compress import compress
+from targets.coreml.compute_precision import float32_region as float32_region
+from targets.coreml.compute_precision import half_precision
+from targets.coreml.deployment import problem, target_name
+from targets.coreml.metadata import describe
+from targets.coreml.names import INPUT, OUTPUT
+from targets.coreml.package import seal
+from targets.coreml.preprocess import Preprocessing
+from targets.coreml.wrap import wrap
+from targets.program import (
+    check_quantized_as_asked,
+    decomposed,
+    fold_quantized_weights,
+    input_shape,
+    static_batch,
+)
 from targets.quieted import quieted
 from targets.triton_first import load_triton_first
-from targets.types import ConvertRequest, Precision, TargetError, Unavailable
-from targets.weights import is_trained
+from targets.types import PRECISIONS as PRECISIONS
+from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-INPUT, OUTPUT = "images", "logits"
-
-#: Where the backward walk from an exponential stops: weighted layers and what changes the number format.
-_REGION_ENTRANCE = ("linear", "conv", "quantize", "dequantize", "layer_norm", "const")
-_REGION_EXIT = "real_div"
-#: A softmax and a logarithm bring the values back to what half precision holds.
-_REGION_ENDS = (_REGION_EXIT, "softmax", "log")
 
 
 def unavailable_reason() -> str:
@@ -44,108 +50,97 @@ def unavailable_reason() -> str:
 
 
 def convert(request: ConvertRequest) -> None:
-    """Write the package `request.output`, with `request.metadata` in it.
+    """Write the package `request.output`, with `request.metadata` and a seal over its content in it.
 
     Raises:
         Unavailable: no coremltools here.
-        TargetError: stage "convert"; coremltools names the operator that it does not know.
+        TargetError: stage "convert"; coremltools names the operator that it does not know, and options that do not fit
+            the program or the precision are named.
     """
     check_quantized_as_asked(request)
+    if reason := problem(request.precision, request.options.deployment_target):
+        raise TargetError("convert", reason)
     if reason := unavailable_reason():
         raise Unavailable("convert", reason)
-    model = lower(request.program, request.precision)
-    model.short_description = request.metadata.get("model", "") or model.short_description
-    for key, value in request.metadata.items():
-        model.user_defined_metadata[f"edge_t2t.{key}"] = value
-    if request.output.exists():
-        shutil.rmtree(request.output)
+    labels = request.options.class_labels
+    _check_labels(request.program, labels)
+    model = lower(request.program, request.precision, request.options)
     with quieted():
+        if request.precision in WEIGHT_ONLY:
+            model = compress(model, request.precision)
+        if labels:
+            model = add_classifier(model, labels, _system(request.precision, request.options))
+        describe(model, request)
+        if request.output.exists():
+            shutil.rmtree(request.output)
         model.save(str(request.output))
+    seal(request.output)
 
 
-def lower(program: ExportedProgram, precision: Precision) -> Any:
-    """The coremltools MLModel of a program for one image; it is not loaded into a runtime.
+def lower(program: ExportedProgram, precision: Precision, options: PackageOptions | None = None) -> Any:
+    """The coremltools MLModel of a program for one image, which no runtime has loaded.
+
+    Its weights are not yet compressed, and with class labels it has a second output, their probabilities.
 
     Raises:
         TargetError: stage "convert".
     """
+    options = options or PackageOptions()
+    preprocessing = Preprocessing(options.mean, options.std) if options.image_input else None
     with quieted():
         import coremltools as ct
 
         single = (fold_quantized_weights if precision == "int8" else static_batch)(program)
+        if preprocessing or options.class_labels:
+            single = wrap(single, preprocessing, probabilities=bool(options.class_labels))
+        shape = (1, *input_shape(program))
+        taken = (
+            ct.ImageType(name=INPUT, shape=shape, color_layout=ct.colorlayout.RGB)
+            if preprocessing
+            else ct.TensorType(name=INPUT, shape=shape, dtype=np.float32)
+        )
+        outputs = (OUTPUT, PROBABILITIES) if options.class_labels else (OUTPUT,)
         try:
             return ct.convert(
-                single.run_decompositions({}),
+                decomposed(single),
                 convert_to="mlprogram",
-                inputs=[ct.TensorType(name=INPUT, shape=(1, *input_shape(program)), dtype=np.float32)],
-                outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],
-                minimum_deployment_target=ct.target.iOS17,
+                inputs=[taken],
+                outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs],
+                minimum_deployment_target=_system(precision, options),
                 compute_precision=ct.precision.FLOAT32
                 if precision == "fp32"
-                else ct.transform.FP16ComputePrecision(op_selector=lambda op: not float32_region(op)),
+                else ct.transform.FP16ComputePrecision(op_selector=half_precision(options.float32_operators)),
                 skip_model_load=True,
             )
+        except TargetError:
+            raise
         except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
             raise TargetError("convert", f"coremltools: {type(error).__name__}: {_one_line(error)}") from error
 
 
-def float32_region(operation: Any) -> bool:
-    """Whether a MIL operation lies on the way from a weighted layer through an `exp` to the `real_div` after it.
+# Any: coremltools is untyped.
+def _system(precision: Precision, options: PackageOptions) -> Any:
+    import coremltools as ct
 
-    That is Performer attention (Choromanski et al. 2021): exp(w.x - |x|^2 / 2), sums over thousands of tokens, and a
-    division by them. In half precision the exponent loses its cancellation, small exponentials vanish, the epsilon
-    of 1e-8 is zero, and a divisor of zero gives NaN. An exponential that no division follows is no part of it.
+    return ct.target[target_name(precision, options.deployment_target)]
+
+
+def _check_labels(program: ExportedProgram, labels: tuple[str, ...]) -> None:
     """
-    return _reaches_exp(operation, _readers) or _reaches_exp(operation, _sources)
-
-
-def _reaches_exp(operation: Any, neighbours: Callable[[Any], list[Any]]) -> bool:
-    """Whether a walk over `neighbours` meets an `exp` that is divided by, before the region ends."""
-    return any(op.op_type == "exp" and _is_divisor(op) for op in _within_region(operation, neighbours))
-
-
-def _is_divisor(exponential: Any) -> bool:
-    return any(op.op_type == _REGION_EXIT for op in _within_region(exponential, _readers))
-
-
-def _within_region(operation: Any, neighbours: Callable[[Any], list[Any]]) -> Iterator[Any]:
-    """`operation` and what a walk over `neighbours` meets up to where the region ends; nothing from outside of it."""
-    if _is_entrance(operation):
+    Raises:
+        TargetError: stage "convert", not one label for each logit, or two that are the same.
+    """
+    if not labels:
         return
-    seen: set[str] = set()
-    pending = [operation]
-    while pending:
-        current = pending.pop()
-        if current is None or current.name in seen:
-            continue
-        seen.add(current.name)
-        yield current
-        if current is operation or not (current.op_type in _REGION_ENDS or _is_entrance(current)):
-            pending += neighbours(current)
-
-
-def _is_entrance(operation: Any) -> bool:
-    """A weighted layer or a change of the number format. A product with ones is a sum, and no weighted layer."""
-    weight = operation.inputs.get("weight") if operation.op_type == "linear" else None
-    if weight is not None and weight.val is not None and not is_trained(weight.val):
-        return False
-    return operation.op_type in _REGION_ENTRANCE
-
-
-def _readers(operation: Any) -> list[Any]:
-    return [child for output in operation.outputs for child in output.child_ops]
-
-
-def _sources(operation: Any) -> list[Any]:
-    return [variable.op for variable in _inputs(operation)]
-
-
-def _inputs(operation: Any) -> list[Any]:
-    """The variables that an operation reads, lists of them (concat) flattened."""
-    found: list[Any] = []
-    for value in operation.inputs.values():
-        found += list(value) if isinstance(value, (list, tuple)) else [value]
-    return [variable for variable in found if variable is not None]
+    (logits,) = program.graph_signature.user_outputs
+    node = next(n for n in program.graph.nodes if n.name == logits)
+    classes = int(node.meta["val"].shape[-1])
+    if len(labels) != classes:
+        raise TargetError("convert", f"{len(labels)} class labels for {classes} logits: give one for each")
+    if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+        raise TargetError(
+            "convert", f"class labels occur twice ({', '.join(repeated[:5])}): a dictionary needs names of their own"
+        )
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from targets.coreml import encodings, half_precision, neural_engine
+from targets.coreml import operations as mil
 from targets.coreml.convert import unavailable_reason
+from targets.coreml.mil import load_main
+from targets.coreml.stored import FLOAT, INT8, weights
 from targets.types import GraphFacts, QuantParams, TargetError, TensorSpec, Unavailable
-from targets.weights import is_trained
 
-# Operators that hold a layer's weights, and the input that is the weight.
-_WEIGHT_INPUT = {"linear": "weight", "conv": "weight", "conv_transpose": "weight", "matmul": "y"}
-_COMPRESSED = "constexpr_affine_dequantize"
+# Operators that hold the scales of a tensor.
+_QUANTIZING = ("quantize", "constexpr_affine_dequantize", "constexpr_blockwise_shift_scale")
 
 
 def inspect(path: Path) -> GraphFacts:
@@ -45,54 +47,51 @@ def inspect(path: Path) -> GraphFacts:
 
 def load_operations(path: Path) -> tuple[Any, list[Any]]:
     """The package's Model protobuf, and the MIL operations of its main function in order."""
-    import coremltools as ct
-    from coremltools.converters.mil.frontend.milproto.load import load
-
-    model = ct.models.MLModel(str(path), skip_model_load=True)
-    spec = model.get_spec()
-    program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
-    return spec, list(program.functions["main"].operations)
+    spec, function = load_main(path)
+    return spec, list(function.operations)
 
 
-def _facts(path: Path, spec: Any, operations: list[Any]) -> GraphFacts:
-    weights = dict(_weights(operations))
-    floats = tuple(name for name, int8 in weights.items() if not int8)
-    counted = Counter(op.op_type for op in operations if op.op_type != "const")
+def _facts(path: Path, spec: Any, main: list[Any]) -> GraphFacts:
+    operations = list(mil.walk(main))
+    size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    trained = weights(operations)
+    floats = tuple(weight.name for weight in trained if weight.stored in FLOAT)
+    computing = [op for op in operations if op.op_type != "const"]
     return GraphFacts(
-        size_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        size_bytes=size_bytes,
         inputs=tuple(_tensor_spec(feature) for feature in spec.description.input),
         outputs=tuple(_tensor_spec(feature) for feature in spec.description.output),
-        operators=dict(counted.most_common()),
+        operators=dict(Counter(op.op_type for op in computing).most_common()),
         delegated=None,
         fallback=None,
         partitions=None,
-        int8_weights=sum(weights.values()),
+        int8_weights=sum(weight.stored in INT8 for weight in trained),
         float_weights=len(floats),
         float_weight_names=floats,
         quant_params=tuple(_quant_params(operations)),
+        operators_by_dtype=dict(Counter(map(mil.typed, computing)).most_common()),
+        weights_by_dtype=dict(Counter(weight.stored for weight in trained).most_common()),
+        cautions=tuple(_cautions(spec, operations, size_bytes)),
     )
 
 
-def _weights(operations: list[Any]) -> Iterator[tuple[str, bool]]:
-    """Name of each trained constant that is some operator's weight, and whether it is stored as int8."""
-    for operation in operations:
-        name = _WEIGHT_INPUT.get(operation.op_type)
-        weight = operation.inputs.get(name) if name else None
-        if weight is None or weight.op is None:
-            continue
-        if weight.op.op_type == _COMPRESSED:
-            yield weight.name, weight.op.quantized_data.val.dtype in (np.int8, np.uint8)
-        elif weight.op.op_type == "const" and is_trained(weight.val):
-            yield weight.name, weight.val.dtype in (np.int8, np.uint8)
+def _cautions(spec: Any, operations: list[Any], size_bytes: int) -> Iterator[str]:
+    """Wrong results first, then wrong units."""
+    if encoding := encodings.caution(operations):
+        yield encoding
+    yield from half_precision.cautions(operations)
+    yield from neural_engine.cautions(spec, operations, size_bytes)
 
 
 def _quant_params(operations: list[Any]) -> Iterator[QuantParams]:
     for operation in operations:
-        if operation.op_type in ("quantize", _COMPRESSED):
-            scale = np.atleast_1d(np.asarray(operation.scale.val, dtype=np.float64)) * _divided_out(operation)
-            stored = operation.zero_point
-            zero_point = np.zeros(1, int) if stored is None or stored.val is None else np.atleast_1d(stored.val)
-            yield QuantParams(tuple(map(float, scale.ravel())), tuple(map(int, np.ravel(zero_point))))
+        if operation.op_type not in _QUANTIZING or operation.scale.val is None:
+            continue
+        scale = np.atleast_1d(np.asarray(operation.scale.val, dtype=np.float64)) * _divided_out(operation)
+        offset = "offset" if operation.op_type == "constexpr_blockwise_shift_scale" else "zero_point"
+        stored = operation.inputs.get(offset)
+        zero_point = np.zeros(1, int) if stored is None or stored.val is None else np.atleast_1d(stored.val)
+        yield QuantParams(tuple(map(float, scale.ravel())), tuple(map(int, np.ravel(zero_point))))
 
 
 def _divided_out(operation: Any) -> float:
@@ -116,6 +115,14 @@ def _scalar(variable: Any) -> float:
 
 
 def _tensor_spec(feature: Any) -> TensorSpec:
+    kind = feature.type.WhichOneof("Type")
+    if kind == "imageType":
+        image = feature.type.imageType
+        colours = image.ColorSpace.Name(image.colorSpace).lower()
+        channels = 1 if colours.startswith("grayscale") else 3
+        return TensorSpec(feature.name, (1, channels, int(image.height), int(image.width)), f"image {colours}")
+    if kind != "multiArrayType":  # what a classifier gives: a label, and a dictionary of probabilities
+        return TensorSpec(feature.name, (), kind.removesuffix("Type").lower())
     array = feature.type.multiArrayType
     names = {v: k.lower() for k, v in array.ArrayDataType.items()}
     return TensorSpec(feature.name, tuple(int(size) for size in array.shape), names[array.dataType])

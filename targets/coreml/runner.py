@@ -1,4 +1,7 @@
-"""An `.mlpackage` in, a session of Apple's Core ML out, on a Mac; elsewhere there is no Core ML runtime."""
+"""An `.mlpackage` in, a session of Apple's Core ML out, on a Mac; elsewhere there is no Core ML runtime.
+
+Written after coremltools' documentation and source, and never run on a Mac by the authors: docs/coreml-on-a-mac.md.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from targets.coreml.convert import INPUT, OUTPUT, unavailable_reason
+from targets.coreml import units
+from targets.coreml.convert import unavailable_reason
+from targets.coreml.package import check_seal
+from targets.coreml.session import CoreMLSession, read_input
+from targets.quieted import quieted
 from targets.types import Session, TargetError, Unavailable
 
-RUNTIME = "coreml"
+RUNTIME = units.runtime_of(units.ALL)
 
 
 def run_unavailable_reason() -> str:
@@ -23,57 +28,57 @@ def run_unavailable_reason() -> str:
 
 
 def load(path: Path, runtime: str, threads: int) -> Session:
-    """Compile and load the package; Core ML chooses its own threads and units.
+    """Compile and load the package for the units that `runtime` stands for; Core ML chooses its own threads.
 
     Raises:
-        Unavailable: not a Mac.
+        Unavailable: no such runtime, or not a Mac.
         TargetError: stage "load".
     """
-    if runtime != RUNTIME:
-        raise Unavailable("load", f"the coreml target has no runtime {runtime!r} (known: {RUNTIME})")
+    choice = units.choice_of(runtime)
+    if choice is None:
+        known = ", ".join(map(units.runtime_of, units.choices()))
+        raise Unavailable("load", f"the coreml target has no runtime {runtime!r} (known: {known})")
     if threads < 1:
         raise TargetError("load", f"threads is {threads}: at least 1 is needed")
     if not path.is_dir():
-        raise TargetError("load", f"{path} does not exist: convert the model first")
+        what = "is a file, not a package folder" if path.exists() else "does not exist: convert the model first"
+        raise TargetError("load", f"{path.name} {what}")
     if reason := run_unavailable_reason():
         raise Unavailable("load", reason)
+    try:
+        check_seal(path)
+    except ValueError as error:
+        raise TargetError("load", str(error)) from error
+    model, load_ms = compiled(path, choice)
+    try:
+        return CoreMLSession(model, read_input(model.get_spec()), path.name, load_ms)
+    except ValueError as error:
+        raise TargetError("load", f"{path.name} cannot be fed: {error}") from error
+
+
+# Any: coremltools is untyped.
+def compiled(path: Path, choice: str) -> tuple[Any, float]:
+    """coremltools' MLModel, compiled and loaded for the chosen units, and the milliseconds that took.
+
+    Raises:
+        TargetError: stage "load", Core ML refuses the package.
+    """
     import coremltools as ct
 
+    start_ns = time.perf_counter_ns()
     try:
-        return CoreMLSession(ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.ALL), path.name)
+        with quieted():
+            model = ct.models.MLModel(str(path), compute_units=units.compute_unit(choice))
     except Exception as error:  # the framework's errors come as RuntimeError, OSError and its own
-        raise TargetError("load", f"Core ML refuses {path.name}: {error}") from error
+        raise TargetError("load", f"Core ML refuses {path.name}: {_one_line(error)}") from error
+    load_ms = (time.perf_counter_ns() - start_ns) / 1e6
+    # coremltools turns a refusal into a warning, and an unloaded model whose every prediction fails.
+    if model.__proxy__ is None:
+        version = model.get_spec().specificationVersion
+        why = model._framework_error or f"this system is older than its specification version {version}"
+        raise TargetError("load", f"Core ML refuses {path.name}: {_one_line(why)}")
+    return model, load_ms
 
 
-class CoreMLSession:
-    """A loaded package; never run by the authors, who have no Mac: see docs/limits.md."""
-
-    # Any: coremltools is untyped.
-    def __init__(self, model: Any, name: str):
-        self._model = model
-        self._name = name
-
-    def infer(self, batch: np.ndarray) -> np.ndarray:
-        return np.concatenate([self._predict(image[None]) for image in batch])
-
-    def time(self, batch: np.ndarray, n: int) -> list[float]:
-        """Includes the copy of the image into and of the logits out of Core ML: `predict` does not part them."""
-        samples_ms = []
-        for i in range(n):
-            image = np.ascontiguousarray(batch[i % len(batch)][None])
-            start_ns = time.perf_counter_ns()
-            self._predict(image)
-            samples_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
-        return samples_ms
-
-    def close(self) -> None:
-        self._model = None
-
-    def _predict(self, image: np.ndarray) -> np.ndarray:
-        if self._model is None:
-            raise TargetError("run", f"{self._name}: the session is closed")
-        try:
-            logits = self._model.predict({INPUT: image.astype(np.float32)})[OUTPUT]
-        except Exception as error:
-            raise TargetError("run", f"{self._name}: {error}") from error
-        return np.asarray(logits, dtype=np.float32)
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

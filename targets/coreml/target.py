@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from targets.coreml import convert, inspect, runner
+from targets.coreml.names import SIMULATED
 from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
 
 
@@ -14,7 +15,7 @@ class CoreML:
     name = "coreml"
     suffix = ".mlpackage"
     runtimes: tuple[str, ...] = (runner.RUNTIME,)
-    simulated: tuple[str, ...] = ()
+    simulated: tuple[str, ...] = SIMULATED
     precisions: tuple[Precision, ...] = convert.PRECISIONS
     scale_rtol = 1e-3  # int8 files compute in float16, and keep their scales in it
 
@@ -35,6 +36,10 @@ class CoreML:
         return inspect.inspect(path)
 
     def load(self, path: Path, runtime: str, threads: int) -> Session:
+        if runtime in SIMULATED:
+            from targets.coreml.interpreter import session
+
+            return session.load(path, runtime, threads)
         return runner.load(path, runtime, threads)
 
 

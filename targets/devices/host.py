@@ -17,7 +17,17 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from targets import wire
-from targets.types import Artifact, GraphFacts, PackageOptions, Precision, Probe, Stage, TargetError, Unavailable
+from targets.types import (
+    Artifact,
+    GraphFacts,
+    PackageOptions,
+    Precision,
+    Probe,
+    RangeEvent,
+    Stage,
+    TargetError,
+    Unavailable,
+)
 from targets.wire import Message
 
 # Conversion of a large model is the longest request; minutes on a slow machine.
@@ -195,6 +205,11 @@ class RemoteSession:
     def time(self, batch: np.ndarray, n: int) -> list[float]:
         reply, _ = self._worker._call("run", {"op": "time", "session": self._number, "n": n}, batch)
         return [float(sample) for sample in reply["samples_ms"]]
+
+    def range_events(self) -> tuple[RangeEvent, ...] | None:
+        """What the session counted so far; None where the runtime does not tell."""
+        reply, _ = self._worker._call("run", {"op": "range_events", "session": self._number})
+        return None if reply["events"] is None else tuple(RangeEvent(**event) for event in reply["events"])
 
     def close(self) -> None:
         self._worker._call("run", {"op": "close", "session": self._number})

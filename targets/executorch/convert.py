@@ -54,10 +54,11 @@ def _lower(program: ExportedProgram) -> bytes:
             edge = to_edge_transform_and_lower(program, transform_passes=passes, partitioner=[XnnpackPartitioner()])
             return bytes(edge.to_executorch().buffer)
         except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
-            raise TargetError("convert", _cause(error)) from error
+            raise TargetError("convert", cause_of(error)) from error
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
+    """An error of ExecuTorch's passes in one line, with the operators that it names."""
     text = " ".join(str(error).split())
     operators = sorted(set(re.findall(r"\b(?:aten|torch\.ops\.\w+)[.:]+[\w.]+", text)))
     named = f" (operators named: {', '.join(operators)})" if operators else ""

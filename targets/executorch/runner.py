@@ -21,14 +21,14 @@ BACKEND = "XnnpackBackend"
 _open_sessions: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
 
 
-def unavailable_reason() -> str:
-    """Why the runtime cannot be used here; empty where it can."""
+def unavailable_reason(backend: str = BACKEND) -> str:
+    """Why the runtime cannot be used here with a delegate's backend; empty where it can."""
     try:
         from executorch.runtime import Runtime
     except (ImportError, OSError) as error:  # OSError: the shared library does not load
         return f"executorch.runtime does not import ({error}): pip install executorch"
-    if not Runtime.get().backend_registry.is_available(BACKEND):
-        return f"this build of ExecuTorch has no {BACKEND}: install the wheel from PyPI"
+    if not Runtime.get().backend_registry.is_available(backend):
+        return f"this build of ExecuTorch has no {backend}: install the wheel from PyPI"
     return ""
 
 
@@ -43,6 +43,15 @@ def load(path: Path, runtime: str, threads: int) -> ExecuTorchSession:
         raise Unavailable("load", f"the executorch target has no runtime {runtime!r} (known: {RUNTIME})")
     if reason := unavailable_reason():
         raise Unavailable("load", reason)
+    return open_session(path, threads)
+
+
+def open_session(path: Path, threads: int) -> ExecuTorchSession:
+    """The part of `load` that is the same for every delegate.
+
+    Raises:
+        TargetError: stage "load", the runtime refuses the file.
+    """
     if not path.is_file():
         raise TargetError("load", f"{path} does not exist: convert the model first")
 

@@ -26,6 +26,8 @@ _WEIGHT_INPUT = {
     "BATCH_MATMUL": 1,
 }
 _FLOAT_TYPES = ("FLOAT32", "FLOAT16", "BFLOAT16")
+# The schema's names for a number format -> ours; others are ours in small letters.
+_DTYPES = {"FLOAT32": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
 
 def inspect(path: Path) -> GraphFacts:
@@ -63,7 +65,19 @@ def inspect(path: Path) -> GraphFacts:
         float_weights=len(floats),
         float_weight_names=floats,
         quant_params=tuple(_quant_params(tensor) for tensor in graph.tensors if _is_quantized(tensor)),
+        operators_by_dtype=_counted(_typed(model, graph, operator) for operator in graph.operators),
+        weights_by_dtype=_counted(_dtype(tensor) for _, tensor in weights),
     )
+
+
+def _typed(model: Model, graph: Subgraph, operator: Operator) -> str:
+    """Type and dtype of the first result: "CONV_2D int8"."""
+    return f"{flatbuffer.operator_name(model, operator)} {_dtype(graph.tensors[operator.outputs[0]])}"
+
+
+def _dtype(tensor: Tensor) -> str:
+    name = flatbuffer.type_name(tensor)
+    return _DTYPES.get(name, name.lower())
 
 
 def _weights(model: Model) -> list[tuple[str, Tensor]]:

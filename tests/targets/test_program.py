@@ -9,7 +9,14 @@ import torch
 from tiny_hybrid import INPUT_SIZE, SavedProgram
 
 from targets import registry
-from targets.program import fold_quantized_weights, input_shape, load_program, static_batch, trained_quant_params
+from targets.program import (
+    decomposed,
+    fold_quantized_weights,
+    input_shape,
+    load_program,
+    static_batch,
+    trained_quant_params,
+)
 from targets.registry import UnknownTarget
 from targets.types import TargetError
 
@@ -60,3 +67,17 @@ def test_an_unknown_target_is_told_with_the_nearest_name() -> None:
         registry.get("CoreMl")
     with pytest.raises(UnknownTarget, match=r"unknown target 'xyz' \(known"):
         registry.get("xyz")
+
+
+def test_a_slice_that_takes_everything_leaves_no_alias_for_coremltools() -> None:
+    class Whole(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.relu()[:, :3] * 2
+
+    image = torch.randn(1, 3, 4, 4)
+    program = torch.export.export(Whole(), (image,))
+    alias = torch.ops.aten.alias.default
+    assert alias in [node.target for node in program.run_decompositions({}).graph.nodes]
+    core = decomposed(program)
+    assert alias not in [node.target for node in core.graph.nodes]
+    assert torch.equal(core.module()(image), image.relu() * 2)

@@ -1,11 +1,13 @@
-"""Which artifacts `convert` makes for the targets and precisions asked for."""
+"""Which artifacts `convert` makes for the targets, precisions and options asked for."""
 
 from __future__ import annotations
 
 import pytest
 
+from pipeline.commands.options import precisions_of
 from pipeline.errors import UsageError
 from pipeline.stages.convert import Cell, plan_cells
+from pipeline.stages.package_options import Wishes, check_wishes
 from targets import registry
 
 
@@ -29,3 +31,63 @@ def test_a_precision_that_one_target_lacks_is_told_and_the_others_go_on() -> Non
 def test_nothing_to_do_is_an_error() -> None:
     with pytest.raises(UsageError, match="executorch is not converted in fp16, only in fp32, int8"):
         plan_cells(["executorch"], ["fp16"], from_float=False, say=pytest.fail)
+
+
+def test_a_scheme_is_another_name_of_a_precision() -> None:
+    assert precisions_of(None) == ["int8"]
+    assert precisions_of(None, ["w8a8", "lut4", "w8a8"]) == ["int8", "lut4"]
+    assert precisions_of(["w4", "int8"], ["w8a8", "w4"]) == ["w4", "int8"]  # the same said twice
+
+
+@pytest.mark.parametrize(
+    ("precisions", "schemes", "says"),
+    [
+        (["fp16"], ["w8"], "--scheme w8 means --precision w8, and --precision is fp16"),
+        (["int8", "w8"], ["w8a8"], "give one of the two"),
+        (None, ["lut5"], "--scheme 'lut5' is not one of w8a8, w8, w4, lut8, lut6, lut4. Did you mean 'lut"),
+        (["w8a8"], None, "--precision 'w8a8' is not one of fp32"),
+    ],
+)
+def test_schemes_and_precisions_that_contradict_are_refused(
+    precisions: list[str] | None, schemes: list[str] | None, says: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        precisions_of(precisions, schemes)
+    assert says in str(caught.value)
+
+
+def test_weight_only_files_come_from_the_float_program_and_other_targets_say_that_they_have_none() -> None:
+    said: list[str] = []
+    cells = plan_cells(registry.names(), ["w4", "lut6"], from_float=False, say=said.append)
+    assert cells == [Cell("coreml", "w4", "float"), Cell("coreml", "lut6", "float")]
+    assert [line.split(",")[0] for line in said] == [
+        "executorch is not converted in w4",
+        "tflite is not converted in w4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "targets", "precisions", "says"),
+    [
+        (Wishes(image_input=True), ["tflite"], ["int8"], "--image-input belongs to coreml alone"),
+        (Wishes(author="me", license="MIT"), ["executorch"], ["fp32"], "--author, --license belong to coreml alone"),
+        (Wishes(deployment_target="iOS16"), ["coreml"], ["fp16", "int8"], "int8 needs iOS17 or later"),
+        (Wishes(deployment_target="ios17"), ["coreml"], ["int8"], "Did you mean 'iOS17'"),
+        (Wishes(float32_operators=("softmax",)), ["coreml"], ["fp32"], "computes in float32 already"),
+    ],
+)
+def test_options_that_no_cell_can_honour_are_refused(
+    wishes: Wishes, targets: list[str], precisions: list[str], says: str
+) -> None:
+    cells = plan_cells(targets, precisions_of(precisions), from_float=False, say=pytest.fail)
+    with pytest.raises(UsageError) as caught:
+        check_wishes(wishes, cells, pytest.fail)
+    assert says in str(caught.value)
+
+
+def test_options_of_one_target_among_others_are_told() -> None:
+    cells = plan_cells(registry.names(), ["int8"], from_float=False, say=pytest.fail)
+    said: list[str] = []
+    check_wishes(Wishes(image_input=True, float32_operators=("softmax",)), cells, said.append)
+    assert said == ["--image-input, --float32-op belong to coreml, and say nothing to executorch, tflite"]
+    check_wishes(Wishes(), cells, pytest.fail)

@@ -265,3 +265,22 @@ def test_a_copy_of_which_one_part_is_read_in_float_stays_float() -> None:
         assert "quantize" not in str(node.target)
         pending += [a for a in node.all_input_nodes if a not in seen]
         seen.add(node)
+
+
+class ReshapedByBatch(nn.Module):
+    """A reshape between two Linears whose shape names the batch: to the graph that number is a node like a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 32), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        return self.second(self.first(x).reshape(batch, 3, 64, 16)).reshape(batch, -1)
+
+
+def test_a_reshape_by_the_size_of_the_batch_keeps_int8_and_nothing_observes_the_number() -> None:
+    graph = calibrated(ReshapedByBatch().eval(), (3, 32, 32), torch.randn(4, 3, 32, 32))
+    program = to_qdq_program(graph, (3, 32, 32))
+    assert program.module()(torch.randn(2, 3, 32, 32)).shape == (2, 3 * 64 * 8)
+    assert len(trained_quant_params(program)) >= 5  # two weights; input, shared middle and output activations

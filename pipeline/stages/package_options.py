@@ -1,0 +1,103 @@
+"""What a user asks of the written files beyond their precision in, PackageOptions that fit the cells out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+from pipeline.qat import checkpoint as files
+from pipeline.rundir import Run
+from targets.coreml import deployment
+from targets.types import PackageOptions
+
+if TYPE_CHECKING:
+    from pipeline.stages.convert import Cell, Say
+
+#: Targets whose format has room for all of it.
+HONOURED_BY = ("coreml",)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Options of `convert`; what they need from the run is looked up by `package_options`.
+
+    Attributes:
+        class_labels: whether the file shall name the run's classes.
+    """
+
+    image_input: bool = False
+    class_labels: bool = False
+    deployment_target: str = ""
+    float32_operators: tuple[str, ...] = ()
+    author: str = ""
+    license: str = ""
+
+    def given(self) -> list[str]:
+        """The options that were used, as a user types them."""
+        values = {
+            "--image-input": self.image_input,
+            "--class-labels": self.class_labels,
+            "--deployment-target": self.deployment_target,
+            "--float32-op": self.float32_operators,
+            "--author": self.author,
+            "--license": self.license,
+        }
+        return [option for option, value in values.items() if value]
+
+
+def check_wishes(wishes: Wishes, cells: Sequence[Cell], say: Say) -> None:
+    """Refuse what none of the cells can do, before any work; tell which targets an option says nothing to.
+
+    Raises:
+        UsageError: no target with room for the option, a system that lacks what a precision needs, or float32 operators
+            for files that have no others.
+    """
+    given = wishes.given()
+    if not given:
+        return
+    options, plural = ", ".join(given), len(given) > 1
+    belong = f"{'belong' if plural else 'belongs'} to {', '.join(HONOURED_BY)}"
+    concerned = [cell for cell in cells if cell.target in HONOURED_BY]
+    others = list(dict.fromkeys(cell.target for cell in cells if cell.target not in HONOURED_BY))
+    if not concerned:
+        raise UsageError(f"{options} {belong} alone: leave out, or add --target {HONOURED_BY[0]}")
+    for cell in concerned:
+        if reason := deployment.problem(cell.precision, wishes.deployment_target):
+            raise UsageError(reason)
+    if wishes.float32_operators and all(cell.precision == "fp32" for cell in concerned):
+        raise UsageError(
+            "--float32-op with --precision fp32: every operator of such a file computes in float32 already"
+        )
+    if others:
+        say(f"{options} {belong}, and {'say' if plural else 'says'} nothing to {', '.join(others)}")
+
+
+def package_options(run: Run, wishes: Wishes) -> PackageOptions:
+    """The wishes with mean, standard deviation and classes of the run.
+
+    Raises:
+        RunError: the run has no record of them, or it changed.
+    """
+    subject = run.read_json(files.SUBJECT)
+    config = subject["model_config"]
+    return PackageOptions(
+        image_input=wishes.image_input,
+        mean=tuple(map(float, config["mean"])),
+        std=tuple(map(float, config["std"])),
+        class_labels=tuple(subject["classes"]) if wishes.class_labels else (),
+        deployment_target=wishes.deployment_target,
+        float32_operators=wishes.float32_operators,
+        author=wishes.author,
+        license=wishes.license,
+    )
+
+
+def classes_of(run: Run) -> list[str]:
+    """Names of the run's classes in the order of the logits.
+
+    Raises:
+        RunError: the run has no record of them, or it changed.
+    """
+    return list(run.read_json(files.SUBJECT)["classes"])

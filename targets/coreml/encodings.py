@@ -1,0 +1,95 @@
+"""MIL programs in; constants in an encoding that devices were reported to decode wrongly, and a model without it, out.
+
+What was reported is signed 8-bit data in `constexpr_affine_dequantize`, whatever its values: coremltools issue 2114
+(`linear_symmetric` weights; with signed data infinity on the Neural Engine and a constant picture on the GPU, with
+unsigned data a constant picture on the GPU only), and pull requests 2675 and 2677 (both open), which store the same
+weights unsigned. The value -128 is where their re-encoding with zero point 127 stops; with 128 it has room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from targets.coreml import operations as mil
+
+_OPERATOR = "constexpr_affine_dequantize"
+# Added to data and zero point alike, so that their difference stays: -128..127 -> 0..255.
+_OFFSET = 128
+_SOURCES = "coremltools issue 2114, pull requests 2675 and 2677"
+
+
+def signed_constants(operations: Iterable[Any]) -> Iterator[Any]:
+    """The operators that decode signed data."""
+    return (op for op in operations if op.op_type == _OPERATOR and mil.dtype(op.quantized_data) == "int8")
+
+
+def caution(operations: Iterable[Any]) -> str:
+    """One sentence about the known-bad encoding and the way around it; empty where the file has none of it."""
+    found = list(signed_constants(operations))
+    if not found:
+        return ""
+    lowest = [op for op in found if (op.quantized_data.val == -_OFFSET).any()]
+    at_lowest = f"; -128 is in {mil.listed(op.outputs[0].name for op in lowest)}" if lowest else "; none holds -128"
+    return (
+        f"{mil.counted(len(found), 'constant')} in {_OPERATOR} as signed int8 "
+        f"({mil.listed(op.outputs[0].name for op in found)}{at_lowest}): reported to be decoded wrongly on GPU and "
+        f"Neural Engine ({_SOURCES}); compare with CPU only on the device, or store them as uint8 with zero point 128 "
+        "(targets.coreml.encodings.store_unsigned), which decodes to the same values"
+    )
+
+
+def store_unsigned(model: Any) -> Any:
+    """An MLModel -> the same model with every signed int8 constant as uint8 and its zero point raised by 128.
+
+    The decoded values are the same, bit by bit: scale * ((data + 128) - (zero point + 128)). `model` itself is
+    returned where there is nothing to do. Names and the model's description stay.
+    """
+    import coremltools as ct
+    from coremltools.converters.mil.converter import mil_convert
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    spec = model.get_spec()
+    program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
+    if sum(_raise_all(function) for function in program.functions.values()) == 0:
+        return model
+    # Not ct.convert: it makes a description of its own, and refuses a program whose last operator gives a label.
+    return mil_convert(
+        program,
+        convert_from="milinternal",
+        convert_to="mlprogram",
+        specification_version=spec.specificationVersion,
+        compute_units=model.compute_unit,
+        model_description=spec.description,  # an image input, classes, metadata
+        # All passes have run; what is left to do is to drop the signed data, which nothing reads any more.
+        main_pipeline=ct.PassPipeline(["common::dead_code_elimination"]),
+        skip_model_load=True,
+    )
+
+
+def _raise_all(block: Any) -> int:
+    """Replace the operators in place; how many there were."""
+    from coremltools.converters.mil.mil import Builder as mb
+
+    found = list(signed_constants(mil.walk(block.operations)))
+    for op in found:
+        inside = op.enclosing_block
+        with inside:
+            encoded = mb.constexpr_affine_dequantize(
+                quantized_data=_raised(op.quantized_data.val),
+                zero_point=_raised(op.zero_point.val),
+                scale=op.scale.val,
+                axis=op.axis.val,
+                name=op.name,
+                before_op=op,
+            )
+        # coremltools guards compressed weights against passes that lose the compression; here it stays.
+        inside.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=encoded, force_replace=True)
+        inside.remove_ops([op])
+    return len(found)
+
+
+def _raised(signed: np.ndarray) -> np.ndarray:
+    return np.asarray(np.asarray(signed, np.int16) + _OFFSET, np.uint8)

@@ -1,0 +1,115 @@
+"""Sums, extremes and norms over axes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from targets.coreml.interpreter.operators.unsupported import Unsupported
+from targets.coreml.interpreter.rounding import Arithmetic
+
+
+def reduce_sum(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    return _total(a, x, axes, keep_dims)
+
+
+def reduce_mean(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    _floats_only(x, "reduce_mean")
+    n = math.prod(x.shape[axis] for axis in _axes(x, axes))
+    return _total(a, x, axes, keep_dims) / n
+
+
+def reduce_prod(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    for axis in sorted((axis % x.dim() for axis in _axes(x, axes)), reverse=True):
+        x = x.prod(axis, keepdim=keep_dims, dtype=x.dtype)
+    return x
+
+
+def reduce_max(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    return x.amax(_axes(x, axes), keepdim=keep_dims)
+
+
+def reduce_min(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    return x.amin(_axes(x, axes), keepdim=keep_dims)
+
+
+def reduce_l1_norm(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    return _total(a, x.abs(), axes, keep_dims)
+
+
+def reduce_l2_norm(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    _floats_only(x, "reduce_l2_norm")
+    return torch.sqrt(reduce_sum_square(a, x, axes, keep_dims))
+
+
+def reduce_sum_square(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    return _total(a, a.keep(x * x), axes, keep_dims)
+
+
+def reduce_log_sum(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    _floats_only(x, "reduce_log_sum")
+    return torch.log(_total(a, x, axes, keep_dims))
+
+
+def reduce_log_sum_exp(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
+    """The largest entry is taken off first, so that nothing overflows."""
+    _floats_only(x, "reduce_log_sum_exp")
+    dims = _axes(x, axes)
+    largest = x.amax(dims, keepdim=True)
+    powers = a.keep(torch.exp(a.keep(x - largest)))
+    return a.keep(torch.log(a.total(powers, dims, keepdim=keep_dims))) + (
+        largest if keep_dims else largest.squeeze(dims)
+    )
+
+
+def reduce_argmax(
+    a: Arithmetic, x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32"
+) -> Tensor:
+    """The first of equal entries; the documentation guarantees none."""
+    return _index(x.argmax(axis, keepdim=keep_dims), output_dtype)
+
+
+def reduce_argmin(
+    a: Arithmetic, x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32"
+) -> Tensor:
+    """The first of equal entries; the documentation guarantees none."""
+    return _index(x.argmin(axis, keepdim=keep_dims), output_dtype)
+
+
+def cumsum(a: Arithmetic, x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Tensor:
+    """`exclusive`: the sum of what comes before an element, without itself."""
+    x = x.flip(axis) if reverse else x
+    if a.half_sums:
+        running, rows = torch.zeros_like(x.select(axis, 0)), []
+        for row in x.unbind(axis):
+            running = a.keep(running + row)
+            rows.append(running)
+        sums = torch.stack(rows, axis)
+    else:
+        sums = x.cumsum(axis, dtype=x.dtype)
+    if exclusive:
+        sums = torch.cat([torch.zeros_like(sums.narrow(axis, 0, 1)), sums.narrow(axis, 0, x.shape[axis] - 1)], axis)
+    return sums.flip(axis) if reverse else sums
+
+
+def _total(a: Arithmetic, x: Tensor, axes: list[int] | None, keep_dims: bool) -> Tensor:
+    if not x.is_floating_point():
+        return x.sum(_axes(x, axes), keepdim=keep_dims, dtype=x.dtype)
+    return a.total(x, _axes(x, axes), keep_dims)
+
+
+def _axes(x: Tensor, axes: list[int] | None) -> list[int]:
+    return list(range(x.dim())) if axes is None else axes
+
+
+def _floats_only(x: Tensor, name: str) -> None:
+    if not x.is_floating_point():
+        raise Unsupported(f"{name} of integers: the documentation does not say how it is rounded")
+
+
+def _index(index: Tensor, dtype: str) -> Tensor:
+    if dtype not in ("int32", "uint16"):
+        raise Unsupported(f"indices as {dtype}")
+    return index.int()

@@ -1,0 +1,152 @@
+"""Anything with Core ML's `predict` and what its package takes in, a targets.types.Session out.
+
+`predict` is that of `coremltools.models.MLModel` on a Mac. Whatever else answers to it, as the reference interpreter of
+MIL programs does, gets the same images and is held to the same contract.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from targets.coreml.names import OUTPUT
+from targets.types import TargetError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Predictor(Protocol):
+    """`predict` of a Core ML model: one value for each input by name in, one for each output by name out."""
+
+    def predict(self, data: dict[str, Any]) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class PackageInput:
+    """The one input of a package.
+
+    Attributes:
+        name: of the input.
+        shape: (1, 3, H, W).
+        mean, std: for an input that is an RGB picture: the preprocessing inside the package, which normalised images
+            are freed of before they go in. Empty for an array of normalised floats.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 4 or self.shape[0] != 1 or min(self.shape) < 1:
+            raise ValueError(f"input {self.name!r} has shape {list(self.shape)}, not that of one image [1, 3, H, W]")
+        if len(self.mean) != len(self.std) or (self.mean and len(self.mean) != self.shape[1]):
+            raise ValueError(f"mean {self.mean} and std {self.std}: one of each for {self.shape[1]} channels")
+
+    @property
+    def is_image(self) -> bool:
+        return bool(self.mean)
+
+
+def read_input(spec: Any) -> PackageInput:
+    """The input of a package from its Model protobuf.
+
+    Raises:
+        ValueError: not one image, or a picture whose preprocessing the package does not tell.
+    """
+    if len(spec.description.input) != 1:
+        names = [feature.name for feature in spec.description.input]
+        raise ValueError(f"it has the inputs {names}, of which one, the image, is expected")
+    (feature,) = spec.description.input
+    kind = feature.type.WhichOneof("Type")
+    if kind == "multiArrayType":
+        return PackageInput(feature.name, tuple(int(n) for n in feature.type.multiArrayType.shape))
+    if kind != "imageType":
+        raise ValueError(f"its input {feature.name!r} is a {kind}, neither an array nor an image")
+    from targets.coreml.preprocess import read
+
+    folded = read(dict(spec.description.metadata.userDefined))
+    if folded is None:
+        raise ValueError(
+            f"its input {feature.name!r} is an image, and the package does not tell which mean and std are folded "
+            "into it: convert it with this program"
+        )
+    image = feature.type.imageType
+    shape = (1, 3, int(image.height), int(image.width))
+    return PackageInput(feature.name, shape, tuple(folded.mean), tuple(folded.std))
+
+
+class CoreMLSession:
+    """A package that is ready to predict.
+
+    Args:
+        model: answers `predict`.
+        takes: its input.
+        name: of the package, for error messages.
+        load_ms: milliseconds that compiling and loading took; None where nothing was compiled.
+    """
+
+    def __init__(self, model: Predictor, takes: PackageInput, name: str, load_ms: float | None = None):
+        self._model: Predictor | None = model
+        self._takes = takes
+        self._name = name
+        self.load_ms = load_ms
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        return np.concatenate([self._predict(value) for value in self._values(batch)])
+
+    def time(self, batch: np.ndarray, n: int) -> list[float]:
+        """Includes the copy of the image into and of the logits out of Core ML: `predict` does not part them.
+
+        The way back from normalised floats to a picture, for a package that takes one, is outside the interval.
+        """
+        values = self._values(batch)
+        samples_ms = []
+        for i in range(n):
+            start_ns = time.perf_counter_ns()
+            self._predict(values[i % len(values)])
+            samples_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+        return samples_ms
+
+    def close(self) -> None:
+        self._model = None
+
+    def _values(self, batch: np.ndarray) -> list[np.ndarray] | list[Image.Image]:
+        """[N, 3, H, W] -> N values for `predict`.
+
+        Raises:
+            TargetError: stage "run", the session is closed or the images are not of the package's size and float32.
+        """
+        if self._model is None:
+            raise TargetError("run", f"{self._name}: the session is closed")
+        size = self._takes.shape[1:]
+        if batch.dtype != np.float32 or not len(batch) or batch.shape[1:] != size:
+            raise TargetError(
+                "run", f"{self._name} takes float32 images of {list(size)}, not {batch.dtype} {list(batch.shape)}"
+            )
+        if not self._takes.is_image:
+            return list(np.ascontiguousarray(batch)[:, None])
+        from PIL import Image
+
+        from targets.coreml.preprocess import pixels
+
+        levels = pixels(batch, self._takes.mean, self._takes.std).transpose(0, 2, 3, 1)  # uint8 [N, H, W, 3]
+        return [Image.fromarray(np.ascontiguousarray(image)) for image in levels]
+
+    def _predict(self, value: np.ndarray | Image.Image) -> np.ndarray:
+        """One image -> float32 logits [1, classes]."""
+        assert self._model is not None
+        try:
+            outputs = self._model.predict({self._takes.name: value})
+        except Exception as error:  # the framework's errors come as RuntimeError, Exception and its own
+            raise TargetError("run", f"{self._name}: {' '.join(str(error).split())}") from error
+        if OUTPUT not in outputs:
+            raise TargetError(
+                "run", f"{self._name} gives {', '.join(outputs)}, no {OUTPUT!r}: convert it with this program"
+            )
+        return np.asarray(outputs[OUTPUT], dtype=np.float32).reshape(1, -1)

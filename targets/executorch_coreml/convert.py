@@ -1,0 +1,72 @@
+"""A float or QDQ program in, a `.pte` file for ExecuTorch with the Core ML delegate (iOS 17 and later) out.
+
+ExecuTorch's own Core ML backend lowers the program with coremltools; the delegate holds an `.mlpackage`. The backend
+takes one precision for all operators of a file: half precision for fp16 and int8. There is no float32 region as in
+targets/coreml/convert.py, so that the official form of a T2T-ViT is told in the file's cautions (see inspect.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from targets.executorch.convert import cause_of
+from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
+from targets.quieted import quieted
+from targets.triton_first import load_triton_first
+from targets.types import ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+def unavailable_reason() -> str:
+    """Why nothing can be converted here; empty where it can."""
+    try:
+        with quieted():
+            load_triton_first()
+            import executorch.backends.apple.coreml.partition
+            import executorch.exir  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"ExecuTorch's Core ML backend does not import ({error}): pip install executorch coremltools"
+    return ""
+
+
+def convert(request: ConvertRequest) -> None:
+    """Write `request.output`. The format has no room for `request.metadata`.
+
+    Raises:
+        Unavailable: no ExecuTorch or no coremltools here.
+        TargetError: stage "convert".
+    """
+    if request.precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise TargetError("convert", f"no {request.precision} for ExecuTorch's Core ML backend (known: {known})")
+    if request.options != PackageOptions():
+        cause = f"a .pte file has no room for {request.options}: convert with --target coreml, or without these options"
+        raise TargetError("convert", cause)
+    check_quantized_as_asked(request)
+    if reason := unavailable_reason():
+        raise Unavailable("convert", reason)
+    program = fold_quantized_weights(request.program) if request.precision == "int8" else static_batch(request.program)
+    request.output.write_bytes(_lower(program, request.precision))
+
+
+def _lower(program: ExportedProgram, precision: Precision) -> bytes:
+    with quieted():
+        import coremltools as ct
+        from executorch.backends.apple.coreml.compiler import CoreMLBackend
+        from executorch.backends.apple.coreml.partition import CoreMLPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        specs = CoreMLBackend.generate_compile_specs(
+            compute_unit=ct.ComputeUnit.ALL,
+            minimum_deployment_target=ct.target.iOS17,
+            compute_precision=ct.precision.FLOAT32 if precision == "fp32" else ct.precision.FLOAT16,
+        )
+        try:
+            edge = to_edge_transform_and_lower(program, partitioner=[CoreMLPartitioner(compile_specs=specs)])
+            return bytes(edge.to_executorch().buffer)
+        except Exception as error:  # both SDKs raise what their passes meet; one cell of the matrix may fail alone
+            raise TargetError("convert", cause_of(error)) from error
