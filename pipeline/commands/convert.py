@@ -59,6 +59,14 @@ def convert(
             rich_help_panel=_CORE_ML,
         ),
     ] = None,
+    unsigned_weights: Annotated[
+        bool,
+        typer.Option(
+            "--unsigned-weights",
+            help="Store int8 weights as uint8, with the same values: some systems read signed ones wrongly.",
+            rich_help_panel=_CORE_ML,
+        ),
+    ] = False,
     author: Annotated[
         str, typer.Option(help="Of the model, as Xcode shows it.", show_default=False, rich_help_panel=_CORE_ML)
     ] = "",
@@ -74,7 +82,15 @@ def convert(
     from pipeline.stages.package_options import Wishes, check_wishes
 
     cells = plan_cells(targets, precisions, ptq, say)
-    wishes = Wishes(image_input, class_labels, deployment_target, tuple(float32_op or ()), author, license)
+    wishes = Wishes(
+        image_input=image_input,
+        class_labels=class_labels,
+        deployment_target=deployment_target,
+        float32_operators=tuple(float32_op or ()),
+        unsigned_weights=unsigned_weights,
+        author=author,
+        license=license,
+    )
     check_wishes(wishes, cells, say)
     found = find_run(runs_dir, run)
     records = convert_cells(found, cells, say, wishes)

@@ -20,7 +20,7 @@ def doctor() -> None:
     for name, value in provenance.host().items():
         print(f"{name}: {value}")
     print(f"training device: {_device()}")
-    broken = [name for name in registry.names() if not _show(name)]
+    broken = [name for name in registry.variants() if not _show(name)]
     missing = [name for name, version in provenance.versions().items() if version == "not installed"]
     if missing:
         print(f"\nnot installed: {', '.join(missing)}; `make setup` installs what constraints.txt pins")

@@ -9,8 +9,8 @@ from torch import Tensor
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.observer import HistogramObserver, MovingAverageMinMaxObserver
 
-#: Ranges below this are not told apart from an always-zero tensor. It stays a normal number in float16 times 0.25,
-#: because Core ML may store scales in half precision, where anything under 6e-8 becomes zero.
+#: Ranges below this are not told apart from an always-zero tensor. Core ML stores scales in half precision, where
+#: this has 8 bits left (its smallest number is 6e-8).
 SCALE_EPSILON = 2.0**-16
 
 

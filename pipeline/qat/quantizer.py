@@ -48,8 +48,8 @@ class Scheme:
 
     Attributes:
         observer: activation observer by name, one of pipeline.qat.observers.OBSERVERS.
-        weight_bits, activation_bits: 8; the weight range is [-127, 127], because -128 with zero point 0 is
-            decoded wrongly by some Core ML versions (coremltools issues 2114, 2675).
+        weight_bits, activation_bits: 8; the weight range is [-127, 127], as TFLite's 8-bit quantization
+            specification asks of weights.
     """
 
     observer: str = "moving-average"

@@ -10,13 +10,15 @@ from pipeline.errors import UsageError
 from pipeline.qat import checkpoint as files
 from pipeline.rundir import Run
 from targets.coreml import deployment
-from targets.types import PackageOptions
+from targets.types import PackageOptions, Precision
 
 if TYPE_CHECKING:
     from pipeline.stages.convert import Cell, Say
 
 #: Targets whose format has room for all of it.
 HONOURED_BY = ("coreml",)
+#: Precisions whose weights are stored as signed bytes.
+SIGNED: tuple[Precision, ...] = ("int8", "w8")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Wishes:
     class_labels: bool = False
     deployment_target: str = ""
     float32_operators: tuple[str, ...] = ()
+    unsigned_weights: bool = False
     author: str = ""
     license: str = ""
 
@@ -41,6 +44,7 @@ class Wishes:
             "--class-labels": self.class_labels,
             "--deployment-target": self.deployment_target,
             "--float32-op": self.float32_operators,
+            "--unsigned-weights": self.unsigned_weights,
             "--author": self.author,
             "--license": self.license,
         }
@@ -70,6 +74,10 @@ def check_wishes(wishes: Wishes, cells: Sequence[Cell], say: Say) -> None:
         raise UsageError(
             "--float32-op with --precision fp32: every operator of such a file computes in float32 already"
         )
+    if wishes.unsigned_weights and not any(cell.precision in SIGNED for cell in concerned):
+        raise UsageError(
+            f"--unsigned-weights: only {' and '.join(SIGNED)} files of {HONOURED_BY[0]} have signed weights"
+        )
     if others:
         say(f"{options} {belong}, and {'say' if plural else 'says'} nothing to {', '.join(others)}")
 
@@ -89,6 +97,7 @@ def package_options(run: Run, wishes: Wishes) -> PackageOptions:
         class_labels=tuple(subject["classes"]) if wishes.class_labels else (),
         deployment_target=wishes.deployment_target,
         float32_operators=wishes.float32_operators,
+        unsigned_weights=wishes.unsigned_weights,
         author=wishes.author,
         license=wishes.license,
     )

@@ -14,9 +14,9 @@ import numpy as np
 
 from targets.coreml.classifier import PROBABILITIES, add_classifier
 from targets.coreml.compress import compress
-from targets.coreml.compute_precision import float32_region as float32_region
 from targets.coreml.compute_precision import half_precision
 from targets.coreml.deployment import problem, target_name
+from targets.coreml.encodings import store_unsigned
 from targets.coreml.metadata import describe
 from targets.coreml.names import INPUT, OUTPUT
 from targets.coreml.package import seal
@@ -68,6 +68,9 @@ def convert(request: ConvertRequest) -> None:
     with quieted():
         if request.precision in WEIGHT_ONLY:
             model = compress(model, request.precision)
+    if request.options.unsigned_weights:
+        with quieted():
+            model = store_unsigned(model)
         if labels:
             model = add_classifier(model, labels, _system(request.precision, request.options))
         describe(model, request)

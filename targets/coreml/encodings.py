@@ -37,7 +37,7 @@ def caution(operations: Iterable[Any]) -> str:
         f"{mil.counted(len(found), 'constant')} in {_OPERATOR} as signed int8 "
         f"({mil.listed(op.outputs[0].name for op in found)}{at_lowest}): reported to be decoded wrongly on GPU and "
         f"Neural Engine ({_SOURCES}); compare with CPU only on the device, or store them as uint8 with zero point 128 "
-        "(targets.coreml.encodings.store_unsigned), which decodes to the same values"
+        "(convert --unsigned-weights), which decodes to the same values"
     )
 
 

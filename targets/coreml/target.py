@@ -10,7 +10,7 @@ from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Prec
 
 
 class CoreML:
-    """`.mlpackage` folders for iOS 17 and macOS 14 and later."""
+    """`.mlpackage` folders, by default for iOS 17 and macOS 14 and later."""
 
     name = "coreml"
     suffix = ".mlpackage"

@@ -55,6 +55,11 @@ def folder_with_a_bad_image(root: Path) -> Path:
         ("validate", 2, "no finished run"),
         ("validate --limit 0", 2, "--limit is 0"),
         ("validate --min-agreement 101", 2, "--min-agreement is 101"),
+        ("validate --compute-units cpu-nee", 2, "cpu-and-ne"),
+        ("validate --target tflite --compute-units cpu-only", 2, "--compute-units"),
+        ("validate --target executorch --backend qnn", 2, "qnn"),
+        ("benchmark --compute-plan --target tflite", 2, "coreml"),
+        ("inspect nothing.mlpackage", 2, "nothing.mlpackage"),
         ("benchmark --threads 0", 2, "--threads is 0"),
         ("benchmark --rounds 0", 2, "--rounds is 0"),
         ("report", 2, "no finished run"),
@@ -120,7 +125,18 @@ def test_help_loads_no_sdk() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
-    for command in ("quantize", "convert", "validate", "benchmark", "report", "doctor", "models", "train", "demo"):
+    for command in (
+        "quantize",
+        "convert",
+        "validate",
+        "benchmark",
+        "report",
+        "doctor",
+        "models",
+        "train",
+        "demo",
+        "inspect",
+    ):
         assert command in ended.stdout
 
 

@@ -248,6 +248,18 @@ def test_an_operator_that_is_not_there_is_an_error_with_near_names(
         CoreML().convert(ConvertRequest(program, "fp16", tmp_path / "x.mlpackage", {}, options))
 
 
+# Unsigned weights
+
+
+def test_unsigned_weights_hold_the_same_values(convert: Convert, programs: dict[str, SavedProgram]) -> None:
+    signed, unsigned = convert("int8", PackageOptions()), convert("int8", PackageOptions(unsigned_weights=True))
+    stored = [op.quantized_data.val.dtype for op in operations(unsigned, "constexpr_affine_dequantize")]
+    assert set(stored) == {np.dtype(np.uint8)}
+    image = {"images": programs["int8"].images[:1]}
+    expected, seen = (load_package(path).run(image)["logits"] for path in (signed, unsigned))
+    assert np.array_equal(seen, expected)
+
+
 # Weight-only compression
 
 
