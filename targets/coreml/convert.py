@@ -68,8 +68,7 @@ def convert(request: ConvertRequest) -> None:
     with quieted():
         if request.precision in WEIGHT_ONLY:
             model = compress(model, request.precision)
-    if request.options.unsigned_weights:
-        with quieted():
+        if request.options.unsigned_weights:
             model = store_unsigned(model)
         if labels:
             model = add_classifier(model, labels, _system(request.precision, request.options))
