@@ -15,6 +15,7 @@ from pipeline.reports.records import ConversionRecord
 from pipeline.reports.schema import Report, report_from_json
 from pipeline.rundir import Run, sha256_of
 from pipeline.stages.artifacts import load_conversions
+from targets.coreml.names import SIMULATED
 
 RUNTIMES_HERE = {"executorch", "litert", "tensorflow"}
 
@@ -73,18 +74,19 @@ def test_three_artifacts_hold_the_trained_scales(converted: tuple[ConversionReco
 def test_an_agreement_that_was_not_measured_is_no_pass(
     finished: Finished, converted: tuple[ConversionRecord, ...]
 ) -> None:
-    ended = finished.command("validate", "--target", "coreml", "--min-agreement", 50)
+    ended = finished.command("validate", "--target", "coreml", "--no-simulate", "--min-agreement", 50)
     assert ended.code == 8
     assert "no artifact was measured" in ended.err
 
 
 def test_every_runtime_here_agrees_with_the_qdq_program(report: Report) -> None:
     int8 = {v.key.runtime: v for v in report.runs[0].validations if v.key.precision == "int8"}
-    assert set(int8) == RUNTIMES_HERE | {"coreml"}
+    assert set(int8) == RUNTIMES_HERE | {"coreml", *SIMULATED}
+    assert {runtime for runtime, v in int8.items() if v.key.simulated} == set(SIMULATED)
     assert int8["coreml"].outcome.status == "unavailable"
     assert int8["coreml"].outcome.reason is not None
     assert int8["coreml"].outcome.reason.startswith("no Core ML runtime on linux")
-    for runtime in RUNTIMES_HERE:
+    for runtime in RUNTIMES_HERE | set(SIMULATED):
         drift = int8[runtime].drift_qdq
         assert drift is not None
         assert drift.n == SCORED

@@ -105,9 +105,8 @@ def test_no_scale_is_lost(converted: Converted) -> None:
 
 
 def test_logits_are_those_of_torch(converted: Converted, worker: HostWorker) -> None:
-    if converted.target == "coreml":
-        pytest.skip("no Core ML runtime outside of macOS, and no interpreter of MIL programs yet")
-    for runtime in registry.get(converted.target).runtimes:
+    target = registry.get(converted.target)
+    for runtime in target.simulated or target.runtimes:
         session = worker.open(converted.target, converted.path, runtime, threads=1)
         seen, expected = session.infer(converted.program.images), converted.program.logits
         session.close()
