@@ -7,6 +7,7 @@ from pathlib import Path
 from targets.coreml import convert, inspect, runner
 from targets.coreml.names import SIMULATED
 from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
+from targets.versions import installed
 
 
 class CoreML:
@@ -25,7 +26,7 @@ class CoreML:
         return Probe(
             convert=Capability(not convert_problem, convert_problem),
             run={runner.RUNTIME: Capability(not run_problem, run_problem)},
-            versions=_versions(),
+            versions=installed("coremltools", "torch"),
         )
 
     def convert(self, request: ConvertRequest) -> Artifact:
@@ -41,15 +42,3 @@ class CoreML:
 
             return session.load(path, runtime, threads)
         return runner.load(path, runtime, threads)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in ("coremltools", "torch"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from targets.executorch import convert, inspect, runner
 from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
+from targets.versions import installed
 
 
 class ExecuTorch:
@@ -23,7 +24,9 @@ class ExecuTorch:
         problem = runner.unavailable_reason()
         run = Capability(not problem, problem)
         problem = convert.unavailable_reason()
-        return Probe(Capability(not problem, problem), {runner.RUNTIME: run}, _versions())
+        return Probe(
+            Capability(not problem, problem), {runner.RUNTIME: run}, installed("executorch", "torch", "torchao")
+        )
 
     def convert(self, request: ConvertRequest) -> Artifact:
         convert.convert(request)
@@ -34,15 +37,3 @@ class ExecuTorch:
 
     def load(self, path: Path, runtime: str, threads: int) -> Session:
         return runner.load(path, runtime, threads)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in ("executorch", "torch", "torchao"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from targets.tflite import convert, inspect, runner
 from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
+from targets.versions import installed
 
 
 class TFLite:
@@ -25,7 +26,11 @@ class TFLite:
             problem = runner.unavailable_reason(runtime)
             run[runtime] = Capability(not problem, problem)
         problem = convert.unavailable_reason()
-        return Probe(Capability(not problem, problem), run, _versions())
+        return Probe(
+            Capability(not problem, problem),
+            run,
+            installed("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "tensorflow", "torch"),
+        )
 
     def convert(self, request: ConvertRequest) -> Artifact:
         convert.convert(request)
@@ -36,15 +41,3 @@ class TFLite:
 
     def load(self, path: Path, runtime: str, threads: int) -> Session:
         return runner.load(path, runtime, threads)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in ("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "tensorflow", "torch"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
