@@ -107,11 +107,15 @@ def _sqnr_rows(axes: Axes, stages: list[_Row], colour: str) -> None:
         elif not any(decibels) and not exact:
             missing(axes, row, why)
         for values, fill in zip(decibels, (colour, PAPER), strict=True):
+            # Two intervals in a row would run into each other: that to QDQ lies a little lower, labelled below.
+            lower = fill == PAPER and len(values) > 1
+            height, label_pt = (row + 0.16, -11) if lower else (row, 5)
             for value in dict.fromkeys([values[0], values[-1]] if values else []):
-                axes.plot(value, row, "o", color=colour, markerfacecolor=fill, markersize=6, zorder=3)
-                axes.annotate(f"{value:.1f}", (value, row), (0, 5), textcoords="offset points", ha="center")
+                axes.plot(value, height, "o", color=colour, markerfacecolor=fill, markersize=6, zorder=3)
+                offset = (0, label_pt)
+                axes.annotate(f"{value:.1f}", (value, height), offset, textcoords="offset points", ha="center")
             if len(values) > 1:
-                axes.plot([values[0], values[-1]], [row, row], color=colour, linewidth=1.2)
+                axes.plot([values[0], values[-1]], [height, height], color=colour, linewidth=1.2)
         if exact:
             text = f"equal to {' and '.join(exact)}"
             axes.text(1, row, text, transform=axes.get_yaxis_transform(), ha="right", va="center")
