@@ -31,8 +31,8 @@ def inspect(path: Path) -> GraphFacts:
         TargetError: stage "inspect", for a corrupt or foreign package.
     """
     if not path.is_dir():
-        what = "is a file, not a package folder" if path.exists() else "does not exist: convert the model first"
-        raise TargetError("inspect", f"{path.name} {what}")
+        what = "is a file, not a package folder" if path.exists() else "does not exist"
+        raise TargetError("inspect", f"{path.name} {what}: convert the model first")
     if reason := unavailable_reason():
         raise Unavailable("inspect", reason)
     try:

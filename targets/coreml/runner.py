@@ -41,8 +41,8 @@ def load(path: Path, runtime: str, threads: int) -> Session:
     if threads < 1:
         raise TargetError("load", f"threads is {threads}: at least 1 is needed")
     if not path.is_dir():
-        what = "is a file, not a package folder" if path.exists() else "does not exist: convert the model first"
-        raise TargetError("load", f"{path.name} {what}")
+        what = "is a file, not a package folder" if path.exists() else "does not exist"
+        raise TargetError("load", f"{path.name} {what}: convert the model first")
     if reason := run_unavailable_reason():
         raise Unavailable("load", reason)
     try:

@@ -175,6 +175,7 @@ def test_an_unknown_runtime_is_unavailable(name: str, worker: HostWorker, tmp_pa
         worker.open(name, tmp_path / "nothing", "abacus", threads=1)
 
 
+@pytest.mark.parametrize("converted", [cell for cell in CELLS if cell[1] == "int8"], indirect=True, ids=IDS)
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty"])
 def test_a_damaged_file_is_an_error_and_not_the_end(
     damage: str, converted: Converted, probes: dict[str, Probe], tmp_path: Path

@@ -22,8 +22,8 @@ def load(path: Path, runtime: str, threads: int) -> ReferenceSession:
     if threads < 1:
         raise TargetError("load", f"threads is {threads}: at least 1 is needed")
     if not path.is_dir():
-        what = "is a file, not a package folder" if path.exists() else "does not exist: convert the model first"
-        raise TargetError("load", f"{path.name} {what}")
+        what = "is a file, not a package folder" if path.exists() else "does not exist"
+        raise TargetError("load", f"{path.name} {what}: convert the model first")
     torch.set_num_threads(threads)
     rounding = {REFERENCE_PREFIX + model.name: model for model in ROUNDINGS}[runtime]
     return ReferenceSession(load_program(path), rounding)
