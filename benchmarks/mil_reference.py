@@ -38,7 +38,7 @@ from targets.coreml.names import SIMULATED  # noqa: E402
 from targets.devices.host import HostWorker  # noqa: E402
 from targets.types import Precision, TargetError  # noqa: E402
 
-ZOO = ("t2t_vit_7", "t2t_vit_10", "t2t_vit_12", "mobilenet_v2")
+ZOO = ("t2t_vit_12", "mobilenet_v2", "t2t_vit_7", "t2t_vit_10")
 FAMILIES = (
     "resnet18", "efficientnet_lite0", "mobilenetv3_small_100", "mobilevit_xxs", "mobilevitv2_050",
     "deit_tiny_patch16_224", "levit_128s", "convnext_atto", "regnety_002", "ghostnet_100", "fastvit_t8",
