@@ -143,6 +143,8 @@ class CoreMLSession:
         assert self._model is not None
         try:
             outputs = self._model.predict({self._takes.name: value})
+        except TargetError:  # of the reference, which names the operator
+            raise
         except Exception as error:  # the framework's errors come as RuntimeError, Exception and its own
             raise TargetError("run", f"{self._name}: {' '.join(str(error).split())}") from error
         if OUTPUT not in outputs:

@@ -86,7 +86,6 @@ class MilProgram:
     Attributes:
         name: of the package.
         inputs, outputs: of the function.
-        images: inputs that take a picture.
         metadata: user-defined strings of the package.
     """
 
@@ -96,21 +95,21 @@ class MilProgram:
         inputs: tuple[Value, ...],
         outputs: tuple[str, ...],
         steps: tuple[Step, ...],
-        images: frozenset[str],
         metadata: Mapping[str, str],
     ):
         self.name = name
         self.inputs = inputs
         self.outputs = outputs
-        self.images = images
         self.metadata = metadata
         self._constant, self._steps = _constant_first(steps, {value.name for value in inputs})
         self._last_use = {name: i for i, step in enumerate(self._steps) for name in step.names()}
         self._folded: dict[Rounding, dict[str, Any]] = {}
 
-    def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """As `MLModel.predict` of coremltools: arrays, or PIL pictures for image inputs; in single precision."""
-        return self.run({name: _array(value) for name, value in inputs.items()})
+    def predict(
+        self, inputs: Mapping[str, Any], rounding: Rounding = FP32, ranges: RangeCounts | None = None
+    ) -> dict[str, Any]:
+        """As `MLModel.predict` of coremltools: arrays, or PIL pictures for image inputs. See `run`."""
+        return self.run({name: _array(value) for name, value in inputs.items()}, rounding, ranges)
 
     def run(
         self, inputs: Mapping[str, np.ndarray], rounding: Rounding = FP32, ranges: RangeCounts | None = None
@@ -200,7 +199,6 @@ def load_program(path: Path) -> MilProgram:
             inputs,
             outputs,
             steps,
-            frozenset(f.name for f in spec.description.input if f.type.WhichOneof("Type") == "imageType"),
             dict(spec.description.metadata.userDefined),
         )
     except TargetError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,8 @@ import torch
 from targets.coreml.interpreter.program import MilProgram, load_program
 from targets.coreml.interpreter.rounding import ROUNDINGS, RangeCounts, Rounding
 from targets.coreml.names import OUTPUT, REFERENCE_PREFIX
+from targets.coreml.preprocess import read
+from targets.coreml.session import CoreMLSession, PackageInput
 from targets.types import RangeEvent, TargetError, Unavailable
 
 
@@ -26,31 +30,19 @@ def load(path: Path, runtime: str, threads: int) -> ReferenceSession:
         raise TargetError("load", f"{path.name} {what}: convert the model first")
     torch.set_num_threads(threads)
     rounding = {REFERENCE_PREFIX + model.name: model for model in ROUNDINGS}[runtime]
-    return ReferenceSession(load_program(path), rounding)
+    program = load_program(path)
+    try:
+        return ReferenceSession(program, _takes(program), rounding)
+    except ValueError as error:
+        raise TargetError("load", f"{path.name} cannot be fed: {error}") from error
 
 
-class ReferenceSession:
-    """A loaded program, [1, 3, H, W] -> [1, classes], under one rounding model."""
+class ReferenceSession(CoreMLSession):
+    """The session of Core ML with the reference behind it, under one rounding model."""
 
-    def __init__(self, program: MilProgram, rounding: Rounding):
-        if len(program.inputs) != 1 or OUTPUT not in program.outputs:
-            wanted = f"one input and an output called {OUTPUT}"
-            names = [value.name for value in program.inputs]
-            raise TargetError("load", f"{program.name} has inputs {names} and outputs {program.outputs}, not {wanted}")
-        self._program: MilProgram | None = program
-        self._name = program.name
-        self._rounding = rounding
+    def __init__(self, program: MilProgram, takes: PackageInput, rounding: Rounding):
         self._ranges = RangeCounts()
-
-    def infer(self, batch: np.ndarray) -> np.ndarray:
-        program = self._open()
-        (image,) = program.inputs
-        if batch.dtype != np.float32 or not len(batch) or batch.shape[1:] != image.shape[1:]:
-            raise TargetError(
-                "run",
-                f"{self._name} takes float32 images of {list(image.shape[1:])}, not {batch.dtype} {list(batch.shape)}",
-            )
-        return np.concatenate([self._logits(program, image.name, picture[None]) for picture in self._pixels(batch)])
+        super().__init__(_Rounded(program, rounding, self._ranges), takes, program.name)
 
     def time(self, batch: np.ndarray, n: int) -> list[float]:
         raise Unavailable("run", "the MIL reference has no latency: what it takes says nothing of a device")
@@ -60,20 +52,29 @@ class ReferenceSession:
         counts = self._ranges.counts.items()
         return tuple(RangeEvent(name, op_type, kind, count) for (name, op_type, kind), count in counts)
 
-    def close(self) -> None:
-        self._program = None
 
-    def _logits(self, program: MilProgram, name: str, image: np.ndarray) -> np.ndarray:
-        return np.asarray(program.run({name: image}, self._rounding, self._ranges)[OUTPUT], dtype=np.float32)
+class _Rounded:
+    """A program under one rounding model, with Core ML's `predict`."""
 
-    def _pixels(self, batch: np.ndarray) -> np.ndarray:
-        """What the file takes: normalised images, or the pixels of 0 to 255 that they were made of."""
-        from targets.coreml.preprocess import pixels, read
+    def __init__(self, program: MilProgram, rounding: Rounding, ranges: RangeCounts):
+        self._program, self._rounding, self._ranges = program, rounding, ranges
 
-        folded = read(self._open().metadata)
-        return batch if folded is None else pixels(batch, folded.mean, folded.std).astype(np.float32)
+    def predict(self, data: dict[str, Any]) -> Mapping[str, Any]:
+        return self._program.predict(data, self._rounding, self._ranges)
 
-    def _open(self) -> MilProgram:
-        if self._program is None:
-            raise TargetError("run", f"{self._name}: the session is closed")
-        return self._program
+
+def _takes(program: MilProgram) -> PackageInput:
+    """
+    Raises:
+        ValueError: the program does not go from one image to logits.
+    """
+    if len(program.inputs) != 1 or OUTPUT not in program.outputs:
+        names = [value.name for value in program.inputs]
+        raise ValueError(
+            f"it has inputs {names} and outputs {list(program.outputs)}, not one image and {OUTPUT!r}: convert it with "
+            "this program"
+        )
+    (image,) = program.inputs
+    folded = read(program.metadata)
+    shape = tuple(int(n or 0) for n in image.shape)  # a dimension that is not fixed is refused as 0
+    return PackageInput(image.name, shape, *((folded.mean, folded.std) if folded else ()))
