@@ -101,13 +101,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--zoo", action="store_true", help="only the four models of the zoo")
     parser.add_argument("--models", nargs="*", help="these instead")
+    parser.add_argument("--precisions", nargs="*", choices=PRECISIONS, default=PRECISIONS)
     options = parser.parse_args()
     models = options.models or (ZOO if options.zoo else (*ZOO, *FAMILIES))
     print("| model | file | error to the torch program | to ExecuTorch, LiteRT | images a second, one thread |")
     print("|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder, progress("measuring", len(models) * len(PRECISIONS), "files") as bar:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress("measuring", len(models) * len(options.precisions), "files") as bar,
+    ):
         for name in models:
-            for precision in PRECISIONS:
+            for precision in options.precisions:
                 others = ("executorch", "tflite") if precision == "fp32" and name in ZOO else ()
                 try:
                     line = measure(name, precision, Path(folder), others)
