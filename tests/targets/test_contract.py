@@ -187,8 +187,8 @@ def test_a_damaged_file_is_an_error_and_not_the_end(
         with pytest.raises(TargetError) as caught:
             worker.inspect(target, path)
         assert caught.value.stage == "inspect"
-    for runtime, capability in probes[target].run.items():
-        with HostWorker(timeout_s=120) as worker:
+        assert worker.hello()["pid"], "reading a file takes no runtime, and nothing can abort"
+        for runtime, capability in probes[target].run.items():
             with pytest.raises(TargetError) as caught:
                 worker.open(target, path, runtime, threads=1).infer(converted.program.images)
             assert isinstance(caught.value, Unavailable) is not capability.available
