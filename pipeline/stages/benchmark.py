@@ -15,10 +15,10 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.metrics.latency import ratio, summarize
 from pipeline.progress import progress
-from pipeline.reports.codec import from_dict, to_dict
 from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecord, Outcome
-from pipeline.rundir import Run, write_json
+from pipeline.rundir import Run
 from pipeline.stages.artifacts import artifact_path, load_conversions
+from pipeline.stages.cell_file import load_cells, save_cells
 from pipeline.stages.validate import cell_key, chosen
 from targets import registry
 from targets.coreml.units import ALL
@@ -82,15 +82,13 @@ def benchmark_run(
             record = _time(run, conversion, runtime, control, plan, bar.advance)
             say(_line(record))
             records.append(record)
-    _save(run, records)
+    save_cells(run, LATENCY, LatencyRecord, records)
     return tuple(records)
 
 
 def load_latency(run: Run) -> tuple[LatencyRecord, ...]:
     """Records of earlier benchmarks; empty when there were none."""
-    if not run.has(LATENCY):
-        return ()
-    return tuple(from_dict(LatencyRecord, r, LATENCY) for r in run.read_json(LATENCY))
+    return load_cells(run, LATENCY, LatencyRecord)
 
 
 def _control(run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str) -> Control | str:
@@ -157,16 +155,8 @@ def _noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((2, *shape[1:]), dtype=np.float32)
 
 
-def _save(run: Run, records: Sequence[LatencyRecord]) -> None:
-    fresh = {r.key for r in records}
-    kept = [r for r in load_latency(run) if r.key not in fresh]
-    write_json(run.path / LATENCY, [to_dict(r) for r in [*kept, *records]])
-    run.record(LATENCY)
-
-
 def _line(record: LatencyRecord) -> str:
-    key = record.key
-    what = f"{key.target} {key.runtime} {key.precision}{' ptq' if key.source == 'ptq' else ''}"
+    what = record.key.label
     if record.rounds_ms is None:
         return f"{what}: {record.outcome.status}: {record.outcome.reason}"
     summary = summarize([ms for samples in record.rounds_ms for ms in samples])

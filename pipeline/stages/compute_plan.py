@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from pipeline.reports.codec import from_dict, to_dict
 from pipeline.reports.plan_record import PlanRecord
 from pipeline.reports.records import OK, ConversionRecord, Outcome
-from pipeline.rundir import Run, write_json
+from pipeline.rundir import Run
 from pipeline.stages.artifacts import artifact_path
+from pipeline.stages.cell_file import load_cells, save_cells
 from pipeline.stages.validate import cell_key, chosen
 from targets import registry
 from targets.coreml.compute_plan import plan_of
@@ -27,15 +27,13 @@ def plan_run(run: Run, compute_units: str, say: Callable[[str], None]) -> tuple[
     records = tuple(_plan(run, conversion, compute_units) for conversion in chosen(run, [TARGET], "plan"))
     for record in records:
         say(_line(record))
-    _save(run, records)
+    save_cells(run, PLAN, PlanRecord, records)
     return records
 
 
 def load_plans(run: Run) -> tuple[PlanRecord, ...]:
     """Records of earlier plans; empty when there were none."""
-    if not run.has(PLAN):
-        return ()
-    return tuple(from_dict(PlanRecord, r, PLAN) for r in run.read_json(PLAN))
+    return load_cells(run, PLAN, PlanRecord)
 
 
 def _plan(run: Run, conversion: ConversionRecord, compute_units: str) -> PlanRecord:
@@ -47,16 +45,8 @@ def _plan(run: Run, conversion: ConversionRecord, compute_units: str) -> PlanRec
         return PlanRecord(key, Outcome.of(error), None)
 
 
-def _save(run: Run, records: Sequence[PlanRecord]) -> None:
-    fresh = {r.key for r in records}
-    kept = [r for r in load_plans(run) if r.key not in fresh]
-    write_json(run.path / PLAN, [to_dict(r) for r in [*kept, *records]])
-    run.record(PLAN)
-
-
 def _line(record: PlanRecord) -> str:
-    key = record.key
-    what = f"compute plan of {key.target} {key.runtime} {key.precision}{' ptq' if key.source == 'ptq' else ''}"
+    what = f"compute plan of {record.key.label}"
     if record.plan is None:
         return f"{what}: {record.outcome.status}: {record.outcome.reason}"
     units = ", ".join(f"{count} on {unit}" for unit, count in record.plan.operations_by_unit().items())

@@ -22,10 +22,10 @@ from pipeline.metrics.drift import drift
 from pipeline.progress import progress
 from pipeline.qat import checkpoint as files
 from pipeline.qat.checkpoint import StageLogits
-from pipeline.reports.codec import from_dict, to_dict
 from pipeline.reports.records import OK, SIMULATED, CellKey, ConversionRecord, Outcome, ValidationRecord
-from pipeline.rundir import Run, write_json
+from pipeline.rundir import Run
 from pipeline.stages.artifacts import artifact_path, load_conversions
+from pipeline.stages.cell_file import load_cells, save_cells
 from targets import registry
 from targets.coreml.units import ALL
 from targets.devices.host import HostWorker, RemoteSession
@@ -97,15 +97,13 @@ def validate_run(
     records = tuple(_record(cell, reference) for cell in cells)
     for record in records:
         say(_line(record))
-    _save(run, records)
+    save_cells(run, VALIDATION, ValidationRecord, records)
     return records
 
 
 def load_validation(run: Run) -> tuple[ValidationRecord, ...]:
     """Records of earlier validations; empty when there were none."""
-    if not run.has(VALIDATION):
-        return ()
-    return tuple(from_dict(ValidationRecord, r, VALIDATION) for r in run.read_json(VALIDATION))
+    return load_cells(run, VALIDATION, ValidationRecord)
 
 
 def load_logits_subset(run: Run, limit: int | None) -> StageLogits:
@@ -201,13 +199,6 @@ def _record(cell: _Open, reference: StageLogits) -> ValidationRecord:
         seconds=cell.seconds,
         range_events=cell.range_events,
     )
-
-
-def _save(run: Run, records: Sequence[ValidationRecord]) -> None:
-    fresh = {r.key for r in records}
-    kept = [r for r in load_validation(run) if r.key not in fresh]
-    write_json(run.path / VALIDATION, [to_dict(r) for r in [*kept, *records]])
-    run.record(VALIDATION)
 
 
 def _line(record: ValidationRecord) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from targets.coreml.mil import load_model
+
 #: The output with the label of the highest score; coremltools calls the other one `<this>_probs`.
 LABEL = "classLabel"
 #: What the dictionary is made of: an output before, and none after.
@@ -22,10 +24,8 @@ def add_classifier(model: Any, labels: tuple[str, ...], target: Any) -> Any:
         target: member of coremltools.target.
     """
     import coremltools as ct
-    from coremltools.converters.mil.frontend.milproto.load import load
 
-    before = model.get_spec()
-    program = load(before, specification_version=before.specificationVersion, file_weights_dir=model.weights_dir)
+    before, program = load_model(model)
     classifier = ct.convert(
         program,
         source="milinternal",

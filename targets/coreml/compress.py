@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from targets.coreml.mil import load_model
 from targets.coreml.palette import palette
 from targets.types import Precision, TargetError
 from targets.weights import is_trained
@@ -81,10 +82,7 @@ def _float_weights(model: Any) -> Iterator[tuple[str, np.ndarray]]:
 
     Read as coremltools' own passes will read it. Its get_weights_metadata stops on operators that take lists (concat).
     """
-    from coremltools.converters.mil.frontend.milproto.load import load
-
-    spec = model.get_spec()
-    program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
+    _, program = load_model(model)
     seen: set[str] = set()
     for operation in program.functions["main"].operations:
         argument = _WEIGHT_INPUT.get(operation.op_type)

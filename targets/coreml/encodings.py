@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from targets.coreml import operations as mil
+from targets.coreml.mil import load_model
 
 _OPERATOR = "constexpr_affine_dequantize"
 # Added to data and zero point alike, so that their difference stays: -128..127 -> 0..255.
@@ -49,10 +50,8 @@ def store_unsigned(model: Any) -> Any:
     """
     import coremltools as ct
     from coremltools.converters.mil.converter import mil_convert
-    from coremltools.converters.mil.frontend.milproto.load import load
 
-    spec = model.get_spec()
-    program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
+    spec, program = load_model(model)
     if sum(_raise_all(function) for function in program.functions.values()) == 0:
         return model
     # Not ct.convert: it makes a description of its own, and refuses a program whose last operator gives a label.

@@ -16,6 +16,7 @@ from targets.coreml import encodings, half_precision, neural_engine
 from targets.coreml import operations as mil
 from targets.coreml.convert import unavailable_reason
 from targets.coreml.mil import load_main
+from targets.coreml.package import missing
 from targets.coreml.stored import FLOAT, INT8, weights
 from targets.types import GraphFacts, QuantParams, TargetError, TensorSpec, Unavailable
 
@@ -30,9 +31,8 @@ def inspect(path: Path) -> GraphFacts:
         Unavailable: no coremltools here.
         TargetError: stage "inspect", for a corrupt or foreign package.
     """
-    if not path.is_dir():
-        what = "is a file, not a package folder" if path.exists() else "does not exist"
-        raise TargetError("inspect", f"{path.name} {what}: convert the model first")
+    if reason := missing(path):
+        raise TargetError("inspect", reason)
     if reason := unavailable_reason():
         raise Unavailable("inspect", reason)
     try:

@@ -1,4 +1,4 @@
-"""An `.mlpackage` in, its protobuf and the main function of its MIL program out, through coremltools' own loader."""
+"""An `.mlpackage` or an MLModel in, its protobuf and its MIL program out, through coremltools' own loader."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ def load_main(path: Path) -> tuple[Any, Any]:
         Exception: whatever coremltools' loader meets in a damaged package.
     """
     import coremltools as ct
+
+    spec, program = load_model(ct.models.MLModel(str(path), skip_model_load=True))
+    return spec, program.functions["main"]
+
+
+def load_model(model: Any) -> tuple[Any, Any]:
+    """The Model protobuf of an MLModel, and its program as PyMIL."""
     from coremltools.converters.mil.frontend.milproto.load import load
 
-    model = ct.models.MLModel(str(path), skip_model_load=True)
     spec = model.get_spec()
-    program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
-    return spec, program.functions["main"]
+    return spec, load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)

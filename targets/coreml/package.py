@@ -19,6 +19,14 @@ _MANIFEST = "Manifest.json"
 _DATA = "Data"
 
 
+def missing(path: Path) -> str:
+    """Why there is no package folder at `path`; empty where there is one."""
+    if path.is_dir():
+        return ""
+    what = "is a file, not a package folder" if path.exists() else "does not exist"
+    return f"{path.name} {what}: convert the model first"
+
+
 def seal(path: Path) -> str:
     """Write the digest of the package at `path` into its metadata, and return it; a second seal replaces the first.
 

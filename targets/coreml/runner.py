@@ -12,7 +12,7 @@ from typing import Any
 
 from targets.coreml import units
 from targets.coreml.convert import unavailable_reason
-from targets.coreml.package import check_seal
+from targets.coreml.package import check_seal, missing
 from targets.coreml.session import CoreMLSession, read_input
 from targets.quieted import quieted
 from targets.types import Session, TargetError, Unavailable
@@ -40,9 +40,8 @@ def load(path: Path, runtime: str, threads: int) -> Session:
         raise Unavailable("load", f"the coreml target has no runtime {runtime!r} (known: {known})")
     if threads < 1:
         raise TargetError("load", f"threads is {threads}: at least 1 is needed")
-    if not path.is_dir():
-        what = "is a file, not a package folder" if path.exists() else "does not exist"
-        raise TargetError("load", f"{path.name} {what}: convert the model first")
+    if reason := missing(path):
+        raise TargetError("load", reason)
     if reason := run_unavailable_reason():
         raise Unavailable("load", reason)
     try:

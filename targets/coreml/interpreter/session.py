@@ -12,6 +12,7 @@ import torch
 from targets.coreml.interpreter.program import MilProgram, load_program
 from targets.coreml.interpreter.rounding import ROUNDINGS, RangeCounts, Rounding
 from targets.coreml.names import OUTPUT, REFERENCE_PREFIX
+from targets.coreml.package import missing
 from targets.coreml.preprocess import read
 from targets.coreml.session import CoreMLSession, PackageInput
 from targets.types import RangeEvent, TargetError, Unavailable
@@ -25,9 +26,8 @@ def load(path: Path, runtime: str, threads: int) -> ReferenceSession:
     """
     if threads < 1:
         raise TargetError("load", f"threads is {threads}: at least 1 is needed")
-    if not path.is_dir():
-        what = "is a file, not a package folder" if path.exists() else "does not exist"
-        raise TargetError("load", f"{path.name} {what}: convert the model first")
+    if reason := missing(path):
+        raise TargetError("load", reason)
     torch.set_num_threads(threads)
     rounding = {REFERENCE_PREFIX + model.name: model for model in ROUNDINGS}[runtime]
     program = load_program(path)
