@@ -6,7 +6,8 @@ Layout of one run:
     checkpoint/          config.json, float.safetensors, float.pt2, qdq.pt2, quantization.json
     train/               metrics.jsonl, tensorboard/, resume.pt (while training is unfinished)
     artifacts/           <target>-<precision>[-ptq]<suffix> and a record beside each
-    validation.json  latency.json  report.json  report.md  report.html
+    logits/              <target>-<runtime>-<precision>-<source>-<device>.npz, of artifacts that were validated
+    validation.json  waterfall.json  latency.json  report.json  report.md  report.html
 
 Readers trust only the manifest: a file is used after its sha256 was compared.
 """

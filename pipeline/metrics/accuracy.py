@@ -76,13 +76,22 @@ def accuracy(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Accur
     return Accuracy(n=len(rank), top1=int((rank < 1).sum()), top5=top5)
 
 
+def correct(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """[N, C] logits and [N] labels -> [N], True where the true class alone is on top.
+
+    Raises:
+        ValueError: as `accuracy`.
+    """
+    return _rank(logits, labels) < 1
+
+
 def per_class(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> tuple[ClassCount, ...]:
     """[N, C] logits and [N] labels -> one count for each class that has images, by label.
 
     Raises:
         ValueError: as `accuracy`.
     """
-    right = _rank(logits, labels) < 1
+    right = correct(logits, labels)
     return tuple(
         ClassCount(label=int(label), n=int((labels == label).sum()), top1=int(right[labels == label].sum()))
         for label in np.unique(labels)

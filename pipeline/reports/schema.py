@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pipeline.errors import RunError
 from pipeline.reports.codec import from_dict, to_dict
 from pipeline.reports.records import ConversionRecord, LatencyRecord, StageRecord, ValidationRecord, check_sha256
+from pipeline.reports.waterfall_record import WaterfallRecord
 
 SCHEMA_VERSION = 1
 
@@ -63,6 +64,7 @@ class RunRecord:
     validations: tuple[ValidationRecord, ...]
     latencies: tuple[LatencyRecord, ...]
     provenance: Mapping[str, object]
+    waterfall: WaterfallRecord | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes < 2 or self.parameters < 1:

@@ -24,6 +24,7 @@ from pipeline.qat import checkpoint as files
 from pipeline.qat.checkpoint import StageLogits
 from pipeline.reports.records import OK, SIMULATED, CellKey, ConversionRecord, Outcome, ValidationRecord
 from pipeline.rundir import Run
+from pipeline.stages.artifact_logits import ArtifactLogits, save_artifact_logits
 from pipeline.stages.artifacts import artifact_path, load_conversions
 from pipeline.stages.cell_file import load_cells, save_cells
 from targets import registry
@@ -40,6 +41,7 @@ class _Open:
     """One artifact in one runtime while images go through it."""
 
     key: CellKey
+    sha256: str
     outcome: Outcome = OK
     session: RemoteSession | None = None
     range_events: tuple[RangeEvent, ...] | None = None
@@ -95,8 +97,11 @@ def validate_run(
             cells += [_open(stack, run, c, runtime, 1) for c in conversions for runtime in _references(c)]
         _infer(run, cells, reference, threads)
     records = tuple(_record(cell, reference) for cell in cells)
-    for record in records:
+    for cell, record in zip(cells, records, strict=True):
         say(_line(record))
+        if cell.outcome.status == "ok":
+            logits = ArtifactLogits(np.concatenate(cell.rows), reference.indices, cell.sha256)
+            save_artifact_logits(run, cell.key, logits)
     save_cells(run, VALIDATION, ValidationRecord, records)
     return records
 
@@ -129,7 +134,8 @@ def _references(record: ConversionRecord) -> tuple[str, ...]:
 
 def _open(stack: ExitStack, run: Run, conversion: ConversionRecord, runtime: str, threads: int) -> _Open:
     """A session in a worker of its own: one runtime that aborts takes no other with it."""
-    cell = _Open(cell_key(conversion, runtime))
+    assert conversion.sha256 is not None  # it is ok
+    cell = _Open(cell_key(conversion, runtime), conversion.sha256)
     try:
         worker = stack.enter_context(HostWorker())
         cell.session = worker.open(conversion.target, artifact_path(run, conversion), runtime, threads)
