@@ -1,4 +1,4 @@
-"""Logits of a run's artifacts on the validation images: kept beside validation.json, read back for paired comparison."""
+"""Logits of a run's artifacts on the validation images: kept by validate, read back for paired comparison."""
 
 from __future__ import annotations
 
