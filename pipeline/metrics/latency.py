@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,23 @@ from numpy.typing import NDArray
 from pipeline.metrics.accuracy import CONFIDENCE
 
 RESAMPLES = 9999  # scipy's own default
+
+
+@dataclass(frozen=True)
+class RoundRatios:
+    """Model over control in each round, in the order of time; equally many rounds in each of `processes` processes.
+
+    Rounds of one process share its memory layout, so they are more alike than rounds of different ones.
+    """
+
+    ratios: tuple[float, ...]
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.ratios or not all(math.isfinite(r) and r > 0 for r in self.ratios):
+            raise ValueError(f"ratios by round {self.ratios}: at least one is needed, and all must be positive")
+        if self.processes < 1 or len(self.ratios) % self.processes:
+            raise ValueError(f"{len(self.ratios)} rounds do not spread evenly over {self.processes} processes")
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,28 @@ class LatencyRatio:
     high: float | None
 
 
+@dataclass(frozen=True)
+class RatioChange:
+    """One ratio over another one that was measured at another time, for example today's over the baseline's.
+
+    Attributes:
+        change: 1.10 is 10% slower than before.
+        low, high: bound it with `confidence`; None (not measured) where one side has a single round.
+        rounds, before_rounds: of the two sides.
+    """
+
+    change: float
+    low: float | None
+    high: float | None
+    rounds: int
+    before_rounds: int
+    confidence: float
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"interval from {self.low} to {self.high}: both ends or none")
+
+
 def summarize(samples_ms: Sequence[float] | NDArray[np.floating]) -> LatencySummary:
     """Samples in ms -> LatencySummary.
 
@@ -54,21 +94,33 @@ def summarize(samples_ms: Sequence[float] | NDArray[np.floating]) -> LatencySumm
     )
 
 
-def ratio(rounds_ms: Sequence[Sequence[float]], control_ms: Sequence[Sequence[float]], seed: int = 0) -> LatencyRatio:
-    """Samples of the model and of the control, both by round and interleaved round for round -> LatencyRatio.
+def round_ratios(
+    rounds_ms: Sequence[Sequence[float]], control_ms: Sequence[Sequence[float]], processes: int = 1
+) -> RoundRatios:
+    """Samples of the model and of the control, both by round and interleaved round for round -> their ratios.
 
     Pairing by round cancels what slows the whole machine for a while: both are measured within it.
 
     Raises:
         ValueError: no rounds, different numbers of rounds, or a bad sample.
     """
-    from scipy.stats import bootstrap
-
     if len(rounds_ms) != len(control_ms) or not rounds_ms:
         raise ValueError(f"{len(rounds_ms)} rounds of the model, {len(control_ms)} of the control: they must be paired")
-    ratios = np.array(
-        [np.median(_checked(a)) / np.median(_checked(b)) for a, b in zip(rounds_ms, control_ms, strict=True)]
-    )
+    pairs = zip(rounds_ms, control_ms, strict=True)
+    return RoundRatios(tuple(float(np.median(_checked(a)) / np.median(_checked(b))) for a, b in pairs), processes)
+
+
+def ratio(
+    rounds_ms: Sequence[Sequence[float]], control_ms: Sequence[Sequence[float]], seed: int = 0, processes: int = 1
+) -> LatencyRatio:
+    """Samples of the model and of the control, both by round and interleaved round for round -> LatencyRatio.
+
+    Raises:
+        ValueError: as `round_ratios`.
+    """
+    from scipy.stats import bootstrap
+
+    ratios = np.array(round_ratios(rounds_ms, control_ms, processes).ratios)
     if len(ratios) == 1:
         return LatencyRatio(1, float(ratios[0]), None, None)
     interval = bootstrap(
@@ -80,6 +132,33 @@ def ratio(rounds_ms: Sequence[Sequence[float]], control_ms: Sequence[Sequence[fl
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return LatencyRatio(len(ratios), float(np.median(ratios)), float(interval.low), float(interval.high))
+
+
+def ratio_change(now: RoundRatios, before: RoundRatios, confidence: float = CONFIDENCE) -> RatioChange:
+    """Ratios by round of now and of before -> their quotient.
+
+    Welch's t interval of the difference of two means, over the logarithms of the medians by process (by round where
+    there is one process).
+    """
+    from scipy.stats import ttest_ind
+
+    a, b = _log_units(now), _log_units(before)
+    change = math.exp(float(a.mean() - b.mean()))
+    if min(len(a), len(b)) < 2:
+        return RatioChange(change, None, None, len(now.ratios), len(before.ratios), confidence)
+    if not np.ptp(a) and not np.ptp(b):
+        return RatioChange(change, change, change, len(now.ratios), len(before.ratios), confidence)
+    interval = ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
+    low, high = math.exp(float(interval.low)), math.exp(float(interval.high))
+    return RatioChange(change, low, high, len(now.ratios), len(before.ratios), confidence)
+
+
+def _log_units(ratios: RoundRatios) -> NDArray[np.float64]:
+    """Logarithms of what counts as one independent measurement: the median of a process's rounds, or a round."""
+    values = np.asarray(ratios.ratios)
+    if ratios.processes > 1:
+        values = np.median(values.reshape(ratios.processes, -1), axis=1)  # [rounds] -> [processes]
+    return np.log(values)
 
 
 def _checked(samples_ms: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
@@ -206,6 +206,10 @@ class LatencyRecord:
         rounds_ms: None where nothing was measured.
         control: None where there is none; `control_note` then says why.
         control_rounds_ms: as many rounds as `rounds_ms`; None without a control.
+        processes: fresh worker processes that the rounds are spread over, equally many in each and in order.
+        float_key: the float32 artifact of the same model in the same runtime, timed in the same rounds; None where
+            the run has none, or the artifact is not int8.
+        float_rounds_ms: as many rounds as `rounds_ms`; None without `float_key`.
     """
 
     key: CellKey
@@ -216,6 +220,9 @@ class LatencyRecord:
     control: CellKey | None
     control_rounds_ms: Rounds | None
     control_note: str
+    processes: int = 1
+    float_key: CellKey | None = None
+    float_rounds_ms: Rounds | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -224,19 +231,35 @@ class LatencyRecord:
             raise ValueError(f"{self.key.label}: a simulation has no latency")
         if (self.outcome.status == "ok") != (self.rounds_ms is not None):
             raise ValueError(f"a latency that is {self.outcome.status} with rounds_ms {_brief(self.rounds_ms)}")
-        if (self.control is None) != (self.control_rounds_ms is None):
-            raise ValueError("a control and its rounds_ms come together")
-        for rounds in (self.rounds_ms, self.control_rounds_ms):
-            if rounds is not None and (not rounds or not all(rounds)):
-                raise ValueError("rounds_ms is empty or has an empty round: what was not measured is None")
-            if rounds is not None and not all(math.isfinite(ms) and ms > 0 for samples in rounds for ms in samples):
-                raise ValueError("rounds_ms has a sample that is no positive time")
-        if self.control_rounds_ms is not None and len(self.control_rounds_ms) != len(self.rounds_ms or ()):
-            raise ValueError(f"{_brief(self.rounds_ms)} beside {_brief(self.control_rounds_ms)} of the control")
+        _check_rounds(self.rounds_ms)
+        _check_beside("control", self.control, self.control_rounds_ms, self.rounds_ms)
+        _check_beside("float", self.float_key, self.float_rounds_ms, self.rounds_ms)
+        if self.processes < 1 or (self.rounds_ms is not None and len(self.rounds_ms) % self.processes):
+            raise ValueError(f"{_brief(self.rounds_ms)} do not spread evenly over {self.processes} processes")
         if self.rounds_ms is not None and self.control is None and not self.control_note:
             raise ValueError("a latency without a control needs a control_note that says why")
         if self.control is not None and _conditions(self.control) != _conditions(self.key):
             raise ValueError(f"control {self.control} was measured under other conditions than {self.key}")
+        if self.float_key is not None:
+            wanted = replace(self.key, precision="fp32", source="float")
+            if self.key.precision != "int8" or self.float_key != wanted:
+                raise ValueError(f"float artifact {self.float_key} beside {self.key}: int8 is timed beside {wanted}")
+
+
+def _check_beside(what: str, key: CellKey | None, rounds: Rounds | None, own: Rounds | None) -> None:
+    """Rounds of another artifact that were measured in turn with the own ones."""
+    if (key is None) != (rounds is None):
+        raise ValueError(f"a {what} and its rounds_ms come together")
+    _check_rounds(rounds)
+    if rounds is not None and len(rounds) != len(own or ()):
+        raise ValueError(f"{_brief(own)} beside {_brief(rounds)} of the {what}")
+
+
+def _check_rounds(rounds: Rounds | None) -> None:
+    if rounds is not None and (not rounds or not all(rounds)):
+        raise ValueError("rounds_ms is empty or has an empty round: what was not measured is None")
+    if rounds is not None and not all(math.isfinite(ms) and ms > 0 for samples in rounds for ms in samples):
+        raise ValueError("rounds_ms has a sample that is no positive time")
 
 
 def _check_precision(precision: str, source: str) -> None:
