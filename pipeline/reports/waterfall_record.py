@@ -10,36 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.metrics.accuracy import Accuracy, ClassCount
-from pipeline.metrics.drift import Drift
-from pipeline.metrics.paired import PairedDrop
+from pipeline.metrics.waterfall import StepRecord
 from pipeline.reports.records import CellKey
 
 #: Torch stages in their order; artifacts follow. "trained" has the weights after QAT without any rounding.
 TORCH_STAGES = ("official", "deploy", "trained", "fake_quant", "qdq")
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One stage against another over the same images.
-
-    Attributes:
-        change: images whose answer became wrong or right.
-        kl_mean, kl_max: Kullback-Leibler divergence of the softmax outputs, other stage to this one, in nats over the
-            images; None (not measured) where a logit is not finite.
-        margin_mean: mean change of (true class's logit - the best other one's); negative is towards a wrong answer.
-            None likewise.
-    """
-
-    drift: Drift
-    change: PairedDrop
-    kl_mean: float | None
-    kl_max: float | None
-    margin_mean: float | None
-
-    def __post_init__(self) -> None:
-        if self.drift.n != self.change.n:
-            raise ValueError(f"drift over {self.drift.n} images, change over {self.change.n}")
-        _check_finite(self.kl_mean, self.kl_max, self.margin_mean)
 
 
 @dataclass(frozen=True)
@@ -77,7 +52,7 @@ class ImageRecord:
         index: position in the validation split.
         name: of its file, or of its place in the data set.
         label: its class number.
-        classes: the top class at each stage, in the order of the stages.
+        classes: the top class at each stage, in the order of the stages; None where a logit is NaN.
         kl: from the first stage to the stage furthest from it, in nats; None where a logit is not finite.
         thumbnail: `data:` URL of a small picture; None where it was not kept.
     """
@@ -85,7 +60,7 @@ class ImageRecord:
     index: int
     name: str
     label: int
-    classes: tuple[int, ...]
+    classes: tuple[int | None, ...]
     kl: float | None
     thumbnail: str | None
 
