@@ -39,7 +39,7 @@ class Cell:
     @property
     def variant(self) -> str:
         """Precision, and for int8 where the scales come from: "fp32", "int8 qat", "int8 ptq"."""
-        return self.precision if self.source == "float" else f"{self.precision} {self.source}"
+        return variant_name(self.precision, self.source)
 
     @property
     def key(self) -> CellKey | None:
@@ -56,6 +56,11 @@ class Cell:
         if self.runtime is None or self.runtime == self.target:
             return self.target
         return f"{self.target} / {self.runtime}"
+
+
+def variant_name(precision: Precision, source: Source) -> str:
+    """ "fp32", "int8 qat"."""
+    return precision if source == "float" else f"{precision} {source}"
 
 
 def cells(report: Report) -> tuple[Cell, ...]:
@@ -118,3 +123,18 @@ def _simulations(run: RunRecord, target: str, precision: Precision, source: Sour
         for r in run.validations
         if r.key.simulated and (r.key.target, r.key.precision, r.key.source) == (target, precision, source)
     )
+
+
+def control_model(report: Report) -> str | None:
+    """The model that latencies are compared with; None if no latency has a control."""
+    for run in report.runs:
+        for record in run.latencies:
+            if record.control is not None:
+                return record.control.model
+    return None
+
+
+def control_title(report: Report) -> str:
+    """Its name for a heading."""
+    model = control_model(report)
+    return {"mobilenet_v2": "MobileNetV2", None: "control"}.get(model, model or "control")

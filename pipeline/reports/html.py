@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.reports import tables
-from pipeline.reports.cells import cells
+from pipeline.reports.cells import cells, control_model
 from pipeline.reports.panels import MARKERS, Panel, colours
 from pipeline.reports.plots import PLOTS
 from pipeline.reports.schema import Report
@@ -45,7 +45,7 @@ def render(report: Report) -> str:
         figures=[Figure(title, _anchor(title), make(report)) for title, make in PLOTS.items()],
         models=[(model, SERIES.index(colour) + 1) for model, colour in colours(report).items()],
         variants=[(variant, GLYPHS[MARKERS[variant]]) for variant in variants],
-        control=tables.control_model(report),
+        control=control_model(report),
         anchor=_anchor,
     )
 

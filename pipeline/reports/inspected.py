@@ -33,7 +33,7 @@ def show(files: Sequence[Inspected]) -> None:
     """A table for each file; a file that could not be read has one line with the reason."""
     from rich.console import Console
 
-    from pipeline.reports.tables import file_facts
+    from pipeline.reports.artifact_table import file_facts
     from pipeline.reports.terminal import table_renderable
 
     console = Console()

@@ -6,7 +6,8 @@ import html
 import re
 
 from pipeline.reports.schema import Report
-from pipeline.reports.tables import Table, all_tables
+from pipeline.reports.table import Table
+from pipeline.reports.tables import all_tables
 from pipeline.reports.values import Value, printable
 
 # `_` only at the edge of a word: inside one (t2t_vit_10) it is no emphasis in GitHub's Markdown

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pipeline.reports import values as v
 from pipeline.reports.plan_record import PlanRecord
-from pipeline.reports.tables import Table
+from pipeline.reports.table import Table
 from targets.coreml.compute_plan import NOT_TOLD, ComputePlan
 
 ESTIMATED = "Core ML's own estimate before anything runs, as a share of the whole program; not a measurement."

@@ -31,6 +31,14 @@ def top5(records: Records) -> Value:
     return _counts(records, lambda a: a.top5)
 
 
+def drift_float(record: ValidationRecord) -> Drift | None:
+    return record.drift_float
+
+
+def drift_qdq(record: ValidationRecord) -> Drift | None:
+    return record.drift_qdq
+
+
 def same_class(records: Records, drift: Callable[[ValidationRecord], Drift | None]) -> Value:
     found = [d for r in records if (d := drift(r)) is not None]
     if not found:

@@ -10,8 +10,12 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from pipeline.reports.artifact_table import artifacts
+from pipeline.reports.drift_table import drift_by_stage, range_events
+from pipeline.reports.latency_table import latencies
+from pipeline.reports.overview_table import overview
 from pipeline.reports.schema import Report
-from pipeline.reports.tables import Table, artifacts, drift_by_stage, latencies, overview, range_events, reasons
+from pipeline.reports.table import Table, reasons
 from pipeline.reports.values import Value, printable
 
 WIDTH = 110

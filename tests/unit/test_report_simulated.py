@@ -12,9 +12,12 @@ from pipeline.errors import BelowBarError
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.reports import html, markdown, terminal
 from pipeline.reports.cells import run_cells
+from pipeline.reports.drift_table import range_events
+from pipeline.reports.latency_table import latencies
+from pipeline.reports.overview_table import overview
 from pipeline.reports.records import OK, SIMULATED, CellKey, LatencyRecord, Outcome, ValidationRecord
 from pipeline.reports.schema import Report, report_from_json, report_to_json
-from pipeline.reports.tables import all_tables, latencies, overview, range_events
+from pipeline.reports.tables import all_tables
 from pipeline.stages.validate import cell_key
 from targets.types import RangeEvent
 

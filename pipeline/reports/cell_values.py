@@ -1,0 +1,35 @@
+"""A cell in, the values of it that several tables show out: its place, its outcome, its latency."""
+
+from __future__ import annotations
+
+from pipeline.metrics import latency
+from pipeline.reports import values as v
+from pipeline.reports.cells import Cell
+from pipeline.reports.records import LatencyRecord
+from pipeline.reports.values import Value
+
+
+def place(cell: Cell) -> Value:
+    return v.words(f"{cell.place}\n{cell.variant}")
+
+
+def qdq_only(cell: Cell, value: Value) -> Value:
+    """A distance to the QDQ program; a file made from the float program has none unless it was measured."""
+    return v.NONE_HERE if cell.source == "float" and value == v.NOT_MEASURED else value
+
+
+def validated(cell: Cell) -> Value:
+    """What stands in the accuracy column where there is no accuracy."""
+    return v.NOT_MEASURED if cell.validation is None else v.outcome(cell.validation.outcome)
+
+
+def timed(record: LatencyRecord | None) -> tuple[Value, Value]:
+    """Median, and ratio to the control."""
+    if record is None:
+        return v.NOT_MEASURED, v.NOT_MEASURED
+    if record.rounds_ms is None:
+        return v.outcome(record.outcome), v.NOT_MEASURED
+    median = v.median(latency.summarize([ms for samples in record.rounds_ms for ms in samples]))
+    if record.control_rounds_ms is None:
+        return median, v.NOT_MEASURED
+    return median, v.times_control(latency.ratio(record.rounds_ms, record.control_rounds_ms))

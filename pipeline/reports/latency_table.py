@@ -1,0 +1,48 @@
+"""Latency records of a run in, their table out: summaries of the raw samples beside the control's."""
+
+from __future__ import annotations
+
+from pipeline.metrics import latency
+from pipeline.reports import values as v
+from pipeline.reports.cell_values import place, timed
+from pipeline.reports.cells import run_cells
+from pipeline.reports.schema import RunRecord
+from pipeline.reports.table import Table, grouped
+from pipeline.reports.values import Value
+
+
+def latencies(run: RunRecord) -> Table:
+    """Summaries of the raw samples, and the control measured in the same rounds."""
+    rows: list[tuple[Value, ...]] = []
+    notes: list[tuple[str, str]] = []
+    for cell in run_cells(run):
+        record = cell.latency
+        if cell.simulations:
+            continue
+        if record is None or record.rounds_ms is None:
+            rows.append((place(cell), timed(record)[0], *[v.NOT_MEASURED] * 6))
+            continue
+        summary = latency.summarize([ms for samples in record.rounds_ms for ms in samples])
+        control = v.NOT_MEASURED
+        if record.control_rounds_ms is not None:
+            control = v.median(latency.summarize([ms for samples in record.control_rounds_ms for ms in samples]))
+        rows.append(
+            (
+                place(cell),
+                v.median(summary),
+                v.milliseconds(summary.p90_ms),
+                v.milliseconds(summary.mad_ms),
+                Value(f"{len(record.rounds_ms)}\n{len(record.warmup_ms)} warm-up"),
+                Value(str(record.threads)),
+                control,
+                timed(record)[1],
+            )
+        )
+        if record.control_note:
+            notes.append((f"{cell.place} {cell.variant}", f"control: {record.control_note}"))
+    return Table(
+        title=f"{run.model}: latency",
+        header=("Runtime", "Median", "p90", "MAD", "Rounds", "Threads", "Control", "× control"),
+        rows=tuple(rows),
+        notes=("MAD: median absolute deviation from the median. One sample is one image.", *grouped(notes)),
+    )
