@@ -98,8 +98,8 @@ def per_class(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> tupl
     )
 
 
-def agreement(a: NDArray[np.floating], b: NDArray[np.floating]) -> Agreement:
-    """Two [N, C] logits of the same images -> on how many the top class is the same.
+def agrees(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Two [N, C] logits of the same images -> [N], True where the top class is the same.
 
     A tie for the top agrees only with a tie of the same classes, so equal logits always agree; NaN agrees with nothing.
 
@@ -109,7 +109,16 @@ def agreement(a: NDArray[np.floating], b: NDArray[np.floating]) -> Agreement:
     check_logits(a)
     if a.shape != b.shape:
         raise ValueError(f"logits of shape {a.shape} and {b.shape}: both must come from the same images and classes")
-    same = (_top(a) == _top(b)).all(axis=1) & ~np.isnan(a).any(axis=1) & ~np.isnan(b).any(axis=1)
+    return (_top(a) == _top(b)).all(axis=1) & ~np.isnan(a).any(axis=1) & ~np.isnan(b).any(axis=1)
+
+
+def agreement(a: NDArray[np.floating], b: NDArray[np.floating]) -> Agreement:
+    """Two [N, C] logits of the same images -> on how many the top class is the same, as `agrees`.
+
+    Raises:
+        ValueError: as `agrees`.
+    """
+    same = agrees(a, b)
     return Agreement(n=len(same), same=int(same.sum()))
 
 

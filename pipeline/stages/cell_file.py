@@ -9,6 +9,10 @@ from pipeline.reports.codec import from_dict, to_dict
 from pipeline.reports.records import CellKey
 from pipeline.rundir import Run, write_json
 
+#: Files of cells in a run folder.
+VALIDATION = "validation.json"
+LATENCY = "latency.json"
+
 
 class OfCell(Protocol):
     """A record of one cell."""

@@ -26,13 +26,12 @@ from pipeline.reports.records import OK, SIMULATED, CellKey, ConversionRecord, O
 from pipeline.rundir import Run
 from pipeline.stages.artifact_logits import ArtifactLogits, save_artifact_logits
 from pipeline.stages.artifacts import artifact_path, load_conversions
-from pipeline.stages.cell_file import load_cells, save_cells
+from pipeline.stages.cell_file import VALIDATION, load_cells, save_cells
 from targets import registry
 from targets.coreml.units import ALL
 from targets.devices.host import HostWorker, RemoteSession
 from targets.types import RangeEvent, TargetError
 
-VALIDATION = "validation.json"
 CHUNK = 16  # images a request: small enough for a smooth bar, large enough to hide the pipe
 
 
