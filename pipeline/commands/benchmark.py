@@ -32,9 +32,13 @@ def benchmark(
         typer.Option("--compute-plan", help="Also which unit of a Mac Core ML means to run each operator on."),
     ] = False,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Rounds in which model and control take turns.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Rounds in which model and control take turns.")] = 20,
     samples: Annotated[int, typer.Option(help="Inferences of each in a round.")] = 5,
     warmup: Annotated[int, typer.Option(help="Inferences before, kept apart.")] = 5,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Fresh processes that the rounds are spread over.  [default: 5, or fewer if they must]"),
+    ] = None,
     control: Annotated[
         Path | None,
         typer.Option(help="Run of mobilenet_v2 to time against.  [default: the newest on the same images, else made]"),
@@ -48,11 +52,14 @@ def benchmark(
     if compute_plan and "coreml" not in targets:
         raise UsageError(f"--compute-plan is for --target coreml, not for {', '.join(targets)}: leave it out")
     from pipeline.reports.plan_table import plan_tables, show_tables
-    from pipeline.stages.benchmark import TimingPlan, benchmark_run
+    from pipeline.stages.benchmark import benchmark_run
     from pipeline.stages.compute_plan import plan_run
     from pipeline.stages.control import ensure_control
+    from pipeline.stages.timing import TimingPlan, spread
 
-    plan = TimingPlan(threads=threads, warmup=warmup, rounds=rounds, samples=samples)
+    if processes is None:
+        processes = spread(rounds)
+    plan = TimingPlan(threads=threads, warmup=warmup, rounds=rounds, samples=samples, processes=processes)
     found = find_run(runs_dir, run)
     records = benchmark_run(found, ensure_control(runs_dir, found, control, targets, say), targets, plan, say, units)
     plans = plan_run(found, units, say) if compute_plan else ()

@@ -209,7 +209,7 @@ class LatencyRecord:
         processes: fresh worker processes that the rounds are spread over, equally many in each and in order.
         float_key: the float32 artifact of the same model in the same runtime, timed in the same rounds; None where
             the run has none, or the artifact is not int8.
-        float_rounds_ms: as many rounds as `rounds_ms`; None without `float_key`.
+        float_rounds_ms: as many rounds as `rounds_ms`; None without `float_key`; `float_note` then says why.
     """
 
     key: CellKey
@@ -223,6 +223,7 @@ class LatencyRecord:
     processes: int = 1
     float_key: CellKey | None = None
     float_rounds_ms: Rounds | None = None
+    float_note: str = ""
 
     def __post_init__(self) -> None:
         if self.threads < 1:

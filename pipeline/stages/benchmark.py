@@ -1,7 +1,7 @@
 """Latency on this host: a run's artifacts in, raw samples interleaved with MobileNetV2's out.
 
-A cell and its control (MobileNetV2 in the same runtime and precision) are open in one worker process with the same
-number of threads, and take turns round by round: what slows the machine for a while slows both.
+A cell, its control (MobileNetV2 in the same runtime and precision) and, if it is int8, the float32 file of the same
+model are open in one worker process with the same number of threads, and take turns (pipeline.stages.timing).
 """
 
 from __future__ import annotations
@@ -12,42 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import UsageError
 from pipeline.metrics.latency import ratio, summarize
 from pipeline.progress import progress
 from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecord, Outcome
 from pipeline.rundir import Run
 from pipeline.stages.artifacts import artifact_path, load_conversions
 from pipeline.stages.cell_file import load_cells, save_cells
+from pipeline.stages.timing import TimingFailed, TimingPlan, take_turns
 from pipeline.stages.validate import cell_key, chosen
 from targets import registry
 from targets.coreml.units import ALL
-from targets.devices.host import HostWorker
-from targets.types import Session, TargetError
 
 LATENCY = "latency.json"
 CONTROL_MODEL = "mobilenet_v2"
+OWN, CONTROL, FLOAT = "own", "control", "float"  # names of the files that take turns
 
 
 @dataclass(frozen=True)
-class TimingPlan:
-    """How a cell is timed: `warmup` inferences that are kept apart, then `rounds` of `samples` each, in turn."""
-
-    threads: int = 1
-    warmup: int = 5
-    rounds: int = 10
-    samples: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low in (("threads", 1), ("warmup", 0), ("rounds", 1), ("samples", 1)):
-            if getattr(self, name) < low:
-                raise UsageError(f"--{name} is {getattr(self, name)}: give at least {low}")
-
-
-@dataclass(frozen=True)
-class Control:
-    """The MobileNetV2 artifact that a cell is timed against."""
+class Beside:
+    """Another artifact that takes turns with a cell's."""
 
     key: CellKey
     path: Path
@@ -79,7 +62,7 @@ def benchmark_run(
     with progress("timing", len(cells) * plan.rounds, "rounds") as bar:
         for conversion, runtime in cells:
             control = _control(run, control_run, conversion, runtime)
-            record = _time(run, conversion, runtime, control, plan, bar.advance)
+            record = _time(run, conversion, runtime, control, _float(run, conversion, runtime), plan, bar.advance)
             say(_line(record))
             records.append(record)
     save_cells(run, LATENCY, LatencyRecord, records)
@@ -91,7 +74,7 @@ def load_latency(run: Run) -> tuple[LatencyRecord, ...]:
     return load_cells(run, LATENCY, LatencyRecord)
 
 
-def _control(run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str) -> Control | str:
+def _control(run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str) -> Beside | str:
     """The control's artifact for this cell, or why there is none."""
     if run.model == CONTROL_MODEL:
         return "this model is the control"
@@ -106,47 +89,64 @@ def _control(run: Run, control_run: Run | None, conversion: ConversionRecord, ru
     if not fitting:
         return f"run {control_run.id} has no {conversion.precision} artifact for {conversion.target}"
     record = (same_source or fitting)[0]  # trained or calibrated scales make no difference to the time
-    return Control(cell_key(record, runtime), artifact_path(control_run, record))
+    return Beside(cell_key(record, runtime), artifact_path(control_run, record))
+
+
+def _float(run: Run, conversion: ConversionRecord, runtime: str) -> Beside | str:
+    """The float32 file of the same model for an int8 cell, or why there is none."""
+    if conversion.precision != "int8":
+        return "this file is not int8"
+    for record in load_conversions(run):
+        if (record.target, record.precision, record.outcome) == (conversion.target, "fp32", OK):
+            return Beside(cell_key(record, runtime), artifact_path(run, record))
+    return f"run {run.id} has no fp32 artifact for {conversion.target}: `convert --precision fp32` makes it"
 
 
 def _time(
     run: Run,
     conversion: ConversionRecord,
     runtime: str,
-    control: Control | str,
+    control: Beside | str,
+    floating: Beside | str,
     plan: TimingPlan,
     advance: Callable[[int], None],
 ) -> LatencyRecord:
     key = cell_key(conversion, runtime)
     assert conversion.facts is not None
     images = _noise(conversion.facts.inputs[0].shape, plan.seed)
-    rounds: list[tuple[float, ...]] = []
-    control_rounds: list[tuple[float, ...]] = []
+    done = 0
+
+    def count(rounds: int) -> None:
+        nonlocal done
+        done += rounds
+        advance(rounds)
+
+    files = {OWN: artifact_path(run, conversion)}
+    if isinstance(control, Beside):
+        files[CONTROL] = control.path
+    if isinstance(floating, Beside):
+        files[FLOAT] = floating.path
     try:
-        with HostWorker() as worker:
-            session = worker.open(conversion.target, artifact_path(run, conversion), runtime, plan.threads)
-            beside: Session | None = None
-            if isinstance(control, Control):
-                beside = worker.open(conversion.target, control.path, runtime, plan.threads)
-                beside.time(images, plan.warmup)
-            warmup = session.time(images, plan.warmup)
-            for _ in range(plan.rounds):
-                rounds.append(tuple(session.time(images, plan.samples)))
-                if beside is not None:
-                    control_rounds.append(tuple(beside.time(images, plan.samples)))
-                advance(1)
-    except TargetError as error:
-        advance(plan.rounds - len(rounds))
-        return LatencyRecord(key, Outcome.of(error), plan.threads, (), None, None, None, "")
+        timed = take_turns(conversion.target, runtime, files, images, plan, count)
+    except TimingFailed as failed:
+        advance(-done)
+        if failed.name == FLOAT:
+            return _time(run, conversion, runtime, control, f"the fp32 artifact failed: {failed.error}", plan, advance)
+        advance(plan.rounds)
+        return LatencyRecord(key, Outcome.of(failed.error), plan.threads, (), None, None, None, "")
     return LatencyRecord(
         key=key,
         outcome=OK,
         threads=plan.threads,
-        warmup_ms=tuple(warmup),
-        rounds_ms=tuple(rounds),
-        control=control.key if isinstance(control, Control) else None,
-        control_rounds_ms=tuple(control_rounds) if isinstance(control, Control) else None,
+        warmup_ms=timed[OWN].warmup_ms,
+        rounds_ms=timed[OWN].rounds_ms,
+        control=control.key if isinstance(control, Beside) else None,
+        control_rounds_ms=timed[CONTROL].rounds_ms if isinstance(control, Beside) else None,
         control_note=control if isinstance(control, str) else "",
+        processes=plan.processes,
+        float_key=floating.key if isinstance(floating, Beside) else None,
+        float_rounds_ms=timed[FLOAT].rounds_ms if isinstance(floating, Beside) else None,
+        float_note=floating if isinstance(floating, str) else "",
     )
 
 
@@ -166,5 +166,8 @@ def _line(record: LatencyRecord) -> str:
     )
     if record.control_rounds_ms is None:
         return f"{line}; no control: {record.control_note}"
-    beside = ratio(record.rounds_ms, record.control_rounds_ms)
-    return f"{line}; {beside.ratio:.2f} x {CONTROL_MODEL} in {beside.rounds} interleaved rounds"
+    beside = ratio(record.rounds_ms, record.control_rounds_ms, processes=record.processes)
+    line += f"; {beside.ratio:.2f} x {CONTROL_MODEL} in {beside.rounds} interleaved rounds"
+    if record.float_rounds_ms is not None:
+        line += f"; {ratio(record.rounds_ms, record.float_rounds_ms, processes=record.processes).ratio:.2f} x fp32"
+    return line

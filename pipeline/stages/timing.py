@@ -1,0 +1,104 @@
+"""Files that are to be timed side by side and a plan in; samples of each by round, over several fresh processes, out.
+
+What slows the machine for a while slows all of them in a round; what a process has for its whole life (where its memory
+lies, which pages are shared) differs between processes, so the rounds are spread over several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.reports.records import Rounds
+from targets.devices.host import HostWorker, RemoteSession
+from targets.types import TargetError
+
+PROCESSES = 5
+
+
+@dataclass(frozen=True)
+class TimingPlan:
+    """How a cell is timed: `rounds` of `samples` each, equally many in each of `processes` fresh worker processes, each
+    of which begins with `warmup` inferences that are kept apart."""
+
+    threads: int = 1
+    warmup: int = 5
+    rounds: int = 20
+    samples: int = 5
+    seed: int = 0
+    processes: int = PROCESSES
+
+    def __post_init__(self) -> None:
+        for name, low in (("threads", 1), ("warmup", 0), ("rounds", 1), ("samples", 1), ("processes", 1)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name} is {getattr(self, name)}: give at least {low}")
+        if self.rounds % self.processes:
+            raise UsageError(
+                f"--rounds {self.rounds} do not spread evenly over --processes {self.processes}: give "
+                f"--rounds {-(-self.rounds // self.processes) * self.processes}"
+            )
+
+
+def spread(rounds: int) -> int:
+    """The largest number of processes up to PROCESSES that `rounds` spread evenly over."""
+    return next(n for n in range(PROCESSES, 0, -1) if rounds % n == 0)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Samples of one file in ms; one round after the other, processes one after the other."""
+
+    warmup_ms: tuple[float, ...]
+    rounds_ms: Rounds
+
+
+class TimingFailed(Exception):
+    """One of the files could not be opened or run: its name, and the runtime's error."""
+
+    def __init__(self, name: str, error: TargetError):
+        super().__init__(f"{name}: {error}")
+        self.name = name
+        self.error = error
+
+
+def take_turns(
+    target: str,
+    runtime: str,
+    files: Mapping[str, Path],
+    images: np.ndarray,
+    plan: TimingPlan,
+    advance: Callable[[int], None],
+) -> dict[str, Timed]:
+    """Time `files`, given by name, on `images` [N, 3, H, W]; who comes first changes from round to round.
+
+    Args:
+        advance: called with 1 after each round.
+
+    Raises:
+        TimingFailed: with the name of the first file that failed.
+    """
+    warmup: dict[str, list[float]] = {name: [] for name in files}
+    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in files}
+    for process in range(plan.processes):
+        order = list(files)[:: -1 if process % 2 else 1]
+        with HostWorker() as worker:
+            sessions: dict[str, RemoteSession] = {}
+            for name in order:
+                try:
+                    sessions[name] = worker.open(target, files[name], runtime, plan.threads)
+                    warmup[name] += sessions[name].time(images, plan.warmup)
+                except TargetError as error:
+                    raise TimingFailed(name, error) from error
+            for number in range(plan.rounds // plan.processes):
+                first = number % len(order)
+                for name in (*order[first:], *order[:first]):
+                    try:
+                        rounds[name].append(tuple(sessions[name].time(images, plan.samples)))
+                    except TargetError as error:
+                        raise TimingFailed(name, error) from error
+                advance(1)
+    return {name: Timed(tuple(warmup[name]), tuple(rounds[name])) for name in files}
