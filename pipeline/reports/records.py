@@ -210,6 +210,7 @@ class LatencyRecord:
         float_key: the float32 artifact of the same model in the same runtime, timed in the same rounds; None where
             the run has none, or the artifact is not int8.
         float_rounds_ms: as many rounds as `rounds_ms`; None without `float_key`; `float_note` then says why.
+        host: the machine (pipeline.provenance.host); empty in records of older versions.
     """
 
     key: CellKey
@@ -224,6 +225,7 @@ class LatencyRecord:
     float_key: CellKey | None = None
     float_rounds_ms: Rounds | None = None
     float_note: str = ""
+    host: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.threads < 1:

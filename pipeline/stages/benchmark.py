@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline import provenance
 from pipeline.metrics.latency import ratio, summarize
 from pipeline.progress import progress
 from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecord, Outcome
@@ -147,6 +148,7 @@ def _time(
         float_key=floating.key if isinstance(floating, Beside) else None,
         float_rounds_ms=timed[FLOAT].rounds_ms if isinstance(floating, Beside) else None,
         float_note=floating if isinstance(floating, str) else "",
+        host=provenance.host(),
     )
 
 
