@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from pipeline.commands import benchmark, convert, demo, doctor, inspect, models, quantize, report, train, validate
+from pipeline.commands import (
+    benchmark,
+    compare,
+    convert,
+    demo,
+    doctor,
+    inspect,
+    models,
+    quantize,
+    report,
+    train,
+    validate,
+)
 from pipeline.errors import exit_code_of
 from pipeline.quiet import quiet_sdks
 
@@ -19,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (quantize, convert, inspect, validate, benchmark, report, train, models, doctor, demo):
+for command in (quantize, convert, inspect, validate, benchmark, report, compare, train, models, doctor, demo):
     name = command.__name__.rsplit(".", 1)[-1]
     app.command(name)(getattr(command, name))
 

@@ -16,22 +16,24 @@ SPECIAL = re.compile(r"([\\`*\[\]|~#$]|(?<!\w)_|_(?!\w))")
 
 def render(report: Report) -> str:
     """GitHub-flavoured Markdown."""
-    title = f"# Report of {_escaped(report.runs[0].model)}\n\nMade {_escaped(report.generated_utc)}.\n"
-    return "\n".join([title, *map(_table, all_tables(report))])
+    title = f"# Report of {escaped(report.runs[0].model)}\n\nMade {escaped(report.generated_utc)}.\n"
+    return "\n".join([title, *map(table_lines, all_tables(report))])
 
 
-def _table(table: Table) -> str:
+def table_lines(table: Table) -> str:
+    """One table with its title and notes."""
     align = ["---" if i < table.label_columns else "---:" for i in range(len(table.header))]
-    rows = [[_escaped(name) for name in table.header], align, *([_cell(value) for value in row] for row in table.rows)]
-    lines = [f"## {_escaped(table.title)}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
+    rows = [[escaped(name) for name in table.header], align, *([_cell(value) for value in row] for row in table.rows)]
+    lines = [f"## {escaped(table.title)}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
     if table.notes:
-        lines += [*(f"- {_escaped(note)}" for note in table.notes), ""]
+        lines += [*(f"- {escaped(note)}" for note in table.notes), ""]
     return "\n".join(lines)
 
 
 def _cell(value: Value) -> str:
-    return "<br>".join(map(_escaped, value.full.split("\n")))
+    return "<br>".join(map(escaped, value.full.split("\n")))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Outside text that is neither markup nor the end of a table's cell."""
     return SPECIAL.sub(r"\\\1", html.escape(" ".join(printable(text).split()), quote=False))

@@ -1,0 +1,45 @@
+"""`compare`: two finished runs in, both side by side out, as a table, JSON, Markdown or HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.options import RUNS, RunsDir, say
+from pipeline.errors import UsageError, suggest
+from pipeline.rundir import find_run, write_atomic
+
+FORMATS = ("table", "json", "markdown", "html")
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="The run before: a run folder or its name.")],
+    run_b: Annotated[Path, typer.Argument(help="The run after.")],
+    format: Annotated[str, typer.Option(help="table, json, markdown or html.")] = "table",
+    output: Annotated[Path | None, typer.Option(help="File to write.  [default: stdout]")] = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Two runs side by side, cell by cell: paired where both saw the same images."""
+    if format not in FORMATS:
+        raise UsageError(f"--format {format!r} is not one of {', '.join(FORMATS)}.{suggest(format, FORMATS)}")
+    a, b = find_run(runs_dir, run_a), find_run(runs_dir, run_b)
+    from pipeline.reports import compare_json, compare_pages, compare_terminal
+    from pipeline.stages.compare import compare_runs
+
+    renderers: dict[str, Callable[..., str]] = {
+        "table": compare_terminal.render,
+        "json": compare_json.render,
+        "markdown": compare_pages.markdown,
+        "html": compare_pages.html,
+    }
+    comparison = compare_runs(a, b)
+    if output is not None:
+        write_atomic(output, renderers[format](comparison))
+        say(f"written: {output}")
+    elif format == "table":
+        compare_terminal.show(comparison)
+    else:
+        print(renderers[format](comparison), end="")
