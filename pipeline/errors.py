@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 unexpected (a bug: traceback shown); 2 usage (wrong option, model, target, run or folder);
 3 data; 4 weights; 5 training; 6 one or more cells failed; 7 a run folder that cannot be trusted; 8 measured, and under
-the bar that was asked for; 130 interrupted.
+the bar that was asked for; of `check`: 9 regressed, 10 missing or not comparable, 11 inconclusive; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -55,6 +55,24 @@ class BelowBarError(EdgeT2TError):
     """Everything ran, and an artifact is under the bar that the user set, or nothing was measured against it."""
 
     exit_code = 8
+
+
+class RegressedError(EdgeT2TError):
+    """The gate found a cell that is worse than its baseline by more than its budget."""
+
+    exit_code = 9
+
+
+class NotComparableError(EdgeT2TError):
+    """The gate found nothing worse, but a cell of the baseline is missing or may not be compared with it."""
+
+    exit_code = 10
+
+
+class InconclusiveError(EdgeT2TError):
+    """The gate found nothing worse, but too few images or too much noise to say that all is within the budget."""
+
+    exit_code = 11
 
 
 #: Errors of the packages below the pipeline, which do not know it.

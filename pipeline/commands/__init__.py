@@ -8,6 +8,7 @@ import typer
 
 from pipeline.commands import (
     benchmark,
+    check,
     compare,
     convert,
     demo,
@@ -26,12 +27,12 @@ app = typer.Typer(
     name="edge-t2t",
     help="From a float T2T-ViT to int8 on ExecuTorch, Core ML and TFLite, with proof at every step.",
     epilog="Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 weights, 5 training, 6 cells failed, 7 damaged run, "
-    "8 below your bar, 130 interrupted.",
+    "8 below your bar; of check: 9 regressed, 10 missing or not comparable, 11 inconclusive; 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (quantize, convert, inspect, validate, benchmark, report, compare, train, models, doctor, demo):
+for command in (quantize, convert, inspect, validate, benchmark, report, check, compare, train, models, doctor, demo):
     name = command.__name__.rsplit(".", 1)[-1]
     app.command(name)(getattr(command, name))
 

@@ -1,0 +1,152 @@
+"""What the user set in edge-t2t.toml and on the command line in, the budgets of every rule out; nothing is guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from pipeline.errors import UsageError, suggest
+from pipeline.gate.table import RULES
+from pipeline.reports.gate_record import SEVERITIES, Inconclusive, Severity
+from pipeline.reports.gate_settings_table import InForce
+
+FILE = "edge-t2t.toml"
+SWITCHES = ("enabled", "severity")  # of every rule, beside its budgets
+#: rule -> key -> value, of what was set and no more
+Given = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class RuleSetting:
+    """One rule as it is in force."""
+
+    enabled: bool
+    severity: Severity
+    limits: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is in force, from weakest to strongest: defaults, the file's rules, its rules for one model, options.
+
+    Attributes:
+        baseline: path in the file, relative to that file.
+    """
+
+    file: Given
+    models: Mapping[str, Given]
+    options: Given
+    inconclusive: Inconclusive = "fail"
+    baseline: str | None = None
+
+    def for_model(self, model: str) -> dict[str, RuleSetting]:
+        """Every rule, in the order of the table.
+
+        Raises:
+            UsageError: all rules are off.
+        """
+        layers = (self.file, self.models.get(model, {}), self.options)
+        chosen = {name: _rule_setting(name, [layer.get(name, {}) for layer in layers]) for name in RULES}
+        if not any(setting.enabled for setting in chosen.values()):
+            raise UsageError(f"every rule is off for {model}: a check of nothing passes always; leave one on")
+        return chosen
+
+    def in_force(self, model: str) -> tuple[InForce, ...]:
+        """Every value of every rule with where it comes from."""
+        found = []
+        for name, setting in self.for_model(model).items():
+            switches: dict[str, float | str | None] = {"enabled": setting.enabled, "severity": setting.severity}
+            for key, value in {**switches, **setting.limits}.items():
+                limit = RULES[name].limits.get(key)
+                unit, says = (limit.unit, limit.says) if limit else ("", RULES[name].says if key == "enabled" else "")
+                found.append(InForce(name, key, value, unit, self._source(model, name, key), says))
+        return tuple(found)
+
+    def _source(self, model: str, rule: str, key: str) -> str:
+        if key in self.options.get(rule, {}):
+            return "option"
+        if key in self.models.get(model, {}).get(rule, {}):
+            return f"{FILE}, {model}"
+        return FILE if key in self.file.get(rule, {}) else "default"
+
+
+def settings_of(
+    document: Mapping[str, Any], options: Given, inconclusive: str | None = None, where: str = FILE
+) -> Settings:
+    """The parsed file and the options, checked.
+
+    Args:
+        document: what tomllib made of the file; empty without one.
+        options: of the command line.
+
+    Raises:
+        UsageError: an unknown key, with the nearest known one; a value that the key does not take.
+    """
+    _known(document, ("check",), where)
+    check = _mapping(document.get("check", {}), f"{where}: [check]")
+    _known(check, ("baseline", "inconclusive", "rules", "models"), f"{where}: [check]")
+    models = _mapping(check.get("models", {}), f"{where}: [check.models]")
+    per_model = {}
+    for model, table in models.items():
+        place = f"{where}: [check.models.{model}]"
+        _known(_mapping(table, place), ("rules",), place)
+        per_model[model] = _rules(table.get("rules", {}), f"check.models.{model}.rules", where)
+    baseline = check.get("baseline")
+    if baseline is not None and not isinstance(baseline, str):
+        raise UsageError(f"{where}: baseline is {baseline!r}: give a path")
+    return Settings(
+        file=_rules(check.get("rules", {}), "check.rules", where),
+        models=per_model,
+        options=_rules(options, "options", "command line"),
+        inconclusive=_inconclusive(inconclusive or check.get("inconclusive", "fail")),
+        baseline=baseline,
+    )
+
+
+def _rules(tables: object, prefix: str, where: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in _mapping(tables, f"{where}: [{prefix}]").items():
+        if name not in RULES:
+            raise UsageError(f"{where}: there is no rule {name!r}, known are {', '.join(RULES)}.{suggest(name, RULES)}")
+        place = f"{where}: [{prefix}.{name}]"
+        _known(_mapping(values, place), (*SWITCHES, *RULES[name].limits), place)
+        for key, value in values.items():
+            if wanted := _refusal(name, key, value):
+                raise UsageError(f"{place} {key} is {value!r}: give {wanted}")
+        found[name] = dict(values)
+    return found
+
+
+def _refusal(rule: str, key: str, value: object) -> str | None:
+    if key == "enabled":
+        return None if isinstance(value, bool) else "true or false"
+    if key == "severity":
+        return None if value in SEVERITIES else " or ".join(SEVERITIES)
+    return RULES[rule].limits[key].refusal(value)
+
+
+def _rule_setting(name: str, layers: list[Mapping[str, Any]]) -> RuleSetting:
+    merged: dict[str, Any] = {"enabled": True, "severity": "fail"}
+    merged |= {key: limit.default for key, limit in RULES[name].limits.items()}
+    for layer in layers:
+        merged |= layer
+    return RuleSetting(merged.pop("enabled"), merged.pop("severity"), merged)
+
+
+def _inconclusive(value: object) -> Inconclusive:
+    if value not in get_args(Inconclusive):
+        raise UsageError(f"inconclusive is {value!r}: give {' or '.join(get_args(Inconclusive))}")
+    return cast(Inconclusive, value)
+
+
+def _mapping(value: object, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{place} is {value!r}: it is a table of keys")
+    return value
+
+
+def _known(table: Mapping[str, Any], names: tuple[str, ...], place: str) -> None:
+    for key in table:
+        if key not in names:
+            raise UsageError(f"{place} has an unknown key {key!r}, known are {', '.join(names)}.{suggest(key, names)}")

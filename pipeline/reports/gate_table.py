@@ -1,0 +1,90 @@
+"""A gate's result in, the tables of the terminal and of the step summary out."""
+
+from __future__ import annotations
+
+from pipeline.reports import values as v
+from pipeline.reports.gate_record import CellVerdict, Finding, GateResult, Verdict
+from pipeline.reports.gate_values import detail, figure, interval, verdict_words
+from pipeline.reports.table import Table
+from pipeline.reports.values import NONE_HERE, NOT_MEASURED, Value
+
+#: In which tint of the report's tables a verdict stands.
+KINDS: dict[Verdict | None, v.Kind] = {
+    "pass": "text",
+    "new": "text",
+    "inconclusive": "unavailable",
+    "refused": "unavailable",
+    "missing": "failed",
+    "regressed": "failed",
+    None: "not measured",
+}
+
+
+def tables(result: GateResult) -> tuple[Table, ...]:
+    """Every cell with its verdict; below, every finding that is more than a pass."""
+    return tuple(t for t in (verdicts(result), findings(result)) if t is not None)
+
+
+def verdicts(result: GateResult) -> Table:
+    """One row a cell: its verdict and what the images say."""
+    header = ("cell", "verdict", "drop in top-1", "n", "smallest detectable", "agreement", "latency", "rules")
+    rows = tuple(_row(cell) for cell in result.cells)
+    title = f"{result.model}: run {result.run_id} against the baseline of {result.baseline_run_id}"
+    return Table(title, header, rows, label_columns=2, notes=(*_tests(result), *result.notes))
+
+
+def findings(result: GateResult) -> Table | None:
+    """One row a cell and rule that is not passed; None if all are."""
+    open_ = result.findings("regressed", "missing", "refused", "inconclusive", "new", None)
+    if not open_:
+        return None
+    rows = tuple(
+        (
+            v.words(key.label),
+            v.words(found.rule),
+            Value(verdict_words(found), KINDS[found.verdict]),
+            v.words(
+                "\n".join(filter(None, (found.sentence, detail(found), found.next_step and f"→ {found.next_step}")))
+            ),
+        )
+        for key, found in open_
+    )
+    return Table("What is not passed", ("cell", "rule", "verdict", "what was seen, and what to do"), rows, 4)
+
+
+def _row(cell: CellVerdict) -> tuple[Value, ...]:
+    by_rule = {found.rule: found for found in cell.findings}
+    drop, speed = by_rule.get("drop"), by_rule.get("latency")
+    passed = sum(found.verdict == "pass" for found in cell.findings)
+    judged = sum(found.verdict is not None for found in cell.findings)
+    return (
+        v.words(cell.key.label),
+        Value(cell.verdict or "not measured", KINDS[cell.verdict]),
+        _with_interval(drop),
+        NOT_MEASURED if drop is None or drop.n is None else Value(str(drop.n)),
+        NOT_MEASURED if drop is None or drop.detectable is None else Value(figure(drop.detectable, "pp")),
+        _agreement(by_rule.get("agreement")),
+        NONE_HERE if cell.key.simulated else _with_interval(speed),
+        Value(f"{passed} of {judged} passed"),
+    )
+
+
+def _with_interval(found: Finding | None) -> Value:
+    if found is None or found.now is None:
+        return NOT_MEASURED
+    return Value(f"{figure(found.now, found.unit, signed=True)}\n{interval(found)}", "figure")
+
+
+def _agreement(found: Finding | None) -> Value:
+    if found is None or found.now is None:
+        return NOT_MEASURED
+    if found.unit == "%":
+        return _with_interval(found)
+    return Value(f"{figure(-found.now, 'pp', signed=True)}", "figure")
+
+
+def _tests(result: GateResult) -> tuple[str, ...]:
+    return tuple(
+        f"{count} tests of {family} share the false alarms: confidence of each {100 * result.confidence[family]:.4g}%"
+        for family, count in result.tests.items()
+    )
