@@ -95,7 +95,7 @@ def _check(
 ) -> None:
     from pipeline.gate.exit import error_of
     from pipeline.gate.judge import judge
-    from pipeline.reports import gate_json, gate_junit, gate_markdown, gate_table
+    from pipeline.reports import gate_json, gate_junit, gate_markdown
     from pipeline.reports.gate_terminal import show
     from pipeline.stages.baseline import facts_of, read_baseline
 
@@ -104,7 +104,7 @@ def _check(
         raise UsageError(f"{path} is a baseline of {base.model}, run {found.id} is of {found.model}: give its own")
     result = judge(facts_of(found), base, settings)
     error = error_of(result)
-    show(gate_table.tables(result))
+    show(result)
     if junit:
         write_atomic(junit, gate_junit.render(result))
     if json:
@@ -118,7 +118,7 @@ def _check(
 
 
 def _update(found: Run, path: Path, allow_failed: bool) -> None:
-    from pipeline.reports.gate_terminal import show
+    from pipeline.reports.gate_terminal import show_tables
     from pipeline.reports.gate_update import table
     from pipeline.stages.baseline import facts_of, read_baseline, write_baseline
 
@@ -131,19 +131,21 @@ def _update(found: Run, path: Path, allow_failed: bool) -> None:
             f"the others with --allow-failed\n  {lines}"
         )
     old = read_baseline(path) if path.exists() else None
-    show((table(old, new),))
+    show_tables((table(old, new),))
     write_baseline(path, new)
     say(f"baseline: {path}: look at it, and commit it by itself")
 
 
 def _show_settings(settings: Settings) -> None:
-    from pipeline.reports.gate_settings_table import table
-    from pipeline.reports.gate_terminal import show
+    from pipeline.gate.table import RULES
+    from pipeline.reports.gate_settings_text import render
 
-    note = (f"inconclusive: {settings.inconclusive}; baseline: {settings.baseline or 'not set'}",)
-    shown = [table("settings of every model", settings.in_force(""), note)]
-    shown += [table(f"settings of {model}", settings.in_force(model)) for model in settings.models]
-    show(shown)
+    rules = {name: rule.says for name, rule in RULES.items()}
+    print(f"[check]\ninconclusive = {settings.inconclusive!r}")
+    print(f"baseline = {settings.baseline!r}\n" if settings.baseline else "# baseline is not set\n")
+    print(render("check.rules", settings.in_force(""), rules))
+    for model in settings.models:
+        print(render(f"check.models.{model}.rules", settings.in_force(model), rules))
 
 
 def _options(budgets: dict[str, Any], skip: list[str], warn: list[str]) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 from pipeline.errors import UsageError, suggest
 from pipeline.gate.table import RULES
 from pipeline.reports.gate_record import SEVERITIES, Inconclusive, Severity
-from pipeline.reports.gate_settings_table import InForce
+from pipeline.reports.gate_settings_text import InForce
 
 FILE = "edge-t2t.toml"
 SWITCHES = ("enabled", "severity")  # of every rule, beside its budgets
@@ -59,7 +59,7 @@ class Settings:
             switches: dict[str, float | str | None] = {"enabled": setting.enabled, "severity": setting.severity}
             for key, value in {**switches, **setting.limits}.items():
                 limit = RULES[name].limits.get(key)
-                unit, says = (limit.unit, limit.says) if limit else ("", RULES[name].says if key == "enabled" else "")
+                unit, says = (limit.unit, limit.says) if limit else ("", "")
                 found.append(InForce(name, key, value, unit, self._source(model, name, key), says))
         return tuple(found)
 

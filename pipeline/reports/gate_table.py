@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pipeline.reports import values as v
-from pipeline.reports.gate_record import CellVerdict, Finding, GateResult, Verdict
+from pipeline.reports.gate_record import VERDICTS, CellVerdict, Finding, GateResult, Verdict
 from pipeline.reports.gate_values import detail, figure, interval, verdict_words
+from pipeline.reports.records import CellKey
 from pipeline.reports.table import Table
 from pipeline.reports.values import NONE_HERE, NOT_MEASURED, Value
 
@@ -34,22 +35,28 @@ def verdicts(result: GateResult) -> Table:
 
 
 def findings(result: GateResult) -> Table | None:
-    """One row a cell and rule that is not passed; None if all are."""
-    open_ = result.findings("regressed", "missing", "refused", "inconclusive", "new", None)
-    if not open_:
-        return None
+    """One row for each finding that is more than a pass; None if there is none."""
     rows = tuple(
         (
-            v.words(key.label),
-            v.words(found.rule),
             Value(verdict_words(found), KINDS[found.verdict]),
-            v.words(
-                "\n".join(filter(None, (found.sentence, detail(found), found.next_step and f"→ {found.next_step}")))
-            ),
+            v.words(found.rule),
+            v.words("\n".join(key.label for key in cells)),
+            v.words("\n".join(filter(None, (found.sentence, detail(found))))),
+            v.words(found.next_step),
         )
-        for key, found in open_
+        for cells, found in open_findings(result)
     )
-    return Table("What is not passed", ("cell", "rule", "verdict", "what was seen, and what to do"), rows, 4)
+    header = ("verdict", "rule", "cell", "what was seen", "what to do")
+    return Table("What is not passed", header, rows, len(header)) if rows else None
+
+
+def open_findings(result: GateResult) -> tuple[tuple[tuple[CellKey, ...], Finding], ...]:
+    """Findings that are more than a pass, worst first; cells of which a rule says the very same stand together."""
+    same: dict[Finding, list[CellKey]] = {}
+    for key, found in result.findings("regressed", "missing", "refused", "inconclusive", "new", None):
+        same.setdefault(found, []).append(key)
+    order = sorted(same, key=lambda found: -1 if found.verdict is None else VERDICTS.index(found.verdict), reverse=True)
+    return tuple((tuple(same[found]), found) for found in order)
 
 
 def _row(cell: CellVerdict) -> tuple[Value, ...]:
