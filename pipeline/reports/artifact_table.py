@@ -26,16 +26,18 @@ def artifacts(run: RunRecord) -> Table:
         outside = None if facts.fallback is None else sum(facts.fallback.values())
         scales = v.NONE_HERE if record.source == "float" else v.NOT_MEASURED
         if record.scales_total is not None and record.scales_found is not None:
-            scales = Value(f"{record.scales_found} of {record.scales_total}")
+            scales = Value(
+                f"{record.scales_found} of {record.scales_total}", sort=record.scales_found - record.scales_total
+            )
         rows.append(
             (
                 label,
                 v.megabytes(facts.size_bytes),
-                Value(f"{facts.int8_weights} / {facts.float_weights}"),
+                Value(f"{facts.int8_weights} / {facts.float_weights}", sort=facts.float_weights),
                 v.count(facts.partitions, "not in the file"),
                 Value("not in the file", "not measured")
                 if outside is None or facts.delegated is None
-                else Value(f"{facts.delegated} / {outside}"),
+                else Value(f"{facts.delegated} / {outside}", sort=outside),
                 scales,
                 v.seconds(record.seconds),
             )
@@ -79,8 +81,8 @@ def file_facts(name: str, facts: FactsRecord) -> Table:
         ("delegate partitions", v.count(facts.partitions, "not in the file")),
         ("operators in delegates", v.count(facts.delegated, "not in the file")),
         *where,
-        ("operators", Value(str(sum(facts.operators.values())))),
-        *((kind, Value(str(count))) for kind, count in (facts.operators_by_dtype or facts.operators).items()),
+        ("operators", v.count(sum(facts.operators.values()))),
+        *((kind, v.count(count)) for kind, count in (facts.operators_by_dtype or facts.operators).items()),
     )
     return Table(
         title=f"{name}: what the file holds",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.metrics.accuracy import Accuracy, wilson_percent
 from pipeline.metrics.drift import Drift
 from pipeline.reports.cells import run_cells
+from pipeline.reports.figure import Figure
 from pipeline.reports.panels import Panel, colours, missing, one_axes, rows, span
 from pipeline.reports.records import SIMULATED
 from pipeline.reports.schema import Report, RunRecord
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 STAGE_LABELS = {"float": "float", "fake_quant": "fake-quant", "qdq": "QDQ"}
 
 
-def drift_by_stage(report: Report) -> tuple[Panel, ...]:
-    """For each run top-1 and SQNR, from float through fake-quant and QDQ to every runtime's int8."""
+LEAD = "Top-1 and distance of the logits, from float through fake-quant and QDQ to every runtime's int8."
+
+
+def drift_by_stage(report: Report) -> Figure | None:
+    """For each run without a waterfall; None if all have one."""
     palette = colours(report)
     panels = []
     for number, run in enumerate(report.runs):
+        if run.waterfall is not None:
+            continue
         stages = list(_waterfall(run))
         images = span(sorted({right.n for _, scored, *_ in stages for right in scored}))
         if not images:
@@ -40,7 +46,10 @@ def drift_by_stage(report: Report) -> tuple[Panel, ...]:
             svg = inline_svg(figure, f"drift-sqnr-{number}", f"SQNR by stage of {run.model}")
         caption = f"n {images} images; filled: to float, hollow: to QDQ; right is closer"
         panels.append(Panel(f"{run.model}: SQNR of the logits", svg, caption))
-    return tuple(panels)
+    if all(run.waterfall is not None for run in report.runs):
+        return None
+    note = "python main.py validate --explain adds the waterfall: what each step lost and gained, by image and class."
+    return Figure("Drift by stage", LEAD, tuple(panels), notes=(note,), legend="models")
 
 
 # label, accuracies, drifts to float, drifts to QDQ, what to write where nothing was measured. A runtime has one of

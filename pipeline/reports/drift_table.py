@@ -79,9 +79,9 @@ def range_events(run: RunRecord) -> Table | None:
         for (kind, op_type), events in sorted(found.items(), key=lambda item: RANGE_ORDER.index(item[0][0])):
             total = sum(event.count for event in events)
             first = events[0].operator if len(events) == 1 else f"{events[0].operator} and {len(events) - 1} more"
-            rows.append((place, v.words(RANGE_WORDS[kind]), Value(str(total)), v.words(op_type), v.words(first)))
+            rows.append((place, v.words(RANGE_WORDS[kind]), v.count(total), v.words(op_type), v.words(first)))
         if not found:
-            rows.append((place, v.words("nothing"), Value("0"), v.NONE_HERE, v.NONE_HERE))
+            rows.append((place, v.words("nothing"), v.count(0), v.NONE_HERE, v.NONE_HERE))
     return Table(
         title=f"{run.model}: numbers that left their range, {SIMULATED}",
         header=("File and rounding model", "What happened", "Numbers", "Operator", "Where first"),

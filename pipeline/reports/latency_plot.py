@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.reports.cells import cells
+from pipeline.reports.figure import Figure
 from pipeline.reports.panels import Panel, colours, one_axes, rows, span
 from pipeline.reports.records import Rounds
 from pipeline.reports.schema import Report
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 400  # of one row: more make the page heavy and show nothing new; the box is over all samples
 WINDOW = (0.7, 1.8)  # of the median: what lies outside is counted in the caption, or it would squeeze the rest
+LEAD = (
+    "Every timed image as a share of its row's median: a narrow cloud is a steady figure, one that leans is a machine "
+    "that became slower or faster on the way."
+)
 
 
-def latency_samples(report: Report) -> tuple[Panel, ...]:
+def latency_samples(report: Report) -> Figure:
     """Samples as a share of their row's median, round by round from top to bottom within a row, and a box plot."""
     palette = colours(report)
     found: dict[str, list[tuple[str, str, Rounds]]] = {}
@@ -33,7 +38,8 @@ def latency_samples(report: Report) -> tuple[Panel, ...]:
             found.setdefault(cell.place, []).append((cell.model, cell.variant, record.rounds_ms))
         if record.control and record.control_rounds_ms:
             found.setdefault(cell.place, []).append((record.control.model, cell.variant, record.control_rounds_ms))
-    return tuple(_panel(i, place, samples, palette) for i, (place, samples) in enumerate(found.items()))
+    panels = tuple(_panel(i, place, samples, palette) for i, (place, samples) in enumerate(found.items()))
+    return Figure("Latency samples", LEAD, panels)
 
 
 def _panel(number: int, place: str, samples: list[tuple[str, str, Rounds]], palette: dict[str, str]) -> Panel:

@@ -32,8 +32,8 @@ def latencies(run: RunRecord) -> Table:
                 v.median(summary),
                 v.milliseconds(summary.p90_ms),
                 v.milliseconds(summary.mad_ms),
-                Value(f"{len(record.rounds_ms)}\n{len(record.warmup_ms)} warm-up"),
-                Value(str(record.threads)),
+                Value(f"{len(record.rounds_ms)}\n{len(record.warmup_ms)} warm-up", sort=len(record.rounds_ms)),
+                v.count(record.threads),
                 control,
                 timed(record)[1],
             )

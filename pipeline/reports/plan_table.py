@@ -62,4 +62,4 @@ def _by_type(plan: ComputePlan, what: str) -> Table:
 
 
 def _share(cost: float | None) -> v.Value:
-    return v.Value("not told", "not measured") if cost is None else v.Value(f"{100 * cost:.1f}%")
+    return v.Value("not told", "not measured") if cost is None else v.Value(f"{100 * cost:.1f}%", sort=cost)

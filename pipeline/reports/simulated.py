@@ -1,6 +1,7 @@
 """What the reference computed of an artifact under its rounding models in, one value for a table out: an interval.
 
 A unit's rounding is not documented, so no single figure is shown; the interval runs over the models that were computed.
+A column is sorted by its lower end.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def same_class(records: Records, drift: Callable[[ValidationRecord], Drift | Non
     if not found:
         return v.NOT_MEASURED
     low, high, n = min(d.agreement_same for d in found), max(d.agreement_same for d in found), found[0].n
-    return Value(f"{_percent(low, high, n)}\n{_span(str(low), str(high))} of {n}")
+    return Value(f"{_percent(low, high, n)}\n{_span(str(low), str(high))} of {n}", sort=low / n)
 
 
 def sqnr(records: Records, drift: Callable[[ValidationRecord], Drift | None]) -> Value:
@@ -56,8 +57,9 @@ def sqnr(records: Records, drift: Callable[[ValidationRecord], Drift | None]) ->
         return Value("not measured", "not measured", f"NaN or infinity in up to {worst} of {found[0].n} images")
     decibels = sorted(d.sqnr_db for d in found if d.sqnr_db is not None)
     if len(decibels) < len(found):
-        return Value("exact") if not decibels and all(d.exact for d in found) else v.NOT_MEASURED
-    return Value(f"{_span(f'{decibels[0]:.1f}', f'{decibels[-1]:.1f}')} dB\n{_models(len(found))}")
+        return Value("exact", sort=v.EXACT_DB) if not decibels and all(d.exact for d in found) else v.NOT_MEASURED
+    text = f"{_span(f'{decibels[0]:.1f}', f'{decibels[-1]:.1f}')} dB\n{_models(len(found))}"
+    return Value(text, sort=decibels[0])
 
 
 def _counts(records: Records, count: Callable[[Accuracy], int | None]) -> Value:
@@ -66,7 +68,8 @@ def _counts(records: Records, count: Callable[[Accuracy], int | None]) -> Value:
         return v.NOT_MEASURED
     counts = [c for c, _ in found]
     n = found[0][1]
-    return Value(f"{_percent(min(counts), max(counts), n)}\n{_models(len(found))}, n {n}")
+    text = f"{_percent(min(counts), max(counts), n)}\n{_models(len(found))}, n {n}"
+    return Value(text, sort=min(counts) / n)
 
 
 def _percent(low: int, high: int, n: int) -> str:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 # matplotlib wants real colours: these stand for the CSS variables that replace them
 INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
+LOSS, GAIN = "#050505", "#060606"
 SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004", "#0a0005", "#0a0006")
-VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", LOSS: "loss", GAIN: "gain"} | {
     colour: f"series-{i}" for i, colour in enumerate(SERIES, 1)
 }
 FONT_PT = 10  # see panels.WIDTH_IN: about 10 CSS pixels on a phone, more on a wide screen
@@ -60,16 +61,32 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     for element in root.iter():
         element.tag = _local(element.tag)
         element.attrib = {
-            _local(key): _themed(_own_ids(_local(key), value, name)) for key, value in element.attrib.items()
+            _local(key): _themed(_own_ids(_local(key), _rounded(value), name)) for key, value in element.attrib.items()
         }
+    _hoist_styles(root)
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)  # the page sets the width, viewBox keeps the shape
     root.attrib |= {"role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def _hoist_styles(root: ElementTree.Element) -> None:
+    """A style that all children of a group have is said once, by the group: a third of a plot of many points."""
+    for parent in root.iter("g"):
+        styles = {child.attrib.get("style") for child in parent}
+        if len(parent) > 1 and len(styles) == 1 and (style := styles.pop()) and "style" not in parent.attrib:
+            parent.attrib["style"] = style
+            for child in parent:
+                del child.attrib["style"]
+
+
 def _local(name: str) -> str:
     return name.rsplit("}", 1)[-1]
+
+
+def _rounded(value: str) -> str:
+    """Coordinates to a hundredth of a point."""
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}".rstrip("0").rstrip("."), value)
 
 
 def _own_ids(key: str, value: str, name: str) -> str:

@@ -16,11 +16,18 @@ Kind = Literal["figure", "text", "not measured", "unavailable", "failed"]
 
 @dataclass(frozen=True)
 class Value:
-    """One cell of a table. Lines of `text` are separated by a newline; `detail` is the reason of what is not ok."""
+    """One cell of a table.
+
+    Attributes:
+        text: lines are separated by a newline.
+        detail: the reason of what is not ok.
+        sort: what a column is sorted by, unrounded; None where there is no figure: sorted last, or by its text.
+    """
 
     text: str
     kind: Kind = "figure"
     detail: str = ""
+    sort: float | None = None
 
     @property
     def full(self) -> str:
@@ -28,6 +35,7 @@ class Value:
 
 
 NOT_MEASURED = Value("not measured", "not measured")
+EXACT_DB = 1e9  # sorts above every SQNR; infinity has no place in an attribute of a page
 NONE_HERE = Value("–", "text")  # the figure does not exist, as drift of the reference to itself
 
 
@@ -49,7 +57,7 @@ def outcome(value: Outcome) -> Value:
 
 
 def share(count: int, n: int) -> Value:
-    return Value(f"{100 * count / n:.2f}%\n{count} of {n}")
+    return Value(f"{100 * count / n:.2f}%\n{count} of {n}", sort=count / n)
 
 
 def share_with_interval(count: int | None, n: int) -> Value:
@@ -57,7 +65,7 @@ def share_with_interval(count: int | None, n: int) -> Value:
     if count is None:
         return NOT_MEASURED
     low, high = wilson_percent(count, n)
-    return Value(f"{100 * count / n:.2f}%\n{low:.1f}–{high:.1f}, n {n}")
+    return Value(f"{100 * count / n:.2f}%\n{low:.1f}–{high:.1f}, n {n}", sort=count / n)
 
 
 def top1(accuracy: Accuracy) -> Value:
@@ -79,36 +87,42 @@ def sqnr(drift: Drift | None) -> Value:
     if drift.nonfinite:
         return Value("not measured", "not measured", f"NaN or infinity in {drift.nonfinite} of {drift.n} images")
     if drift.exact:
-        return Value("exact")
+        return Value("exact", sort=EXACT_DB)
     first = "not measured" if drift.sqnr_db is None else f"{drift.sqnr_db:.1f} dB"
     second = "cos not measured" if drift.cosine_min is None else f"cos {drift.cosine_min:.4f}"
-    return Value(f"{first}\n{second}")
+    return Value(f"{first}\n{second}", sort=drift.sqnr_db)
 
 
 def milliseconds(value: float) -> Value:
-    return Value(f"{value:.2f} ms")
+    return Value(f"{value:.2f} ms", sort=value)
 
 
 def median(summary: LatencySummary) -> Value:
-    return Value(f"{summary.median_ms:.2f} ms\nn {summary.n}")
+    return Value(f"{summary.median_ms:.2f} ms\nn {summary.n}", sort=summary.median_ms)
 
 
 def times_control(ratio: LatencyRatio) -> Value:
     spread = "1 round" if ratio.low is None else f"{ratio.low:.2f}–{ratio.high:.2f}, n {ratio.rounds}"
-    return Value(f"{ratio.ratio:.2f}×\n{spread}")
+    return Value(f"{ratio.ratio:.2f}×\n{spread}", sort=ratio.ratio)
 
 
 def megabytes(size_bytes: int) -> Value:
     """1 MB is 10^6 bytes."""
-    return Value(f"{size_bytes / 1e6:.2f} MB")
+    return Value(f"{size_bytes / 1e6:.2f} MB", sort=size_bytes)
 
 
 def seconds(value: float | None) -> Value:
-    return NOT_MEASURED if value is None else Value(f"{value:.1f} s")
+    return NOT_MEASURED if value is None else Value(f"{value:.1f} s", sort=value)
 
 
 def count(value: int | None, unknown: str = "not measured") -> Value:
-    return Value(unknown, "not measured") if value is None else Value(str(value))
+    return Value(unknown, "not measured") if value is None else Value(str(value), sort=value)
+
+
+def signed(value: float, decimals: int) -> str:
+    """With a minus sign as wide as a plus; what rounds to zero is "0"."""
+    text = f"{abs(value):.{decimals}f}"
+    return "0" if not float(text) else f"−{text}" if value < 0 else text
 
 
 def names(items: tuple[str, ...], limit: int = 12) -> str:
