@@ -207,6 +207,28 @@ class CountsRanges(Protocol):
     def range_events(self) -> tuple[RangeEvent, ...]: ...
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Times of single inferences in milliseconds, in order.
+
+    Attributes:
+        wall_ms: by the clock on the wall: the latency.
+        cpu_ms: processor time of the same calls; None where it was not measured or the runtime computes elsewhere.
+    """
+
+    wall_ms: list[float]
+    cpu_ms: list[float] | None
+
+
+@runtime_checkable
+class CountsProcessorTime(Protocol):
+    """A session whose inferences run on this process's own threads."""
+
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
+        """As `Session.time`, with the processor time beside it."""
+        ...
+
+
 class Session(Protocol):
     """A loaded artifact."""
 

@@ -22,7 +22,16 @@ from typing import BinaryIO
 import numpy as np
 
 from targets import registry, wire
-from targets.types import ConvertRequest, CountsRanges, Session, Stage, TargetError, Unavailable
+from targets.types import (
+    ConvertRequest,
+    CountsProcessorTime,
+    CountsRanges,
+    Samples,
+    Session,
+    Stage,
+    TargetError,
+    Unavailable,
+)
 from targets.wire import Message
 
 Reply = tuple[Message, np.ndarray | None]
@@ -116,7 +125,12 @@ class Worker:
         return {}, self._session(request).infer(_required(batch))
 
     def _time(self, request: Message, batch: np.ndarray | None) -> Reply:
-        return {"samples_ms": self._session(request).time(_required(batch), request["n"])}, None
+        session, images, n = self._session(request), _required(batch), request["n"]
+        if isinstance(session, CountsProcessorTime):
+            samples = session.samples(images, n)
+        else:
+            samples = Samples(session.time(images, n), None)
+        return {"samples_ms": samples.wall_ms, "cpu_ms": samples.cpu_ms}, None
 
     def _range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
         session = self._session(request)

@@ -211,6 +211,8 @@ class LatencyRecord:
             the run has none, or the artifact is not int8.
         float_rounds_ms: as many rounds as `rounds_ms`; None without `float_key`; `float_note` then says why.
         host: the machine (pipeline.provenance.host); empty in records of older versions.
+        cpu_rounds_ms, control_cpu_rounds_ms, float_cpu_rounds_ms: processor time of the same inferences, for one
+            thread only: it leaves out what waiting for a busy processor adds. None where it was not measured.
     """
 
     key: CellKey
@@ -226,6 +228,9 @@ class LatencyRecord:
     float_rounds_ms: Rounds | None = None
     float_note: str = ""
     host: Mapping[str, str] = field(default_factory=dict)
+    cpu_rounds_ms: Rounds | None = None
+    control_cpu_rounds_ms: Rounds | None = None
+    float_cpu_rounds_ms: Rounds | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -235,6 +240,9 @@ class LatencyRecord:
         if (self.outcome.status == "ok") != (self.rounds_ms is not None):
             raise ValueError(f"a latency that is {self.outcome.status} with rounds_ms {_brief(self.rounds_ms)}")
         _check_rounds(self.rounds_ms)
+        _check_cpu(self.rounds_ms, self.cpu_rounds_ms)
+        _check_cpu(self.control_rounds_ms, self.control_cpu_rounds_ms)
+        _check_cpu(self.float_rounds_ms, self.float_cpu_rounds_ms)
         _check_beside("control", self.control, self.control_rounds_ms, self.rounds_ms)
         _check_beside("float", self.float_key, self.float_rounds_ms, self.rounds_ms)
         if self.processes < 1 or (self.rounds_ms is not None and len(self.rounds_ms) % self.processes):
@@ -256,6 +264,13 @@ def _check_beside(what: str, key: CellKey | None, rounds: Rounds | None, own: Ro
     _check_rounds(rounds)
     if rounds is not None and len(rounds) != len(own or ()):
         raise ValueError(f"{_brief(own)} beside {_brief(rounds)} of the {what}")
+
+
+def _check_cpu(wall: Rounds | None, cpu: Rounds | None) -> None:
+    """Processor time is that of the very inferences that were timed."""
+    _check_rounds(cpu)
+    if cpu is not None and [len(samples) for samples in cpu] != [len(samples) for samples in wall or ()]:
+        raise ValueError(f"{_brief(wall)} beside {_brief(cpu)} of processor time: they are of other inferences")
 
 
 def _check_rounds(rounds: Rounds | None) -> None:

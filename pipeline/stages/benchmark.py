@@ -149,6 +149,9 @@ def _time(
         float_rounds_ms=timed[FLOAT].rounds_ms if isinstance(floating, Beside) else None,
         float_note=floating if isinstance(floating, str) else "",
         host=provenance.host(),
+        cpu_rounds_ms=timed[OWN].cpu_rounds_ms,
+        control_cpu_rounds_ms=timed[CONTROL].cpu_rounds_ms if isinstance(control, Beside) else None,
+        float_cpu_rounds_ms=timed[FLOAT].cpu_rounds_ms if isinstance(floating, Beside) else None,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.reports.records import Rounds
 from targets.devices.host import HostWorker, RemoteSession
-from targets.types import TargetError
+from targets.types import Samples, TargetError
 
 PROCESSES = 5
 
@@ -50,10 +50,16 @@ def spread(rounds: int) -> int:
 
 @dataclass(frozen=True)
 class Timed:
-    """Samples of one file in ms; one round after the other, processes one after the other."""
+    """Samples of one file in ms; one round after the other, processes one after the other.
+
+    Attributes:
+        cpu_rounds_ms: processor time of the same inferences; None where it was not measured, and for several threads,
+            whose processor time is no latency.
+    """
 
     warmup_ms: tuple[float, ...]
     rounds_ms: Rounds
+    cpu_rounds_ms: Rounds | None
 
 
 class TimingFailed(Exception):
@@ -82,7 +88,7 @@ def take_turns(
         TimingFailed: with the name of the first file that failed.
     """
     warmup: dict[str, list[float]] = {name: [] for name in files}
-    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in files}
+    rounds: dict[str, list[Samples]] = {name: [] for name in files}
     for process in range(plan.processes):
         order = list(files)[:: -1 if process % 2 else 1]
         with HostWorker() as worker:
@@ -97,8 +103,16 @@ def take_turns(
                 first = number % len(order)
                 for name in (*order[first:], *order[:first]):
                     try:
-                        rounds[name].append(tuple(sessions[name].time(images, plan.samples)))
+                        rounds[name].append(sessions[name].samples(images, plan.samples))
                     except TargetError as error:
                         raise TimingFailed(name, error) from error
                 advance(1)
-    return {name: Timed(tuple(warmup[name]), tuple(rounds[name])) for name in files}
+    return {name: _timed(warmup[name], rounds[name], plan.threads) for name in files}
+
+
+def _timed(warmup_ms: list[float], rounds: list[Samples], threads: int) -> Timed:
+    cpu_ms = [tuple(samples.cpu_ms) for samples in rounds if samples.cpu_ms is not None]
+    counted = threads == 1 and len(cpu_ms) == len(rounds)
+    return Timed(
+        tuple(warmup_ms), tuple(tuple(samples.wall_ms) for samples in rounds), tuple(cpu_ms) if counted else None
+    )

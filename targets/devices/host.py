@@ -24,6 +24,7 @@ from targets.types import (
     Precision,
     Probe,
     RangeEvent,
+    Samples,
     Stage,
     TargetError,
     Unavailable,
@@ -203,8 +204,14 @@ class RemoteSession:
         return logits
 
     def time(self, batch: np.ndarray, n: int) -> list[float]:
+        return self.samples(batch, n).wall_ms
+
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
+        """As `time`, with the processor time of the same calls where the runtime computes in the worker."""
         reply, _ = self._worker._call("run", {"op": "time", "session": self._number, "n": n}, batch)
-        return [float(sample) for sample in reply["samples_ms"]]
+        cpu_ms = reply.get("cpu_ms")
+        wall_ms = [float(sample) for sample in reply["samples_ms"]]
+        return Samples(wall_ms, None if cpu_ms is None else [float(sample) for sample in cpu_ms])
 
     def range_events(self) -> tuple[RangeEvent, ...] | None:
         """What the session counted so far; None where the runtime does not tell."""

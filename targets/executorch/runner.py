@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.types import TargetError, Unavailable
+from targets.stopwatch import Stopwatch
+from targets.types import Samples, TargetError, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +46,11 @@ def load(path: Path, runtime: str, threads: int) -> ExecuTorchSession:
     return open_session(path, threads)
 
 
-def open_session(path: Path, threads: int) -> ExecuTorchSession:
+def open_session(path: Path, threads: int, own_threads: bool = True) -> ExecuTorchSession:
     """The part of `load` that is the same for every delegate.
+
+    Args:
+        own_threads: whether the delegate computes on threads of this process, whose processor time can be counted.
 
     Raises:
         TargetError: stage "load", the runtime refuses the file.
@@ -66,7 +69,7 @@ def open_session(path: Path, threads: int) -> ExecuTorchSession:
         method = program.load_method("forward")
     except (RuntimeError, KeyError) as error:
         raise TargetError("load", f"ExecuTorch refuses {path.name}: {_one_line(error)}") from error
-    session = ExecuTorchSession(program, method, path.name)
+    session = ExecuTorchSession(program, method, path.name, own_threads)
     _open_sessions.add(session)
     return session
 
@@ -97,10 +100,11 @@ class ExecuTorchSession:
     """A loaded method `forward`, [1, 3, H, W] -> [1, classes]."""
 
     # Any: executorch.runtime.Program and Method, untyped.
-    def __init__(self, program: Any, method: Any, name: str):
+    def __init__(self, program: Any, method: Any, name: str, own_threads: bool):
         self._program = program  # owns the memory of the method
         self._method = method
         self._name = name
+        self._own_threads = own_threads
         self._shape = tuple(method.metadata.input_tensor_meta(0).sizes())
 
     def infer(self, batch: np.ndarray) -> np.ndarray:
@@ -116,19 +120,20 @@ class ExecuTorchSession:
         return torch.cat(outputs).float().numpy()
 
     def time(self, batch: np.ndarray, n: int) -> list[float]:
+        return self.samples(batch, n).wall_ms
+
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
         """Setting the input and copying the output are outside the measured interval."""
         images = self._images(batch)
         call = self._method._method  # the binding that separates set_inputs, execute and get_outputs
-        samples_ms = []
+        watch = Stopwatch()
         try:
             for i in range(n):
                 call.set_inputs([images[i % len(images)]])
-                start_ns = time.perf_counter_ns()
-                call.execute()
-                samples_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+                watch.run(call.execute)
         except RuntimeError as error:
             raise TargetError("run", f"{self._name}: {_one_line(error)}") from error
-        return samples_ms
+        return watch.samples if self._own_threads else Samples(watch.samples.wall_ms, None)
 
     def close(self) -> None:
         self._method = self._program = None

@@ -36,4 +36,4 @@ def load(path: Path, runtime: str, threads: int) -> Session:
         raise TargetError("load", f"{path} does not exist: convert the model first")
     if reason := unavailable_reason():
         raise Unavailable("load", reason)
-    return executorch.open_session(path, threads)
+    return executorch.open_session(path, threads, own_threads=False)

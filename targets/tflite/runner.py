@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from targets.stopwatch import Stopwatch
 from targets.triton_first import load_triton_first
-from targets.types import TargetError, Unavailable
+from targets.types import Samples, TargetError, Unavailable
 
 LITERT = "litert"
 TENSORFLOW = "tensorflow"
@@ -84,15 +84,16 @@ class TFLiteSession:
         return np.concatenate(logits)
 
     def time(self, batch: np.ndarray, n: int) -> list[float]:
+        return self.samples(batch, n).wall_ms
+
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
         """Setting the input and reading the output are outside the measured interval."""
         images = self._images(batch)
-        samples_ms = []
+        watch = Stopwatch()
         for i in range(n):
             self._set_input(images[i % len(images)])
-            start_ns = time.perf_counter_ns()
-            self._invoke()
-            samples_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
-        return samples_ms
+            watch.run(self._invoke)
+        return watch.samples
 
     def close(self) -> None:
         self._interpreter = None
