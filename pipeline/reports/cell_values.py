@@ -32,4 +32,16 @@ def timed(record: LatencyRecord | None) -> tuple[Value, Value]:
     median = v.median(latency.summarize([ms for samples in record.rounds_ms for ms in samples]))
     if record.control_rounds_ms is None:
         return median, v.NOT_MEASURED
-    return median, v.times_control(latency.ratio(record.rounds_ms, record.control_rounds_ms))
+    return median, v.times_control(
+        latency.ratio(record.rounds_ms, record.control_rounds_ms, processes=record.processes)
+    )
+
+
+def times_float(cell: Cell) -> Value:
+    """Ratio to the float32 file of the same model, timed in the same rounds."""
+    if cell.precision != "int8":
+        return v.NONE_HERE
+    record = cell.latency
+    if record is None or record.rounds_ms is None or record.float_rounds_ms is None:
+        return v.NOT_MEASURED
+    return v.times_control(latency.ratio(record.rounds_ms, record.float_rounds_ms, processes=record.processes))

@@ -7,7 +7,7 @@ from pipeline.reports import stage_names
 from pipeline.reports import values as v
 from pipeline.reports.figure import Figure
 from pipeline.reports.panels import Panel, one_axes, rows, span
-from pipeline.reports.schema import Report, RunRecord
+from pipeline.reports.schema import Report
 from pipeline.reports.svg import FONT_PT, GAIN, INK, LOSS, MUTED, PAPER, inline_svg
 from pipeline.reports.table import Table
 from pipeline.reports.values import Value
@@ -35,10 +35,14 @@ def by_class(report: Report) -> Figure | None:
         for stages, counts in _alike(changed):
             title = f"{run.model}: {', '.join(stage_names.label(s, ' ') for s in stages)}"
             panels.append(_panel(run.waterfall, first, counts, f"class-{len(panels)}", title))
-        tables.append(_table(run, run.waterfall, first, artifacts))
+        tables.append(class_table(run.model, run.waterfall))
         if unchanged := [stage_names.label(s, " ") for s in artifacts if s not in changed]:
             notes.append(f"{run.model}: no class has more or fewer right answers in {', '.join(unchanged)}.")
-    return Figure("Drop by class", LEAD, tuple(panels), tables=tuple(tables), notes=tuple(notes)) if tables else None
+    return (
+        Figure("Drop by class", LEAD, tuple(panels), tables=tuple(tables), notes=tuple(notes), legend="changes")
+        if tables
+        else None
+    )
 
 
 def _counts(stage: WaterfallStage) -> Counts:
@@ -90,7 +94,9 @@ def _panel(record: WaterfallRecord, first: Counts, counts: Counts, name: str, ti
     return Panel(title, svg, f"n {images} images of a class; right: right answers before and after{rest}")
 
 
-def _table(run: RunRecord, record: WaterfallRecord, first: Counts, artifacts: list[WaterfallStage]) -> Table:
+def class_table(model: str, record: WaterfallRecord) -> Table:
+    """Drop of each class from the first stage to every artifact; of many classes the worst."""
+    first, artifacts = _counts(record.stages[0]), [stage for stage in record.stages if stage.cell is not None]
     after = [_counts(stage) for stage in artifacts]
     worst = {label: max(_drop(count, counts[label]) for counts in after) for label, count in first.items()}
     order = sorted(first, key=lambda label: (-worst[label], label))
@@ -102,7 +108,7 @@ def _table(run: RunRecord, record: WaterfallRecord, first: Counts, artifacts: li
     if hidden > 0:
         notes.append(f"{hidden} of {len(order)} classes, with smaller drops, are not shown; report.json has them.")
     return Table(
-        title=f"{run.model}: drop by class",
+        title=f"{model}: drop by class",
         header=("Class", "Images", "First stage", *(stage_names.label(stage, " ") for stage in artifacts)),
         rows=tuple(
             (

@@ -51,7 +51,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Figure:
-    """One section. `legend`: "models" or "variants" (models and markers) where the plots need one."""
+    """One section.
+
+    Attributes:
+        legend: of its plots: "models", "variants" (models and markers), "changes" (lost and gained), "steps" (these and
+            the interval); empty if they need none.
+    """
 
     title: str
     lead: str

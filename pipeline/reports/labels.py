@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from pipeline.reports.svg import FONT_PT, PAPER
+from pipeline.reports.svg import FONT_PT, PAPER, settle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def place(axes: Axes, labels: list[Label]) -> None:
     figure = axes.get_figure()
     assert figure is not None
     canvas = FigureCanvasAgg(figure)  # type: ignore[arg-type]
-    canvas.draw()  # the layout is settled only by drawing
+    settle(figure)  # type: ignore[arg-type]
     per_point = figure.dpi / 72
     frame = axes.get_window_extent()
     taken = [box for label in labels for box in _occupied(axes, label, per_point)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pipeline.metrics import latency
 from pipeline.reports import values as v
-from pipeline.reports.cell_values import place, timed
+from pipeline.reports.cell_values import place, timed, times_float
 from pipeline.reports.cells import run_cells
+from pipeline.reports.records import LatencyRecord
 from pipeline.reports.schema import RunRecord
 from pipeline.reports.table import Table, grouped
 from pipeline.reports.values import Value
@@ -20,7 +21,7 @@ def latencies(run: RunRecord) -> Table:
         if cell.simulations:
             continue
         if record is None or record.rounds_ms is None:
-            rows.append((place(cell), timed(record)[0], *[v.NOT_MEASURED] * 6))
+            rows.append((place(cell), timed(record)[0], *[v.NOT_MEASURED] * 6, times_float(cell)))
             continue
         summary = latency.summarize([ms for samples in record.rounds_ms for ms in samples])
         control = v.NOT_MEASURED
@@ -32,17 +33,29 @@ def latencies(run: RunRecord) -> Table:
                 v.median(summary),
                 v.milliseconds(summary.p90_ms),
                 v.milliseconds(summary.mad_ms),
-                Value(f"{len(record.rounds_ms)}\n{len(record.warmup_ms)} warm-up", sort=len(record.rounds_ms)),
+                _rounds(record),
                 v.count(record.threads),
                 control,
                 timed(record)[1],
+                times_float(cell),
             )
         )
         if record.control_note:
             notes.append((f"{cell.place} {cell.variant}", f"control: {record.control_note}"))
     return Table(
         title=f"{run.model}: latency",
-        header=("Runtime", "Median", "p90", "MAD", "Rounds", "Threads", "Control", "× control"),
+        header=("Runtime", "Median", "p90", "MAD", "Rounds", "Threads", "Control", "× control", "× fp32"),
         rows=tuple(rows),
-        notes=("MAD: median absolute deviation from the median. One sample is one image.", *grouped(notes)),
+        notes=(
+            "MAD: median absolute deviation from the median. One sample is one image.",
+            "× fp32: an int8 file over the float32 file of the same model in the same rounds; below 1 it is faster.",
+            *grouped(notes),
+        ),
     )
+
+
+def _rounds(record: LatencyRecord) -> Value:
+    """How many, over how many fresh processes."""
+    spread = f" in {record.processes} processes" if record.processes > 1 else ""
+    text = f"{len(record.rounds_ms or ())}{spread}\n{len(record.warmup_ms)} warm-up"
+    return Value(text, sort=len(record.rounds_ms or ()))

@@ -50,6 +50,7 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     """
     from matplotlib import rc_context
 
+    settle(figure)
     buffer = io.StringIO()
     with rc_context({**STYLE, "svg.hashsalt": name}):  # a fixed salt: equal figures give equal bytes
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -68,6 +69,13 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
         root.attrib.pop(size, None)  # the page sets the width, viewBox keeps the shape
     root.attrib |= {"role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out once and for all: matplotlib would do it anew each time that it draws, twice for a file."""
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 def _hoist_styles(root: ElementTree.Element) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEAD = (
-    "Top-1 of the same images at every stage, from the published network down to each file in its runtime: the bars "
-    "are the images that a step lost and gained, the line is the 95% interval of its drop."
+    "Top-1 of the same images at every stage, from the float network in its published form down to each file in its "
+    "runtime. Dotted lines lead from the stage that a stage is made from."
 )
 LEAST_SPAN_PP = 2.0  # of the axis: a single image must not look like a cliff
 ROW_IN = 0.4
@@ -35,7 +35,7 @@ def waterfalls(report: Report) -> Figure | None:
         for target in targets:
             name = f"waterfall-{len(panels)}"
             panels.append(_panel(run.waterfall, target, name, f"{run.model}: {target}"))
-    return Figure("Where the accuracy goes", LEAD, tuple(panels)) if panels else None
+    return Figure("Where the accuracy goes", LEAD, tuple(panels), legend="steps") if panels else None
 
 
 def _panel(record: WaterfallRecord, target: str, name: str, title: str) -> Panel:

@@ -96,7 +96,7 @@ def made_up_explanation(cells: tuple[str, ...], random: np.random.Generator) -> 
             chained_db=float(db - random.uniform(3, 12)),
             runtimes_db={cells[1]: float(random.uniform(40, 60))},
         )
-        for i, (name, db) in enumerate(zip(random.permutation(LAYERS), alone, strict=True))
+        for i, (name, db) in enumerate(zip(random.permutation(LAYERS).tolist(), alone, strict=True))
     )
     kl = np.sort(random.uniform(0.004, 0.011, len(LAYERS)))
     kept = tuple(FloatLayer(layer.name, float(k), 15) for layer, k in zip(layers, kl, strict=True))
