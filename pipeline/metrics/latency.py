@@ -44,10 +44,10 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class LatencyRatio:
-    """Model over control: the median over `rounds` of (median of the model's round / median of the control's round).
+    """Model over control: the middle over `rounds` of (median of the model's round / median of the control's round).
 
-    `low` and `high` bound it with 95% confidence (percentile bootstrap over the rounds); None (not measured) for a
-    single round, which says nothing about the spread between rounds.
+    `low` and `high` bound it with 95% confidence, see `ratio_of`; None (not measured) for a single round, which says
+    nothing about the spread between rounds.
     """
 
     rounds: int
@@ -113,25 +113,42 @@ def round_ratios(
 def ratio(
     rounds_ms: Sequence[Sequence[float]], control_ms: Sequence[Sequence[float]], seed: int = 0, processes: int = 1
 ) -> LatencyRatio:
-    """Samples of the model and of the control, both by round and interleaved round for round -> LatencyRatio.
+    """`ratio_of` of raw samples.
 
     Raises:
         ValueError: as `round_ratios`.
     """
-    from scipy.stats import bootstrap
+    return ratio_of(round_ratios(rounds_ms, control_ms, processes), seed=seed)
 
-    ratios = np.array(round_ratios(rounds_ms, control_ms, processes).ratios)
-    if len(ratios) == 1:
+
+def ratio_of(measured: RoundRatios, confidence: float = CONFIDENCE, seed: int = 0) -> LatencyRatio:
+    """Ratios by round -> their middle, with its interval.
+
+    Rounds of several processes: geometric mean of the processes' medians, and Student's t interval of it over the
+    logarithms. Of one process, where nothing tells how much processes differ: median and percentile bootstrap.
+    """
+    from scipy.stats import bootstrap, ttest_1samp
+
+    rounds = len(measured.ratios)
+    if measured.processes > 1:
+        logs = _log_units(measured)
+        middle = math.exp(float(logs.mean()))
+        if not np.ptp(logs):
+            return LatencyRatio(rounds, middle, middle, middle)
+        spread = ttest_1samp(logs, 0.0).confidence_interval(confidence)
+        return LatencyRatio(rounds, middle, math.exp(float(spread.low)), math.exp(float(spread.high)))
+    ratios = np.array(measured.ratios)
+    if rounds == 1:
         return LatencyRatio(1, float(ratios[0]), None, None)
     interval = bootstrap(
         (ratios,),
         np.median,
         n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
+        confidence_level=confidence,
         method="percentile",  # BCa's acceleration is 0 / 0 for a median whose jackknife values coincide
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return LatencyRatio(len(ratios), float(np.median(ratios)), float(interval.low), float(interval.high))
+    return LatencyRatio(rounds, float(np.median(ratios)), float(interval.low), float(interval.high))
 
 
 def ratio_change(now: RoundRatios, before: RoundRatios, confidence: float = CONFIDENCE) -> RatioChange:

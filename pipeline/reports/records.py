@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
+from pipeline.metrics.latency import RoundRatios, round_ratios
 from targets.types import PRECISIONS, GraphFacts, Precision, RangeEvent, TargetError, TensorSpec, Unavailable
 
 Source = Literal["float", "ptq", "qat"]  # float program; int8 scales from calibration alone; int8 trained scales
@@ -231,6 +232,23 @@ class LatencyRecord:
     cpu_rounds_ms: Rounds | None = None
     control_cpu_rounds_ms: Rounds | None = None
     float_cpu_rounds_ms: Rounds | None = None
+
+    @property
+    def to_control(self) -> RoundRatios | None:
+        """Ratios to the control by round, of processor time where both have it; None without a control."""
+        return self._ratios(self.control_rounds_ms, self.control_cpu_rounds_ms)
+
+    @property
+    def to_float(self) -> RoundRatios | None:
+        """Likewise to the float32 file."""
+        return self._ratios(self.float_rounds_ms, self.float_cpu_rounds_ms)
+
+    def _ratios(self, wall_ms: Rounds | None, cpu_ms: Rounds | None) -> RoundRatios | None:
+        if self.cpu_rounds_ms is not None and cpu_ms is not None:
+            return round_ratios(self.cpu_rounds_ms, cpu_ms, self.processes)
+        if self.rounds_ms is not None and wall_ms is not None:
+            return round_ratios(self.rounds_ms, wall_ms, self.processes)
+        return None
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import provenance
-from pipeline.metrics.latency import ratio, summarize
+from pipeline.metrics.latency import ratio_of, summarize
 from pipeline.progress import progress
 from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecord, Outcome
 from pipeline.rundir import Run
@@ -169,10 +169,9 @@ def _line(record: LatencyRecord) -> str:
         f"{what}: median {summary.median_ms:.2f} ms, p90 {summary.p90_ms:.2f} ms "
         f"(n={summary.n}, {record.threads} thread{'s' if record.threads > 1 else ''})"
     )
-    if record.control_rounds_ms is None:
+    if record.to_control is None:
         return f"{line}; no control: {record.control_note}"
-    beside = ratio(record.rounds_ms, record.control_rounds_ms, processes=record.processes)
-    line += f"; {beside.ratio:.2f} x {CONTROL_MODEL} in {beside.rounds} interleaved rounds"
-    if record.float_rounds_ms is not None:
-        line += f"; {ratio(record.rounds_ms, record.float_rounds_ms, processes=record.processes).ratio:.2f} x fp32"
-    return line
+    beside = ratio_of(record.to_control)
+    spread = "" if beside.low is None else f" ({beside.low:.2f}-{beside.high:.2f})"
+    line += f"; {beside.ratio:.2f} x {CONTROL_MODEL}{spread} in {beside.rounds} interleaved rounds"
+    return f"{line}; {ratio_of(record.to_float).ratio:.2f} x fp32" if record.to_float else line

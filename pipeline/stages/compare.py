@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from pipeline.metrics.accuracy import accuracy, agreement, correct
-from pipeline.metrics.latency import RatioChange, RoundRatios, ratio_change, round_ratios
+from pipeline.metrics.latency import RatioChange, ratio_change
 from pipeline.metrics.paired import paired_drop
 from pipeline.reports.compare_record import (
     ClassFlips,
@@ -125,13 +125,11 @@ def _change(a: Side, b: Side, one: LatencyRecord | None, other: LatencyRecord | 
     for fact, seen in a.host(one).items():
         if seen != (now := b.host(other)[fact]):
             return f"not comparable: {fact.replace('_', ' ')} {seen} and {now}"
-    return ratio_change(_round_ratios(other), _round_ratios(one))
-
-
-def _round_ratios(record: LatencyRecord) -> RoundRatios:
-    assert record.rounds_ms is not None
-    assert record.control_rounds_ms is not None
-    return round_ratios(record.rounds_ms, record.control_rounds_ms, record.processes)
+    if (one.cpu_rounds_ms is None) != (other.cpu_rounds_ms is None):
+        return "not comparable: processor time in one run, time on the wall in the other"
+    assert one.to_control is not None
+    assert other.to_control is not None
+    return ratio_change(other.to_control, one.to_control)
 
 
 def _differences(a: dict[str, str], b: dict[str, str]) -> tuple[Difference, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import RunError
-from pipeline.metrics.latency import ratio, summarize
+from pipeline.metrics.latency import ratio_of, summarize
 from pipeline.qat.stage_logits import StageLogits, load_logits
 from pipeline.reports.compare_record import ComparedRun, Half
 from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Source, ValidationRecord
@@ -101,16 +101,14 @@ class Side:
         steps = (r.outcome for r in (conversion, validation) if r is not None)
         facts = None if conversion is None else conversion.facts
         rounds = None if timed is None else timed.rounds_ms
-        beside = None if timed is None else timed.control_rounds_ms
+        beside = None if timed is None else timed.to_control
         return Half(
             outcome=next((outcome for outcome in steps if outcome.status != "ok"), None),
             accuracy=None if validation is None else validation.accuracy,
             size_bytes=None if facts is None else facts.size_bytes,
             outside=None if facts is None or facts.fallback is None else sum(facts.fallback.values()),
             median_ms=None if rounds is None else summarize([ms for samples in rounds for ms in samples]).median_ms,
-            latency=None
-            if timed is None or rounds is None or beside is None
-            else ratio(rounds, beside, processes=timed.processes),
+            latency=None if beside is None else ratio_of(beside),
         )
 
     def scored(self, place: Place) -> Scored | str:
