@@ -30,18 +30,13 @@ def timed(record: LatencyRecord | None) -> tuple[Value, Value]:
     if record.rounds_ms is None:
         return v.outcome(record.outcome), v.NOT_MEASURED
     median = v.median(latency.summarize([ms for samples in record.rounds_ms for ms in samples]))
-    if record.control_rounds_ms is None:
-        return median, v.NOT_MEASURED
-    return median, v.times_control(
-        latency.ratio(record.rounds_ms, record.control_rounds_ms, processes=record.processes)
-    )
+    ratios = record.to_control
+    return median, v.NOT_MEASURED if ratios is None else v.times_control(latency.ratio_of(ratios))
 
 
 def times_float(cell: Cell) -> Value:
     """Ratio to the float32 file of the same model, timed in the same rounds."""
     if cell.precision != "int8":
         return v.NONE_HERE
-    record = cell.latency
-    if record is None or record.rounds_ms is None or record.float_rounds_ms is None:
-        return v.NOT_MEASURED
-    return v.times_control(latency.ratio(record.rounds_ms, record.float_rounds_ms, processes=record.processes))
+    ratios = None if cell.latency is None else cell.latency.to_float
+    return v.NOT_MEASURED if ratios is None else v.times_control(latency.ratio_of(ratios))

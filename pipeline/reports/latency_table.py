@@ -42,6 +42,8 @@ def latencies(run: RunRecord) -> Table:
         )
         if record.control_note:
             notes.append((f"{cell.place} {cell.variant}", f"control: {record.control_note}"))
+        if record.float_note:
+            notes.append((f"{cell.place} {cell.variant}", f"fp32: {record.float_note}"))
     return Table(
         title=f"{run.model}: latency",
         header=("Runtime", "Median", "p90", "MAD", "Rounds", "Threads", "Control", "× control", "× fp32"),

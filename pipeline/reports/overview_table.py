@@ -45,8 +45,9 @@ def overview(report: Report) -> Table:
         rows=tuple(rows),
         label_columns=2,
         notes=(
-            "Top-1 with 95% Wilson interval over n images. Median over n single-image samples. × is the median over n "
-            "interleaved rounds of the ratio of medians, with 95% bootstrap interval. 1 MB = 10^6 bytes.",
+            "Top-1 with 95% Wilson interval over n images. Median over n single-image samples. × is the middle over n "
+            "interleaved rounds of the ratio of medians (of processor time where it was counted), with 95% interval. "
+            "1 MB = 10^6 bytes.",
             *([SIMULATION_NOTE] if any(cell.simulations for cell in cells(report)) else []),
         ),
     )
