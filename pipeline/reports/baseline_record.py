@@ -140,6 +140,7 @@ class Timing:
         to_control: over MobileNetV2 in the same runtime and precision; None without one.
         to_float: of an int8 file, over the float32 file of the same model; None where it was not timed.
         host: processor and vector extensions of the machine.
+        clock: what the ratios are of: processor time, or time on the wall.
     """
 
     threads: int
@@ -147,6 +148,7 @@ class Timing:
     to_control: tuple[float, ...] | None
     to_float: tuple[float, ...] | None
     host: Mapping[str, str]
+    clock: Literal["cpu", "wall"]
 
     def __post_init__(self) -> None:
         if self.threads < 1:

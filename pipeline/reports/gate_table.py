@@ -28,7 +28,7 @@ def tables(result: GateResult) -> tuple[Table, ...]:
 
 def verdicts(result: GateResult) -> Table:
     """One row a cell: its verdict and what the images say."""
-    header = ("cell", "verdict", "drop in top-1", "n", "smallest detectable", "agreement", "latency", "rules")
+    header = ("cell", "verdict", "drop in top-1", "n", "smallest detectable", "change in agreement", "latency", "rules")
     rows = tuple(_row(cell) for cell in result.cells)
     title = f"{result.model}: run {result.run_id} against the baseline of {result.baseline_run_id}"
     return Table(title, header, rows, label_columns=2, notes=(*_tests(result), *result.notes))
@@ -87,7 +87,7 @@ def _agreement(found: Finding | None) -> Value:
         return NOT_MEASURED
     if found.unit == "%":
         return _with_interval(found)
-    return Value(f"{figure(-found.now, 'pp', signed=True)}", "figure")
+    return Value(figure(0.0 - found.now, "pp", signed=True))
 
 
 def _tests(result: GateResult) -> tuple[str, ...]:

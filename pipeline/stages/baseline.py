@@ -17,7 +17,7 @@ import numpy as np
 from pipeline import provenance
 from pipeline.errors import RunError, UsageError
 from pipeline.metrics.accuracy import accuracy, agrees, correct
-from pipeline.metrics.latency import round_ratios
+from pipeline.metrics.latency import RoundRatios
 from pipeline.qat.stage_logits import StageLogits, load_logits
 from pipeline.reports.baseline_record import (
     RANGE_KINDS,
@@ -32,7 +32,7 @@ from pipeline.reports.baseline_record import (
     Timing,
 )
 from pipeline.reports.codec import from_dict, to_dict
-from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Outcome, Rounds, ValidationRecord
+from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Outcome, ValidationRecord
 from pipeline.reports.schema import WeightsRecord
 from pipeline.rundir import Run, write_atomic
 from pipeline.stages.artifact_logits import load_artifact_logits
@@ -175,9 +175,10 @@ def _timing(record: LatencyRecord, quantized_on: Mapping[str, Any]) -> Timing | 
     return Timing(
         threads=record.threads,
         processes=record.processes,
-        to_control=_ratios(record.rounds_ms, record.control_rounds_ms, record.processes),
-        to_float=_ratios(record.rounds_ms, record.float_rounds_ms, record.processes),
+        to_control=_ratios(record.to_control),
+        to_float=_ratios(record.to_float),
         host=_machine(record.host or quantized_on, ("processor", "vector_extensions")),
+        clock="wall" if record.cpu_rounds_ms is None else "cpu",
     )
 
 
@@ -185,10 +186,9 @@ def _machine(known: Mapping[str, Any], facts: tuple[str, ...]) -> dict[str, str]
     return {fact: str(known.get(fact, "unknown")) for fact in facts}
 
 
-def _ratios(own: Rounds, other: Rounds | None, processes: int) -> tuple[float, ...] | None:
-    if other is None:
-        return None
-    return tuple(float(f"{ratio:.{RATIO_DIGITS}g}") for ratio in round_ratios(own, other, processes).ratios)
+def _ratios(measured: RoundRatios | None) -> tuple[float, ...] | None:
+    """Rounded as they are in the file, so that a run is judged like the baseline that is made from it."""
+    return None if measured is None else tuple(float(f"{ratio:.{RATIO_DIGITS}g}") for ratio in measured.ratios)
 
 
 def _order(key: CellKey) -> tuple[str, ...]:

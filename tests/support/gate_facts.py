@@ -65,7 +65,7 @@ def timing(ratio: float = 3.0, over_float: float = 0.6, noise: float = 0.004, se
     """20 rounds in 5 processes, with a spread of `noise` around the ratios."""
     spread = 1 + noise * np.random.default_rng(seed).standard_normal((2, 20))
     rounds = [tuple(float(r) for r in row) for row in spread * [[ratio], [over_float]]]
-    return replace(Timing(1, 5, rounds[0], rounds[1], HOST), **changes)
+    return replace(Timing(1, 5, rounds[0], rounds[1], HOST, "cpu"), **changes)
 
 
 CELL = CellFacts(KEY, OK, scored(), FILE, timing())

@@ -297,6 +297,7 @@ def test_no_latency_is_told_and_no_verdict(side: str, absent: Any) -> None:
     ("changes", "says"),
     [
         ({"threads": 2}, "2 threads, in the baseline with 1"),
+        ({"clock": "wall"}, "the clock on the wall, in the baseline by processor time"),
         ({"host": {**HOST, "processor": "another"}}, "processor 'another', in the baseline 'made up'"),
         ({"host": {**HOST, "vector_extensions": "avx2 avx512f"}}, "vector extensions 'avx2 avx512f'"),
     ],

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pipeline.gate.pair import Limits, Pair
-from pipeline.metrics.latency import ratio_change
-from pipeline.metrics.ratio_interval import ratio_interval
+from pipeline.metrics.latency import ratio_change, ratio_of
 from pipeline.reports.baseline_record import Timing
 from pipeline.reports.gate_record import Judgement, Verdict
 
+CLOCKS = {"cpu": "processor time", "wall": "the clock on the wall"}
 MORE = "benchmark with more --processes on a quiet machine, or allow more"
 
 
@@ -46,10 +46,10 @@ def int8_speed(pair: Pair, limits: Limits, level: float) -> Judgement | None:
             "no latency beside the float32 file in this run", "run convert --precision fp32, then benchmark"
         )
     confidence = 1 - 2 * level
-    ratio, low, high = ratio_interval(now.float_ratios, confidence)
+    seen = ratio_of(now.float_ratios, confidence)
+    middle = Middle(seen.ratio, seen.low, seen.high, seen.rounds, confidence)
     # slower means over the budget here: there is no "no change" that has to be excluded besides
-    middle = Middle(ratio, low, high, len(now.float_ratios.ratios), confidence)
-    return _by_interval(f"{ratio:.3f} times the float32 file", middle, budget, budget, "--max-int8-ratio")
+    return _by_interval(f"{seen.ratio:.3f} times the float32 file", middle, budget, budget, "--max-int8-ratio")
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,12 @@ def _refusal(now: Timing, base: Timing, other_processors: bool) -> Judgement | N
             verdict="refused",
             sentence=f"timed with {now.threads} threads, in the baseline with {base.threads}",
             next_step=f"benchmark --threads {base.threads}",
+        )
+    if now.clock != base.clock:
+        return Judgement(
+            verdict="refused",
+            sentence=f"timed by {CLOCKS[now.clock]}, in the baseline by {CLOCKS[base.clock]}",
+            next_step="benchmark both in one way: processor time is counted for --threads 1 on Linux",
         )
     differing = [
         f"{fact.replace('_', ' ')} {now.host.get(fact)!r}, in the baseline {base.host.get(fact)!r}"
