@@ -100,7 +100,7 @@ def _refusal(now: Timing, base: Timing, other_processors: bool) -> Judgement | N
         return Judgement(
             verdict="refused",
             sentence=f"timed by {CLOCKS[now.clock]}, in the baseline by {CLOCKS[base.clock]}",
-            next_step="benchmark both in one way: processor time is counted for --threads 1 on Linux",
+            next_step="benchmark both in one way: processor time is counted with --threads 1",
         )
     differing = [
         f"{fact.replace('_', ' ')} {now.host.get(fact)!r}, in the baseline {base.host.get(fact)!r}"

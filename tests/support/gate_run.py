@@ -1,0 +1,119 @@
+"""Run folders for tests of `check`, written by the program's own writers: the logits and times in them are made up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from made_up_report import made_up_conversion, made_up_rounds
+
+from pipeline.metrics.accuracy import accuracy
+from pipeline.metrics.drift import drift
+from pipeline.qat.stage_logits import LOGITS, StageLogits, save_logits
+from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecord, ValidationRecord
+from pipeline.rundir import Run, create_run, set_latest, write_json
+from pipeline.stages.artifact_logits import ArtifactLogits, save_artifact_logits
+from pipeline.stages.artifacts import save_conversion
+from pipeline.stages.cell_file import LATENCY, VALIDATION, save_cells
+
+N = 400
+RUNTIMES = {"executorch": ("executorch",), "tflite": ("litert", "tensorflow")}
+HOST = {"system": "Linux x86_64", "processor": "made up", "vector_extensions": "avx2"}
+
+
+def made_up_run_folder(root: Path, wrong: int = 40, seed: int = 0, model: str = "t2t_vit_7", n: int = N) -> Run:
+    """A finished, converted and validated run of int8 files for two targets.
+
+    Args:
+        wrong: images that the artifacts get wrong, the same ones in every runtime; the torch stages get 40 wrong.
+    """
+    run = create_run(root, model)
+    labels = np.arange(n) % 10
+    subject = {
+        "classes": [str(i) for i in range(10)],
+        "parameters": 4_000_000,
+        "data": {"name": "digits", "n_train": 10, "n_val": n, "train_digest": "ab" * 32, "val_digest": "cd" * 32},
+        "weights": {"source": "demo", "sha256": "ef" * 32},
+    }
+    (run.path / "checkpoint").mkdir()
+    write_json(run.path / "checkpoint/subject.json", subject)
+    write_json(run.path / "checkpoint/quantization.json", {"scheme": {"name": "w8a8"}})
+    torch_logits = _logits(labels, 40)
+    save_logits(
+        StageLogits(labels, np.arange(n), "made-up-digest", {"float": torch_logits, "qdq": torch_logits}),
+        run.path / LOGITS,
+    )
+    run.record("checkpoint/subject.json", "checkpoint/quantization.json", LOGITS)
+    run.record(facts={"status": "finished", "provenance": {**HOST, "torch": "2.13.0"}})
+    for target in RUNTIMES:
+        convert(run, target)
+    validate(run, wrong)
+    set_latest(run)
+    return run
+
+
+def convert(run: Run, target: str, **changes: object) -> ConversionRecord:
+    """Publish a file of the target, without float weights or lost scales unless `changes` say so."""
+    record = made_up_conversion(run.model, target, "int8", "qat")
+    assert record.facts is not None
+    facts = replace(record.facts, fallback={}, partitions=1, delegated=93)
+    record = replace(record, facts=facts, scales_found=131, scales_missing=(), **changes)  # type: ignore[arg-type]
+    if record.path is not None:
+        (run.path / "artifacts").mkdir(exist_ok=True)
+        (run.path / record.path).write_bytes(b"made up")
+    save_conversion(run, record, f"artifacts/{target}-int8.bin")
+    return record
+
+
+def validate(run: Run, wrong: int) -> None:
+    """Answers of every runtime to every image."""
+    with np.load(run.path / LOGITS) as arrays:
+        labels, reference = arrays["labels"], arrays["stage_qdq"]
+    logits = _logits(labels, wrong)
+    records = []
+    for target, runtimes in RUNTIMES.items():
+        sha256 = made_up_conversion(run.model, target, "int8", "qat").sha256
+        assert sha256 is not None
+        for runtime in runtimes:
+            key = CellKey(run.model, target, runtime, "int8", "qat", "host")
+            save_artifact_logits(run, key, ArtifactLogits(logits, np.arange(len(labels)), sha256))
+            moved = drift(reference, logits)
+            records.append(ValidationRecord(key, OK, accuracy(logits, labels), moved, moved, 1.0))
+    save_cells(run, VALIDATION, ValidationRecord, records)
+
+
+def benchmark(run: Run, ratio: float, seed: int = 0) -> None:
+    """Latency of every runtime at `ratio` times a control."""
+    records = []
+    for target, runtimes in RUNTIMES.items():
+        for runtime in runtimes:
+            key = CellKey(run.model, target, runtime, "int8", "qat", "host")
+            records.append(
+                LatencyRecord(
+                    key=key,
+                    outcome=OK,
+                    threads=1,
+                    warmup_ms=(),
+                    rounds_ms=made_up_rounds(2.0 * ratio, seed),
+                    control=replace(key, model="mobilenet_v2"),
+                    control_rounds_ms=made_up_rounds(2.0, seed + 1),
+                    control_note="",
+                    host=HOST,
+                    processes=5,
+                )
+            )
+    save_cells(run, LATENCY, LatencyRecord, records)
+
+
+def edit_manifest(run: Run, **facts: object) -> None:
+    manifest = run.manifest | facts
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _logits(labels: np.ndarray, wrong: int) -> np.ndarray:
+    """[N, 10] float32 that is right but for the first `wrong` images."""
+    logits = np.zeros((len(labels), 10), np.float32)
+    logits[np.arange(len(labels)), np.where(np.arange(len(labels)) < wrong, (labels + 1) % 10, labels)] = 1.0
+    return logits
