@@ -32,8 +32,8 @@ def benchmark(
         typer.Option("--compute-plan", help="Also which unit of a Mac Core ML means to run each operator on."),
     ] = False,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Rounds in which model and control take turns.")] = 20,
-    samples: Annotated[int, typer.Option(help="Inferences of each in a round.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds in which model and control take turns.")] = 40,
+    samples: Annotated[int, typer.Option(help="Inferences of each in a round.")] = 4,
     warmup: Annotated[int, typer.Option(help="Inferences before, kept apart.")] = 5,
     processes: Annotated[
         int | None,

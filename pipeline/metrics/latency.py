@@ -154,8 +154,8 @@ def ratio_of(measured: RoundRatios, confidence: float = CONFIDENCE, seed: int = 
 def ratio_change(now: RoundRatios, before: RoundRatios, confidence: float = CONFIDENCE) -> RatioChange:
     """Ratios by round of now and of before -> their quotient.
 
-    Welch's t interval of the difference of two means, over the logarithms of the medians by process (by round where
-    there is one process).
+    t interval of the difference of two means, over the logarithms of the medians by process (by round where there is
+    one process). With equally many on both sides the pooled variance, which then stands unequal variances; else Welch's.
     """
     from scipy.stats import ttest_ind
 
@@ -165,7 +165,7 @@ def ratio_change(now: RoundRatios, before: RoundRatios, confidence: float = CONF
         return RatioChange(change, None, None, len(now.ratios), len(before.ratios), confidence)
     if not np.ptp(a) and not np.ptp(b):
         return RatioChange(change, change, change, len(now.ratios), len(before.ratios), confidence)
-    interval = ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
+    interval = ttest_ind(a, b, equal_var=len(a) == len(b)).confidence_interval(confidence)
     low, high = math.exp(float(interval.low)), math.exp(float(interval.high))
     return RatioChange(change, low, high, len(now.ratios), len(before.ratios), confidence)
 

@@ -17,7 +17,7 @@ from pipeline.reports.records import Rounds
 from targets.devices.host import HostWorker, RemoteSession
 from targets.types import Samples, TargetError
 
-PROCESSES = 5
+PROCESSES = 5  # this and the rounds and samples of a plan: docs/decisions/0007-latency-intervals.md
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class TimingPlan:
 
     threads: int = 1
     warmup: int = 5
-    rounds: int = 20
-    samples: int = 5
+    rounds: int = 40
+    samples: int = 4
     seed: int = 0
     processes: int = PROCESSES
 
