@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from pipeline.reports import markdown as layout
 from pipeline.reports.compare_record import Comparison
 from pipeline.reports.compare_tables import all_tables
-from pipeline.reports.values import printable
+from pipeline.reports.html import environment
 
 
 def markdown(comparison: Comparison) -> str:
@@ -22,13 +20,5 @@ def markdown(comparison: Comparison) -> str:
 
 def html(comparison: Comparison) -> str:
     """One page that opens offline, light and dark. All text is escaped by the template engine."""
-    environment = Environment(
-        loader=PackageLoader("pipeline.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = printable
-    template = environment.get_template("compare.html.j2")
+    template = environment().get_template("compare.html.j2")
     return template.render(comparison=comparison, tables=all_tables(comparison))

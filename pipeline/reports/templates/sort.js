@@ -30,6 +30,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const option = (value, text) => list.add(new Option(text, value));
   option("", "as reported");
   heads.forEach((head, column) => {
+    if (head.classList.contains("figure") && !numeric[column]) return; // no figure in it has an order
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
