@@ -155,7 +155,7 @@ def ratio_change(now: RoundRatios, before: RoundRatios, confidence: float = CONF
     """Ratios by round of now and of before -> their quotient.
 
     t interval of the difference of two means, over the logarithms of the medians by process (by round where there is
-    one process). With equally many on both sides the pooled variance, which then stands unequal variances; else Welch's.
+    one process). With equally many on both sides the pooled variance, else Welch's.
     """
     from scipy.stats import ttest_ind
 
