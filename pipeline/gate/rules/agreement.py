@@ -40,7 +40,6 @@ def judge(pair: Pair, limits: Limits, level: float) -> Judgement | None:
 def _against_floor(now: Scored, base: Scored | None, floor: float, level: float) -> Judgement:
     """The Wilson interval decides: all of it above the floor, all of it below, or neither."""
     low, high = wilson_percent(now.same, now.n, confidence := 1 - 2 * level)
-    # every image agrees: the limit is 100 up to rounding
     verdict: Verdict = "pass" if low >= floor else "regressed" if high < floor else "inconclusive"
     steps = {
         "regressed": LOOK,
@@ -65,8 +64,8 @@ def _against_baseline(now: Scored, base: Scored, budget: float, level: float) ->
     """A tripwire: regressed where the exact one-sided McNemar test finds fewer images that agree, and the interval of
     the loss reaches over the budget; else a pass.
 
-    A gain in agreement is no fault, so the test looks one way. Two trainings of one model disagree on a percent of the
-    images in either direction; an interval held against a budget would call that inconclusive at any usual n.
+    A gain in agreement is no fault, so the test looks one way. Two trainings of one model move images in either
+    direction; an interval held against a budget would often call that inconclusive.
     """
     change = paired_drop(base.agrees_flags, now.agrees_flags)
     low, high = change.interval_pp(confidence := 1 - 2 * level)
