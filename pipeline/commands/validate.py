@@ -35,6 +35,11 @@ def validate(
     simulate: Annotated[
         bool, typer.Option(help="Compute Core ML packages by the MIL reference too; labelled as simulated.")
     ] = True,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Then tell which stage, and which layers, the loss is in (waterfall.json)."),
+    ] = False,
+    explain_images: Annotated[int, typer.Option(help="Images that --explain looks into the layers with.")] = 16,
     run: RunDir = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
@@ -47,10 +52,17 @@ def validate(
         raise UsageError(f"--threads is {threads}: give at least 1")
     if min_agreement is not None and not 0 <= min_agreement <= 100:
         raise UsageError(f"--min-agreement is {min_agreement}: give a percentage from 0 to 100")
+    if explain_images < 1:
+        raise UsageError(f"--explain-images is {explain_images}: give at least 1")
     found = find_run(runs_dir, run)
     from pipeline.stages.validate import validate_run
 
     records = validate_run(found, targets, limit, threads, say, units, simulate)
+    if explain:
+        from pipeline.reports.waterfall_table import show_waterfall
+        from pipeline.stages.explain import explain_run
+
+        show_waterfall(explain_run(found, limit, explain_images, say))
     raise_if_failed("run", ((r.key.label, r.outcome) for r in records))
     if min_agreement is not None:
         raise_if_below(min_agreement, records)

@@ -87,7 +87,7 @@ class LayerRecord:
     kind: str
     alone_db: float | None
     chained_db: float | None
-    runtimes_db: Mapping[str, float] = field(default_factory=dict)
+    runtimes_db: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_finite(self.alone_db, self.chained_db, *self.runtimes_db.values())
@@ -141,6 +141,7 @@ class WaterfallRecord:
         class_names: by class number.
         agreement: on how many images two stages give the same top class; [stages][stages], in their order.
         images: those that changed most, worst first.
+        artifacts: sha256 of the artifact that each stage with a cell was computed by, by the stage's name.
     """
 
     digest: str
@@ -150,6 +151,7 @@ class WaterfallRecord:
     agreement: tuple[tuple[int, ...], ...]
     images: tuple[ImageRecord, ...]
     explanation: Explanation | None = None
+    artifacts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -164,6 +166,23 @@ class WaterfallRecord:
             raise ValueError(f"the agreement matrix does not fit {len(names)} stages")
         if any(len(image.classes) != len(names) for image in self.images):
             raise ValueError(f"an image has not one class for each of {len(names)} stages")
+
+    def stage(self, name: str) -> WaterfallStage:
+        """
+        Raises:
+            KeyError: there is no such stage.
+        """
+        return {stage.name: stage for stage in self.stages}[name]
+
+    def chain(self, name: str) -> tuple[WaterfallStage, ...]:
+        """The stages from the first to `name`, each made from the one before it.
+
+        The images lost less those gained at each of its steps add up to those from the first stage to the last.
+        """
+        found = [self.stage(name)]
+        while (previous := found[-1].previous) is not None:
+            found.append(self.stage(previous))
+        return tuple(reversed(found))
 
 
 def _check_finite(*values: float | None) -> None:

@@ -16,6 +16,7 @@ from pipeline.stages.artifacts import load_conversions
 from pipeline.stages.benchmark import load_latency
 from pipeline.stages.control import LATENCY_ONLY, existing_control
 from pipeline.stages.validate import load_validation
+from pipeline.stages.waterfall import load_waterfall
 
 
 def collect_report(run: Run, root: Path) -> Report:
@@ -59,6 +60,7 @@ def collect_run(run: Run) -> RunRecord:
         validations=load_validation(run),
         latencies=load_latency(run),
         provenance=manifest["provenance"],
+        waterfall=load_waterfall(run),
     )
 
 

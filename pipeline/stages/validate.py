@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.config import RunConfig
-from pipeline.errors import RunError, UsageError
+from pipeline.errors import UsageError
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
 from pipeline.progress import progress
@@ -27,6 +26,7 @@ from pipeline.rundir import Run
 from pipeline.stages.artifact_logits import ArtifactLogits, save_artifact_logits
 from pipeline.stages.artifacts import artifact_path, load_conversions
 from pipeline.stages.cell_file import VALIDATION, load_cells, save_cells
+from pipeline.stages.scored_images import scored_images
 from targets import registry
 from targets.coreml.units import ALL
 from targets.devices.host import HostWorker, RemoteSession
@@ -145,26 +145,14 @@ def _open(stack: ExitStack, run: Run, conversion: ConversionRecord, runtime: str
 
 def _infer(run: Run, cells: Sequence[_Open], reference: StageLogits, threads: int) -> None:
     """Each batch of images is read once and goes through every session, references `threads` at a time."""
-    from calibration.loader import eval_batches
-    from pipeline.qat.subject import load_data, transform_of
-
     live = [c for c in cells if c.session]
     if not live:
         return
-    config = RunConfig.from_dict(run.read_json(files.CONFIG))
-    data = load_data(config.data, config.skip_bad, val_only=True)
-    transform = transform_of(run.read_json(files.SUBJECT)["model_config"])
-    digest = f"{data.val.digest()}-{transform.digest()}"
-    if digest != reference.digest:
-        raise RunError(
-            f"the validation images of {config.data} are not those that run {run.id} scored in float "
-            f"(digest {digest[:12]}, then {reference.digest[:12]}): the two are not comparable; quantize again"
-        )
-    indices = [int(i) for i in reference.indices]
-    total = len(indices) * len(live)
+    images = scored_images(run, reference)
+    total = len(images.indices) * len(live)
     with progress(f"validating {len(live)} sessions", total) as bar, ThreadPoolExecutor(threads) as pool:
-        for images, _, _ in eval_batches(data.val, transform, CHUNK, indices, config.workers):
-            batch = images.numpy()
+        for tensor in images.batches(CHUNK):
+            batch = tensor.numpy()
             for cell in live:
                 if not cell.key.simulated:
                     _infer_batch(cell, batch)
