@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.reports import values as v
 from pipeline.reports.gate_record import VERDICTS, CellVerdict, Finding, GateResult, Verdict
-from pipeline.reports.gate_values import detail, figure, interval, verdict_words
+from pipeline.reports.gate_values import detail, ends, figure, verdict_words
 from pipeline.reports.records import CellKey
 from pipeline.reports.table import Table
 from pipeline.reports.values import NONE_HERE, NOT_MEASURED, Value
@@ -28,10 +28,19 @@ def tables(result: GateResult) -> tuple[Table, ...]:
 
 def verdicts(result: GateResult) -> Table:
     """One row a cell: its verdict and what the images say."""
-    header = ("cell", "verdict", "drop in top-1", "n", "smallest detectable", "change in agreement", "latency", "rules")
+    header = (
+        "cell",
+        "verdict",
+        "drop in top-1",
+        "n",
+        "smallest detectable",
+        "change in agreement",
+        "latency",
+        "rules passed",
+    )
     rows = tuple(_row(cell) for cell in result.cells)
     title = f"{result.model}: run {result.run_id} against the baseline of {result.baseline_run_id}"
-    return Table(title, header, rows, label_columns=2, notes=(*_tests(result), *result.notes))
+    return Table(title, header, rows, notes=(*_tests(result), *result.notes))
 
 
 def findings(result: GateResult) -> Table | None:
@@ -65,21 +74,21 @@ def _row(cell: CellVerdict) -> tuple[Value, ...]:
     passed = sum(found.verdict == "pass" for found in cell.findings)
     judged = sum(found.verdict is not None for found in cell.findings)
     return (
-        v.words(cell.key.label),
+        v.words(cell.key.label.replace(", ", ",\n")),
         Value(cell.verdict or "not measured", KINDS[cell.verdict]),
         _with_interval(drop),
         NOT_MEASURED if drop is None or drop.n is None else Value(str(drop.n)),
         NOT_MEASURED if drop is None or drop.detectable is None else Value(figure(drop.detectable, "pp")),
         _agreement(by_rule.get("agreement")),
         NONE_HERE if cell.key.simulated else _with_interval(speed),
-        Value(f"{passed} of {judged} passed"),
+        Value(f"{passed} of {judged}"),
     )
 
 
 def _with_interval(found: Finding | None) -> Value:
     if found is None or found.now is None:
         return NOT_MEASURED
-    return Value(f"{figure(found.now, found.unit, signed=True)}\n{interval(found)}", "figure")
+    return Value(f"{figure(found.now, found.unit, signed=True)}\n{ends(found)}")
 
 
 def _agreement(found: Finding | None) -> Value:

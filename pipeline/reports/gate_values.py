@@ -16,12 +16,22 @@ def figure(value: float | None, unit: str, signed: bool = False) -> str:
     return f"{text}{unit}" if unit in ("%", "×") else f"{text} pp" if unit == "pp" else text
 
 
+def ends(judged: Judgement) -> str:
+    """ "-0.28 to +1.39"; not measured without an interval."""
+    if judged.low is None or judged.high is None:
+        return "not measured"
+    low, high = (
+        figure(end, judged.unit, signed=True).removesuffix(judged.unit).rstrip() for end in (judged.low, judged.high)
+    )
+    return f"{low} to {high}"
+
+
 def interval(judged: Judgement) -> str:
     """ "-0.28 to +1.39 pp (97.5%)"; not measured without one."""
-    if judged.low is None or judged.high is None or judged.confidence is None:
+    if judged.low is None or judged.confidence is None:
         return "not measured"
-    low, high = (figure(end, judged.unit, signed=True) for end in (judged.low, judged.high))
-    return f"{low.removesuffix(judged.unit).rstrip()} to {high} ({100 * judged.confidence:.4g}%)"
+    space = " " if judged.unit == "pp" else ""
+    return f"{ends(judged)}{space}{judged.unit} ({100 * judged.confidence:.4g}%)"
 
 
 def detail(found: Finding) -> str:

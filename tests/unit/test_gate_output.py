@@ -109,7 +109,7 @@ def test_the_terminal_shows_n_interval_and_smallest_detectable_drop(capsys: pyte
     gate_terminal.show(result)
     printed = capsys.readouterr().out
     drop = next(f for _, f in result.findings("regressed"))
-    for text in ("+3.00 pp", f"{drop.low:+.2f} to {drop.high:+.2f} pp", "2000", f"{drop.detectable:.2f} pp", "→"):
+    for text in ("+3.00 pp", f"{drop.low:+.2f} to {drop.high:+.2f} pp (", "2000", f"{drop.detectable:.2f} pp", "→"):
         assert text in printed, text
     assert "regressed  drop: tflite litert int8" in printed
 
