@@ -9,7 +9,7 @@ from pipeline.metrics.accuracy import Accuracy, wilson_percent
 from pipeline.metrics.drift import Drift
 from pipeline.reports.cells import run_cells
 from pipeline.reports.figure import Figure
-from pipeline.reports.panels import Panel, colours, missing, one_axes, rows, span
+from pipeline.reports.panels import HALO, Panel, colours, missing, one_axes, rows, span
 from pipeline.reports.records import SIMULATED
 from pipeline.reports.schema import Report, RunRecord
 from pipeline.reports.svg import MUTED, PAPER, inline_svg
@@ -94,7 +94,8 @@ def _top1_rows(axes: Axes, stages: list[_Row], colour: str) -> None:
         fill = PAPER if len(scored) > 1 else colour
         axes.plot(tops, [row] * len(tops), "o", color=colour, markerfacecolor=fill, markersize=6)
         text = "–".join(dict.fromkeys(f"{top:.2f}" for top in (tops[0], tops[-1])))
-        axes.annotate(text, (sum(tops) / len(tops), row), (0, 5), textcoords="offset points", ha="center")
+        middle = (sum(tops) / len(tops), row)
+        axes.annotate(text, middle, (0, 5), textcoords="offset points", ha="center", bbox=HALO)
         if label == STAGE_LABELS["float"]:
             axes.axvline(tops[0], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     margin = 0.06 * (max(highs) - min(lows))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from pipeline.reports.svg import FONT_PT, PAPER, settle
+from pipeline.reports.panels import HALO
+from pipeline.reports.svg import FONT_PT, settle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def place(axes: Axes, labels: list[Label]) -> None:
             color=label.colour,
             fontsize=FONT_PT - 1,
             linespacing=1.1,
-            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+            bbox=HALO,
         )
         size = note.get_window_extent(canvas.get_renderer())
         width, height = size.width * SLACK / per_point, size.height / per_point

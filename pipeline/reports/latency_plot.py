@@ -80,4 +80,4 @@ def _strip(axes: Axes, row: int, rounds: Rounds, median: float, colour: str) -> 
     heights = np.linspace(-0.36, 0.36, len(rounds)) if len(rounds) > 1 else [0.0]
     x = [ms / median for samples in rounds for ms in samples]
     y = [row + height for samples, height in zip(rounds, heights, strict=True) for _ in samples]
-    axes.plot(x[::step], y[::step], ".", color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
+    axes.plot(x[::step], y[::step], ".", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.reports.schema import Report
-from pipeline.reports.svg import FONT_PT, MUTED, SERIES, STYLE
+from pipeline.reports.svg import FONT_PT, MUTED, PAPER, SERIES, STYLE
 from pipeline.reports.values import printable
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ def colours(report: Report) -> dict[str, str]:
     models = [run.model for run in report.runs]
     models += [t.control.model for run in report.runs for t in run.latencies if t.control]
     return {model: SERIES[i % len(SERIES)] for i, model in enumerate(dict.fromkeys(models))}
+
+
+#: Behind a text that a line may run through; pass as `bbox`.
+HALO: dict[str, Any] = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
 
 
 def missing(axes: Axes, row: int, text: str) -> None:
