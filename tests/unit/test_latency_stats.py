@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics.latency import ratio, summarize
+from pipeline.metrics.latency import RatioChange, RoundRatios, ratio, ratio_change, ratio_of, round_ratios, summarize
 
 
 def test_summary_by_hand() -> None:
@@ -83,3 +83,128 @@ def test_constant_rounds_give_a_point() -> None:
 def test_unpaired_or_empty_rounds_are_refused(model: list, control: list) -> None:
     with pytest.raises(ValueError, match=r"paired|at least one"):
         ratio(model, control)
+
+
+def by_process(random: np.random.Generator, processes: int, rounds: int, level: float = 3.0) -> RoundRatios:
+    """Each process has a level of its own, 2% apart; rounds of it lie 3% around that."""
+    levels = np.repeat(random.normal(0.0, 0.02, processes), rounds)
+    logs = np.log(level) + levels + random.normal(0.0, 0.03, processes * rounds)
+    return RoundRatios(tuple(np.exp(logs).tolist()), processes)
+
+
+def test_round_ratios_are_of_medians_round_by_round() -> None:
+    result = round_ratios([[3.0, 3.0, 30.0], [8.0]], [[1.0, 9.0, 1.0], [2.0]], 2)
+
+    assert result == RoundRatios((3.0, 4.0), 2)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "processes", "says"),
+    [((), 1, "at least one"), ((1.0, -1.0), 1, "positive"), ((1.0, float("nan")), 1, "positive"), ((1.0,), 0, "evenly"),
+     ((1.0, 2.0, 3.0), 2, "do not spread evenly")],
+)  # fmt: skip
+def test_impossible_round_ratios_are_refused(ratios: tuple, processes: int, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        RoundRatios(ratios, processes)
+
+
+def test_a_ratio_over_processes_against_scipy() -> None:
+    from scipy import stats
+
+    measured = RoundRatios((2.0, 2.2, 2.1, 2.6, 2.4, 9.0, 2.2, 2.3, 2.3), 3)  # medians 2.1, 2.6, 2.3
+    logs = np.log([2.1, 2.6, 2.3])
+    low, high = stats.t.interval(0.9, 2, loc=logs.mean(), scale=stats.sem(logs))
+
+    result = ratio_of(measured, confidence=0.9)
+
+    assert result.ratio == pytest.approx(stats.gmean([2.1, 2.6, 2.3]))
+    assert (result.low, result.high) == (pytest.approx(np.exp(low)), pytest.approx(np.exp(high)))
+    assert result.rounds == 9
+
+
+def test_the_interval_over_processes_covers_what_one_over_rounds_does_not() -> None:
+    random = np.random.default_rng(0)
+    over_processes = over_rounds = 0
+    for seed in range(200):
+        measured = by_process(random, 5, 8)
+        for processes in (5, 1):
+            result = ratio_of(RoundRatios(measured.ratios, processes), seed=seed)
+            assert result.low is not None
+            assert result.high is not None
+            covered = result.low <= 3.0 <= result.high
+            if processes == 5:
+                over_processes += covered
+            else:
+                over_rounds += covered
+    assert over_processes >= 182  # 190 expected; fewer has a chance under 1%
+    assert over_rounds < over_processes - 10
+
+
+def test_a_change_by_hand() -> None:
+    before, now = RoundRatios((2.0, 2.0, 8.0, 8.0), 2), RoundRatios((4.0, 4.0, 16.0, 16.0), 2)
+
+    result = ratio_change(now, before)
+
+    assert result.change == pytest.approx(2.0)  # geometric means 8 and 4
+    assert (result.rounds, result.before_rounds, result.confidence) == (4, 4, 0.95)
+
+
+def test_a_change_against_statsmodels() -> None:
+    from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+
+    random = np.random.default_rng(3)
+    for processes, usevar in ((5, "pooled"), (8, "unequal")):
+        now, before = by_process(random, processes, 4, 3.2), by_process(random, 5, 4)
+        medians = [np.median(np.reshape(m.ratios, (m.processes, -1)), axis=1) for m in (now, before)]
+        means = CompareMeans(*(DescrStatsW(np.log(m)) for m in medians))
+        low, high = means.tconfint_diff(alpha=0.1, usevar=usevar)
+
+        result = ratio_change(now, before, confidence=0.9)
+
+        assert (result.low, result.high) == (pytest.approx(np.exp(low)), pytest.approx(np.exp(high)))
+
+
+def test_a_change_of_rounds_of_one_process_is_over_rounds() -> None:
+    from scipy.stats import ttest_ind
+
+    now, before = (2.2, 2.3, 2.5, 2.4), (2.0, 2.1, 2.2, 2.1)
+    interval = ttest_ind(np.log(now), np.log(before)).confidence_interval(0.95)
+
+    result = ratio_change(RoundRatios(now), RoundRatios(before))
+
+    assert (result.low, result.high) == (pytest.approx(np.exp(interval.low)), pytest.approx(np.exp(interval.high)))
+
+
+def test_no_change_is_excluded_no_more_often_than_it_says_and_a_tenth_is_found() -> None:
+    random = np.random.default_rng(0)
+    alarms = found = 0
+    for _ in range(300):
+        before, now = by_process(random, 5, 8), by_process(random, 5, 8)
+        same = ratio_change(now, before)
+        slow = ratio_change(RoundRatios(tuple(1.1 * r for r in now.ratios), 5), before)
+        assert same.low is not None
+        assert slow.low is not None
+        assert slow.high is not None
+        alarms += same.low > 1.0
+        found += slow.low > 1.0 and slow.high > 1.1
+    assert alarms <= 16  # 7.5 expected of 300 at one-sided 2.5%; more has a chance under 1%
+    assert found >= 284  # 292 expected: a true 1.1 lies under the interval in 2.5%
+
+
+@pytest.mark.parametrize("single", ["now", "before", "both"])
+def test_a_single_measurement_has_no_interval(single: str) -> None:
+    one, many = RoundRatios((2.0,)), RoundRatios((2.0, 2.1, 2.2))
+    result = ratio_change(many if single == "before" else one, many if single == "now" else one)
+
+    assert (result.low, result.high) == (None, None)
+
+
+def test_constant_ratios_give_a_point() -> None:
+    result = ratio_change(RoundRatios((3.0,) * 4, 2), RoundRatios((2.0,) * 4, 2))
+
+    assert (result.change, result.low, result.high) == (pytest.approx(1.5),) * 3
+
+
+def test_half_an_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match="both ends or none"):
+        RatioChange(1.0, 0.9, None, 4, 4, 0.95)
