@@ -7,7 +7,7 @@ from pipeline.reports import stage_names
 from pipeline.reports import values as v
 from pipeline.reports.figure import Figure
 from pipeline.reports.panels import Panel, one_axes, rows, span
-from pipeline.reports.schema import Report
+from pipeline.reports.schema import Report, RunRecord
 from pipeline.reports.svg import FONT_PT, GAIN, INK, LOSS, MUTED, PAPER, inline_svg
 from pipeline.reports.table import Table
 from pipeline.reports.values import Value
@@ -73,7 +73,9 @@ def _panel(record: WaterfallRecord, first: Counts, counts: Counts, name: str, ti
             before, after = first[label], counts[label]
             low, high = wilson_percent(after.top1, after.n)
             was, now = 100 * before.top1 / before.n, 100 * after.top1 / after.n
-            axes.plot([low, high], [row, row], color=MUTED, linewidth=0.9, zorder=1)
+            axes.plot(
+                [low, high], [row + 0.27] * 2, color=MUTED, linewidth=1, zorder=1
+            )  # beside the change, not under it
             axes.plot([was, now], [row, row], color=LOSS if now < was else GAIN, linewidth=3, zorder=2)
             axes.plot(was, row, "o", color=INK, markerfacecolor=PAPER, markersize=6, zorder=3)
             axes.plot(now, row, "o", color=INK, markersize=5, zorder=4)
@@ -90,8 +92,15 @@ def _panel(record: WaterfallRecord, first: Counts, counts: Counts, name: str, ti
         svg = inline_svg(figure, name, f"Top-1 by class of {title}")
     images = span(sorted({counts[label].n for label in order}))
     hidden = len(counts) - len(order)
-    rest = f"; {hidden} classes with a smaller drop are not shown" if hidden else ""
+    rest = f"; {hidden} classes with no larger drop are not shown" if hidden else ""
     return Panel(title, svg, f"n {images} images of a class; right: right answers before and after{rest}")
+
+
+def classes_of_run(run: RunRecord) -> Table | None:
+    """None for a run without a waterfall, or without an artifact in it."""
+    if run.waterfall is None or all(stage.cell is None for stage in run.waterfall.stages):
+        return None
+    return class_table(run.model, run.waterfall)
 
 
 def class_table(model: str, record: WaterfallRecord) -> Table:
@@ -106,7 +115,7 @@ def class_table(model: str, record: WaterfallRecord) -> Table:
         "in the artifact, with the artifact's 95% Wilson interval of top-1 in percent. Sorted by the largest drop."
     ]
     if hidden > 0:
-        notes.append(f"{hidden} of {len(order)} classes, with smaller drops, are not shown; report.json has them.")
+        notes.append(f"{hidden} of {len(order)} classes, with no larger drop, are not shown; report.json has them.")
     return Table(
         title=f"{model}: drop by class",
         header=("Class", "Images", "First stage", *(stage_names.label(stage, " ") for stage in artifacts)),

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.reports import tables
 from pipeline.reports.cells import cells, control_model
 from pipeline.reports.figure import anchor
+from pipeline.reports.overview_table import overview
 from pipeline.reports.panels import MARKERS, colours
 from pipeline.reports.plots import figures
 from pipeline.reports.schema import Report
@@ -22,7 +23,6 @@ GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲"}
 
 def render(report: Report) -> str:
     """The page. All text is escaped by the template engine; only the plots' SVG, the style and the script are not."""
-    all_tables = tables.all_tables(report)
     variants = dict.fromkeys(cell.variant for cell in cells(report) if cell.latency and cell.latency.rounds_ms)
     return (
         environment()
@@ -30,8 +30,8 @@ def render(report: Report) -> str:
         .render(
             run=report.runs[0],
             generated_utc=report.generated_utc,
-            overview=all_tables[0],
-            details=all_tables[1:],
+            overview=overview(report),
+            details=tables.details(report),
             figures=figures(report),
             models=[(model, SERIES.index(colour) + 1) for model, colour in colours(report).items()],
             variants=[(variant, GLYPHS[MARKERS[variant]]) for variant in variants],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.reports import values as v
 from pipeline.reports.figure import Figure
 from pipeline.reports.panels import Panel, colours, one_axes, rows
-from pipeline.reports.schema import Report
+from pipeline.reports.schema import Report, RunRecord
 from pipeline.reports.svg import FONT_PT, MUTED, PAPER, inline_svg
 from pipeline.reports.table import Table
 from pipeline.reports.values import Value
@@ -34,7 +34,7 @@ def layers(report: Report) -> Figure | None:
             panels.append(_sqnr(explanation, f"{name}-sqnr", run.model, colour))
         if explanation.kept_float and explanation.kl_mean > 0:
             panels.append(_kept_float(explanation, f"{name}-float", run.model, colour))
-        tables.append(_table(run.model, explanation))
+        tables.append(layer_table(run.model, explanation))
         notes += [f"{run.model}: {note}" for note in explanation.notes]
     return Figure("Layers", LEAD, tuple(panels), tables=tuple(tables), notes=tuple(notes)) if tables else None
 
@@ -87,7 +87,15 @@ def _kept_float(explanation: Explanation, name: str, model: str, colour: str) ->
     return Panel(f"{model}: one layer kept float", svg, caption)
 
 
-def _table(model: str, explanation: Explanation) -> Table:
+def layers_of_run(run: RunRecord) -> Table | None:
+    """None for a run that was not explained."""
+    if run.waterfall is None or run.waterfall.explanation is None:
+        return None
+    return layer_table(run.model, run.waterfall.explanation)
+
+
+def layer_table(model: str, explanation: Explanation) -> Table:
+    """Every int8 layer, worst first."""
     kept = {layer.name: layer for layer in explanation.kept_float}
     runtimes = tuple(dict.fromkeys(name for layer in explanation.layers for name in layer.runtimes_db))
     rows = []

@@ -15,7 +15,7 @@ from pipeline.reports.latency_plot import latency_samples
 from pipeline.reports.layer_plot import layers
 from pipeline.reports.schema import Report
 from pipeline.reports.size_plot import sizes
-from pipeline.reports.waterfall_plot import waterfalls
+from pipeline.reports.waterfall_figure import waterfalls
 
 FIGURES: tuple[Callable[[Report], Figure | None], ...] = (
     waterfalls,

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pipeline.reports import values as v
 from pipeline.reports.artifact_table import artifacts
 from pipeline.reports.cells import variant_name
+from pipeline.reports.class_plot import classes_of_run
 from pipeline.reports.drift_table import drift_by_stage, range_events
 from pipeline.reports.latency_table import latencies
+from pipeline.reports.layer_plot import layers_of_run
 from pipeline.reports.overview_table import overview
 from pipeline.reports.schema import Report, RunRecord
-from pipeline.reports.table import Table as Table
+from pipeline.reports.table import Table
+from pipeline.reports.waterfall_figure import stages
 
 
 def provenance(run: RunRecord) -> Table:
@@ -40,14 +43,23 @@ def provenance(run: RunRecord) -> Table:
     return Table(title=f"{run.model}: provenance", header=("What", "Value"), rows=rows, label_columns=2)
 
 
+#: Each is None for a run that has nothing for it.
+RunTable = Callable[[RunRecord], Table | None]
+#: Of a page these stand below the plots of the same figures.
+WATERFALL: tuple[RunTable, ...] = (stages, classes_of_run, layers_of_run)
+DETAILS: tuple[RunTable, ...] = (drift_by_stage, range_events, artifacts, latencies, provenance)
+
+
 def all_tables(report: Report) -> tuple[Table, ...]:
     """Every table, in reading order."""
-    per_run: tuple[Callable[[RunRecord], Table | None], ...] = (
-        drift_by_stage,
-        range_events,
-        artifacts,
-        latencies,
-        provenance,
-    )
-    made = (make(run) for run in report.runs for make in per_run)
-    return overview(report), *(table for table in made if table is not None)
+    return overview(report), *_made(report, (*WATERFALL, *DETAILS))
+
+
+def details(report: Report) -> tuple[Table, ...]:
+    """Those that no figure of the page holds."""
+    return _made(report, DETAILS)
+
+
+def _made(report: Report, makers: tuple[RunTable, ...]) -> tuple[Table, ...]:
+    made = (make(run) for run in report.runs for make in makers)
+    return tuple(table for table in made if table is not None)

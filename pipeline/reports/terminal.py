@@ -17,6 +17,7 @@ from pipeline.reports.overview_table import overview
 from pipeline.reports.schema import Report
 from pipeline.reports.table import Table, reasons
 from pipeline.reports.values import Value, printable
+from pipeline.reports.waterfall_figure import stages
 
 WIDTH = 110
 LABEL_WIDTH = 11  # a column that names the row must not be squeezed away by the figures beside it
@@ -26,7 +27,7 @@ STYLES = {"figure": "", "text": "", "not measured": "dim", "unavailable": "yello
 def renderable(report: Report) -> Group:
     """What a rich console prints: the overview, then the report's first run; the files have the rest."""
     run = report.runs[0]
-    tables = (overview(report), drift_by_stage(run), range_events(run), artifacts(run), latencies(run))
+    tables = (overview(report), stages(run), drift_by_stage(run), range_events(run), artifacts(run), latencies(run))
     return Group(*(table_renderable(table) for table in tables if table is not None))
 
 

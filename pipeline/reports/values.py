@@ -125,6 +125,11 @@ def signed(value: float, decimals: int) -> str:
     return "0" if not float(text) else f"−{text}" if value < 0 else text
 
 
+def p_text(p: float) -> str:
+    """ "0.63", "0.004", "<0.001"."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def names(items: tuple[str, ...], limit: int = 12) -> str:
     """The first names, and how many more report.json lists."""
     rest = len(items) - limit

@@ -7,35 +7,29 @@ from typing import TYPE_CHECKING
 from pipeline.metrics.accuracy import wilson_percent
 from pipeline.metrics.waterfall import StepRecord
 from pipeline.reports import stage_names
-from pipeline.reports.figure import Figure
 from pipeline.reports.panels import Panel, one_axes, rows
 from pipeline.reports.records import SIMULATED
 from pipeline.reports.schema import Report
 from pipeline.reports.svg import FONT_PT, GAIN, INK, LOSS, MUTED, PAPER, inline_svg
+from pipeline.reports.values import p_text
 from pipeline.reports.waterfall_record import WaterfallRecord, WaterfallStage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LEAD = (
-    "Top-1 of the same images at every stage, from the float network in its published form down to each file in its "
-    "runtime. Dotted lines lead from the stage that a stage is made from."
-)
 LEAST_SPAN_PP = 2.0  # of the axis: a single image must not look like a cliff
 ROW_IN = 0.4
 
 
-def waterfalls(report: Report) -> Figure | None:
-    """None if no run has a waterfall."""
-    panels: list[Panel] = []
+def panels(report: Report) -> tuple[Panel, ...]:
+    """None for a run without a waterfall; one for all of PyTorch where it has no artifact."""
+    made: list[Panel] = []
     for run in report.runs:
         if run.waterfall is None:
             continue
-        targets = dict.fromkeys(s.cell.target for s in run.waterfall.stages if s.cell) or {"PyTorch": None}
-        for target in targets:
-            name = f"waterfall-{len(panels)}"
-            panels.append(_panel(run.waterfall, target, name, f"{run.model}: {target}"))
-    return Figure("Where the accuracy goes", LEAD, tuple(panels), legend="steps") if panels else None
+        for target in dict.fromkeys(s.cell.target for s in run.waterfall.stages if s.cell) or {"PyTorch": None}:
+            made.append(_panel(run.waterfall, target, f"waterfall-{len(made)}", f"{run.model}: {target}"))
+    return tuple(made)
 
 
 def _panel(record: WaterfallRecord, target: str, name: str, title: str) -> Panel:
@@ -105,11 +99,6 @@ def _beside(axes: Axes, row: int, stage: WaterfallStage) -> None:
         (second, row + 0.22, FONT_PT - 2, MUTED),
     ):
         axes.text(1.03, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=size, color=colour)
-
-
-def p_text(p: float) -> str:
-    """ "0.63", "0.004", "<0.001"."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def _caption(record: WaterfallRecord, stages: list[WaterfallStage]) -> str:

@@ -11,7 +11,6 @@ from pipeline.reports import values as v
 from pipeline.reports.plan_table import show_tables
 from pipeline.reports.table import Table
 from pipeline.reports.values import Value
-from pipeline.reports.waterfall_plot import p_text
 from pipeline.reports.waterfall_record import Explanation, WaterfallRecord, WaterfallStage
 
 MOST = 10  # layers of a table in the terminal; the report has all
@@ -125,10 +124,10 @@ def _row(record: WaterfallRecord, stage: WaterfallStage) -> tuple[Value, ...]:
     return (
         v.words(f"{name}\n({stage_names.label(record.stage(stage.previous), ' ')})"),
         v.top1(stage.accuracy),
-        Value(f"−{change.lost}\n+{change.gained}"),
-        Value(f"{_pp(change)} pp\n{low:.2f} to {high:.2f}"),
-        Value(p_text(change.p_value)),
-        v.NOT_MEASURED if detectable is None else Value(f"{detectable:.2f} pp"),
+        Value(f"−{change.lost}\n+{change.gained}", sort=change.lost + change.gained),
+        Value(f"{_pp(change)} pp\n{v.signed(low, 2)} to {v.signed(high, 2)}", sort=change.drop_pp),
+        Value(v.p_text(change.p_value), sort=change.p_value),
+        v.NOT_MEASURED if detectable is None else Value(f"{detectable:.2f} pp", sort=detectable),
         v.sqnr(step.drift),
         _kl(step),
         v.same_class(stage.to_first.drift),
@@ -138,7 +137,7 @@ def _row(record: WaterfallRecord, stage: WaterfallStage) -> tuple[Value, ...]:
 def _kl(step: StepRecord) -> Value:
     if step.kl_mean is None or step.kl_max is None:
         return v.NOT_MEASURED
-    return Value(f"{step.kl_mean:.2g}\nmax {step.kl_max:.2g}")
+    return Value(f"{step.kl_mean:.2g}\nmax {step.kl_max:.2g}", sort=step.kl_mean)
 
 
 def _pp(change: PairedDrop) -> str:

@@ -149,7 +149,7 @@ def test_every_figure_is_there_with_its_n(page: str, report: Report) -> None:
 
 
 def test_steps_show_their_counts_and_mcnemar_p(page: str, report: Report) -> None:
-    from pipeline.reports.waterfall_plot import p_text
+    from pipeline.reports.values import p_text
 
     record = report.runs[0].waterfall
     assert record is not None
@@ -162,7 +162,7 @@ def test_steps_show_their_counts_and_mcnemar_p(page: str, report: Report) -> Non
 
 @pytest.mark.parametrize(("p", "text"), [(0.63, "0.63"), (0.0421, "0.042"), (0.0004, "<0.001"), (1.0, "1.00")])
 def test_p_values_are_rounded_and_never_zero(p: float, text: str) -> None:
-    from pipeline.reports.waterfall_plot import p_text
+    from pipeline.reports.values import p_text
 
     assert p_text(p) == text
 
@@ -261,3 +261,17 @@ def test_the_script_is_short_and_plain(tmp_path: Path) -> None:
     assert isinstance(script, str)
     assert len(script.splitlines()) < 60
     assert not re.search(r"innerHTML|eval|fetch|XMLHttpRequest|import", script)
+
+
+@pytest.mark.parametrize("kind", ["terminal", "markdown"])
+def test_other_reports_have_the_waterfall_as_a_table(kind: str, report: Report) -> None:
+    from pipeline.reports import markdown, terminal
+
+    text = {"terminal": terminal, "markdown": markdown}[kind].render(report)
+    record = report.runs[0].waterfall
+    assert record is not None
+    assert "t2t_vit_10: waterfall" in text
+    for stage in record.stages[1:]:
+        assert stage.to_previous is not None
+        assert f"{stage.to_previous.change.drop_pp:.2f}".replace("-", "−") in text
+    assert "drop against official" in " ".join(text.split())
