@@ -18,13 +18,12 @@ from pipeline.progress import progress
 from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecord, Outcome
 from pipeline.rundir import Run
 from pipeline.stages.artifacts import artifact_path, load_conversions
-from pipeline.stages.cell_file import load_cells, save_cells
+from pipeline.stages.cell_file import LATENCY, load_cells, save_cells
 from pipeline.stages.timing import TimingFailed, TimingPlan, take_turns
 from pipeline.stages.validate import cell_key, chosen
 from targets import registry
 from targets.coreml.units import ALL
 
-LATENCY = "latency.json"
 CONTROL_MODEL = "mobilenet_v2"
 OWN, CONTROL, FLOAT = "own", "control", "float"  # names of the files that take turns
 

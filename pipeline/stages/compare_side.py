@@ -15,8 +15,7 @@ from pipeline.reports.values import flat
 from pipeline.rundir import Run
 from pipeline.stages.artifact_logits import load_artifact_logits
 from pipeline.stages.artifacts import load_conversions
-from pipeline.stages.benchmark import load_latency
-from pipeline.stages.validate import load_validation
+from pipeline.stages.cell_file import LATENCY, VALIDATION, load_cells
 from targets.types import Precision
 
 Place = tuple[str, Precision, Source, str | None, str | None]  # target, precision, source, runtime, device
@@ -45,8 +44,8 @@ class Side:
         self.quantization = run.read_json(QUANTIZATION)
         self.logits: StageLogits = load_logits(run)
         self.conversions = {(c.target, c.precision, c.source): c for c in load_conversions(run)}
-        self.validations = {r.key: r for r in load_validation(run)}
-        self.latencies = {r.key: r for r in load_latency(run)}
+        self.validations = {r.key: r for r in load_cells(run, VALIDATION, ValidationRecord)}
+        self.latencies = {r.key: r for r in load_cells(run, LATENCY, LatencyRecord)}
 
     @property
     def about(self) -> ComparedRun:

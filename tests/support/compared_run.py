@@ -16,9 +16,7 @@ from pipeline.reports.records import OK, CellKey, LatencyRecord, Outcome, Valida
 from pipeline.rundir import Run, create_run, sha256_of, write_atomic, write_json
 from pipeline.stages.artifact_logits import ArtifactLogits, save_artifact_logits
 from pipeline.stages.artifacts import artifact_name, save_conversion
-from pipeline.stages.benchmark import LATENCY
-from pipeline.stages.cell_file import save_cells
-from pipeline.stages.validate import VALIDATION
+from pipeline.stages.cell_file import LATENCY, VALIDATION, save_cells
 
 CLASSES = ("cat", "dog", "eel")
 HOST = {"processor": "made up", "vector_extensions": "avx2", "cores": "2", "system": "Linux 1"}
