@@ -69,15 +69,21 @@ def p_value(p: float) -> str:
 def _files(comparison: Comparison) -> Table:
     rows = []
     for name, a, b in _by_file(comparison):
-        sizes = [None if half is None else half.size_bytes for half in (a, b)]
-        quotient = v.NOT_MEASURED if None in sizes else Value(f"{(sizes[1] or 0) / (sizes[0] or 1):.3f}×")
-        rows.append((v.words(name), _size(a), _size(b), quotient, _outside(a), _outside(b)))
+        rows.append((v.words(name), _size(a), _size(b), _quotient(a, b), _outside(a), _outside(b)))
     return Table(
         title="Files",
         header=("File", "Size A", "Size B", "B / A", "Operators outside A", "Operators outside B"),
         rows=tuple(rows),
         notes=("1 MB = 10^6 bytes. Outside: operators that are in no delegate.",),
     )
+
+
+def _quotient(a: Half | None, b: Half | None) -> Value:
+    if a is None or b is None:
+        return v.NONE_HERE
+    if not a.size_bytes or b.size_bytes is None:
+        return v.NOT_MEASURED
+    return Value(f"{b.size_bytes / a.size_bytes:.3f}×")
 
 
 def _by_file(comparison: Comparison) -> list[tuple[str, Half | None, Half | None]]:
@@ -99,8 +105,8 @@ def _latency(comparison: Comparison) -> Table:
         header=("Cell", "Median A", "× control A", "Median B", "× control B", "B / A"),
         rows=tuple(rows),
         notes=(
-            "× control: median ratio to MobileNetV2 in the same interleaved rounds, with 95% interval. B / A: the one "
-            "ratio over the other, with 95% interval; above 1 is slower.",
+            "× control: ratio to MobileNetV2 in the same interleaved rounds, of processor time where it was counted, with "
+            "95% interval. B / A: the one ratio over the other, with 95% interval; above 1 is slower.",
             *grouped([(cell.label, cell.not_timed) for cell in timed if cell.not_timed]),
         ),
     )
