@@ -105,8 +105,8 @@ def _latency(comparison: Comparison) -> Table:
         header=("Cell", "Median A", "× control A", "Median B", "× control B", "B / A"),
         rows=tuple(rows),
         notes=(
-            "× control: ratio to MobileNetV2 in the same interleaved rounds, of processor time where it was counted, with "
-            "95% interval. B / A: the one ratio over the other, with 95% interval; above 1 is slower.",
+            "× control: ratio to MobileNetV2 in the same interleaved rounds, of processor time where it was counted, "
+            "with 95% interval. B / A: the one ratio over the other, with 95% interval; above 1 is slower.",
             *grouped([(cell.label, cell.not_timed) for cell in timed if cell.not_timed]),
         ),
     )
