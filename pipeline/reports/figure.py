@@ -56,6 +56,7 @@ class Figure:
     Attributes:
         legend: of its plots: "models", "variants" (models and markers), "changes" (lost and gained), "steps" (these and
             the interval); empty if they need none.
+        open_tables: whether the tables are unfolded: where they tell more than the plots.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Figure:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     legend: str = ""
+    open_tables: bool = False
 
     @property
     def anchor(self) -> str:

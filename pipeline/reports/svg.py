@@ -75,7 +75,7 @@ def settle(figure: Figure) -> None:
     """Lay the figure out once and for all: matplotlib would do it anew each time that it draws, twice for a file."""
     if (engine := figure.get_layout_engine()) is not None:
         engine.execute(figure)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
 
 
 def _hoist_styles(root: ElementTree.Element) -> None:

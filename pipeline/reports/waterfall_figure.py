@@ -21,7 +21,7 @@ def waterfalls(report: Report) -> Figure | None:
     if not panels:
         return None
     tables = tuple(table for run in report.runs if (table := stages(run)) is not None)
-    return Figure("Where the accuracy goes", LEAD, panels, tables=tables, legend="steps")
+    return Figure("Where the accuracy goes", LEAD, panels, tables=tables, legend="steps", open_tables=True)
 
 
 def stages(run: RunRecord) -> Table | None:

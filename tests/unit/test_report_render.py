@@ -26,8 +26,13 @@ def report() -> Report:
 
 
 @pytest.fixture(scope="module")
-def page(report: Report) -> str:
-    return html.render(report)
+def rendered(report: Report) -> dict[str, str]:
+    return texts(report)
+
+
+@pytest.fixture(scope="module")
+def page(rendered: dict[str, str]) -> str:
+    return rendered["html"]
 
 
 def named(model: str) -> Report:
@@ -54,8 +59,8 @@ def texts(report: Report) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "html"])
-def test_figures_stand_with_their_interval_and_n(kind: str, report: Report) -> None:
-    text = texts(report)[kind]
+def test_figures_stand_with_their_interval_and_n(kind: str, report: Report, rendered: dict[str, str]) -> None:
+    text = rendered[kind]
     right = next(v.accuracy for v in report.runs[0].validations if v.accuracy)
     low, high = wilson_percent(right.top1, right.n)
     assert f"{right.top1_percent:.2f}%" in text
@@ -65,8 +70,8 @@ def test_figures_stand_with_their_interval_and_n(kind: str, report: Report) -> N
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "html"])
-def test_what_was_not_measured_says_so(kind: str, report: Report) -> None:
-    text = texts(report)[kind]
+def test_what_was_not_measured_says_so(kind: str, rendered: dict[str, str]) -> None:
+    text = rendered[kind]
     assert "unavailable" in text
     assert "no Core ML runtime on linux" in text
     assert "not measured" in text
