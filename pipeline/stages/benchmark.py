@@ -1,13 +1,14 @@
 """Latency on this host: a run's artifacts in, raw samples interleaved with MobileNetV2's out.
 
 A cell, its control (MobileNetV2 in the same runtime and precision) and, if it is int8, the float32 file of the same
-model are open in one worker process with the same number of threads, and take turns (pipeline.stages.timing).
+model are open in one worker process with the same number of threads, and take turns (pipeline.stages.timing). The cells
+take turns too, process by process: what changes on the machine in a minute or two is then within each cell's spread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecor
 from pipeline.rundir import Run
 from pipeline.stages.artifacts import artifact_path, load_conversions
 from pipeline.stages.cell_file import LATENCY, load_cells, save_cells
-from pipeline.stages.timing import TimingFailed, TimingPlan, take_turns
+from pipeline.stages.timing import Timed, TimingFailed, TimingPlan, joined, one_process
 from pipeline.stages.validate import cell_key, chosen
 from targets import registry
 from targets.coreml.units import ALL
@@ -34,6 +35,78 @@ class Beside:
 
     key: CellKey
     path: Path
+
+
+@dataclass
+class _Cell:
+    """One artifact in one runtime while it is timed, process by process."""
+
+    key: CellKey
+    runtime: str
+    path: Path
+    images: np.ndarray
+    control: Beside | str
+    floating: Beside | str
+    outcome: Outcome = OK
+    parts: list[dict[str, Timed]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str, plan: TimingPlan
+    ) -> _Cell:
+        assert conversion.facts is not None  # it is ok
+        return cls(
+            key=cell_key(conversion, runtime),
+            runtime=runtime,
+            path=artifact_path(run, conversion),
+            images=_noise(conversion.facts.inputs[0].shape, plan.seed),
+            control=_control(run, control_run, conversion, runtime),
+            floating=_float(run, conversion, runtime),
+        )
+
+    @property
+    def files(self) -> dict[str, Path]:
+        beside = {CONTROL: self.control, FLOAT: self.floating}
+        return {OWN: self.path} | {name: other.path for name, other in beside.items() if isinstance(other, Beside)}
+
+    def time(self, plan: TimingPlan, number: int, advance: Callable[[int], None]) -> None:
+        """One process of the plan; a cell that failed before is left out."""
+        rounds = plan.rounds // plan.processes
+        if self.outcome.status == "ok":
+            try:
+                part = one_process(self.key.target, self.runtime, self.files, self.images, plan, number, lambda _: None)
+                self.parts.append(part)
+            except TimingFailed as failed:
+                if failed.name == FLOAT:
+                    self.floating = f"the fp32 artifact failed: {failed.error}"
+                    self.time(plan, number, advance)
+                    return
+                self.outcome = Outcome.of(failed.error)
+        advance(rounds)
+
+    def record(self, plan: TimingPlan) -> LatencyRecord:
+        if self.outcome.status != "ok":
+            return LatencyRecord(self.key, self.outcome, plan.threads, (), None, None, None, "")
+        timed = joined(self.parts, list(self.files))
+        own, control, floating = timed[OWN], timed.get(CONTROL), timed.get(FLOAT)
+        return LatencyRecord(
+            key=self.key,
+            outcome=OK,
+            threads=plan.threads,
+            warmup_ms=own.warmup_ms,
+            rounds_ms=own.rounds_ms,
+            control=self.control.key if isinstance(self.control, Beside) else None,
+            control_rounds_ms=control.rounds_ms if control else None,
+            control_note=self.control if isinstance(self.control, str) else "",
+            processes=plan.processes,
+            float_key=self.floating.key if isinstance(self.floating, Beside) else None,
+            float_rounds_ms=floating.rounds_ms if floating else None,
+            float_note=self.floating if isinstance(self.floating, str) else "",
+            host=provenance.host(),
+            cpu_rounds_ms=own.cpu_rounds_ms,
+            control_cpu_rounds_ms=control.cpu_rounds_ms if control else None,
+            float_cpu_rounds_ms=floating.cpu_rounds_ms if floating else None,
+        )
 
 
 def benchmark_run(
@@ -54,17 +127,17 @@ def benchmark_run(
         UsageError: nothing was converted.
     """
     cells = [
-        (c, runtime)
-        for c in chosen(run, targets, "benchmark")
-        for runtime in registry.runtimes(c.target, compute_units)
+        _Cell.of(run, control_run, conversion, runtime, plan)
+        for conversion in chosen(run, targets, "benchmark")
+        for runtime in registry.runtimes(conversion.target, compute_units)
     ]
-    records = []
     with progress("timing", len(cells) * plan.rounds, "rounds") as bar:
-        for conversion, runtime in cells:
-            control = _control(run, control_run, conversion, runtime)
-            record = _time(run, conversion, runtime, control, _float(run, conversion, runtime), plan, bar.advance)
-            say(_line(record))
-            records.append(record)
+        for number in range(plan.processes):
+            for cell in cells:
+                cell.time(plan, number, bar.advance)
+    records = [cell.record(plan) for cell in cells]
+    for record in records:
+        say(_line(record))
     save_cells(run, LATENCY, LatencyRecord, records)
     return tuple(records)
 
@@ -100,58 +173,6 @@ def _float(run: Run, conversion: ConversionRecord, runtime: str) -> Beside | str
         if (record.target, record.precision, record.outcome) == (conversion.target, "fp32", OK):
             return Beside(cell_key(record, runtime), artifact_path(run, record))
     return f"run {run.id} has no fp32 artifact for {conversion.target}: `convert --precision fp32` makes it"
-
-
-def _time(
-    run: Run,
-    conversion: ConversionRecord,
-    runtime: str,
-    control: Beside | str,
-    floating: Beside | str,
-    plan: TimingPlan,
-    advance: Callable[[int], None],
-) -> LatencyRecord:
-    key = cell_key(conversion, runtime)
-    assert conversion.facts is not None
-    images = _noise(conversion.facts.inputs[0].shape, plan.seed)
-    done = 0
-
-    def count(rounds: int) -> None:
-        nonlocal done
-        done += rounds
-        advance(rounds)
-
-    files = {OWN: artifact_path(run, conversion)}
-    if isinstance(control, Beside):
-        files[CONTROL] = control.path
-    if isinstance(floating, Beside):
-        files[FLOAT] = floating.path
-    try:
-        timed = take_turns(conversion.target, runtime, files, images, plan, count)
-    except TimingFailed as failed:
-        advance(-done)
-        if failed.name == FLOAT:
-            return _time(run, conversion, runtime, control, f"the fp32 artifact failed: {failed.error}", plan, advance)
-        advance(plan.rounds)
-        return LatencyRecord(key, Outcome.of(failed.error), plan.threads, (), None, None, None, "")
-    return LatencyRecord(
-        key=key,
-        outcome=OK,
-        threads=plan.threads,
-        warmup_ms=timed[OWN].warmup_ms,
-        rounds_ms=timed[OWN].rounds_ms,
-        control=control.key if isinstance(control, Beside) else None,
-        control_rounds_ms=timed[CONTROL].rounds_ms if isinstance(control, Beside) else None,
-        control_note=control if isinstance(control, str) else "",
-        processes=plan.processes,
-        float_key=floating.key if isinstance(floating, Beside) else None,
-        float_rounds_ms=timed[FLOAT].rounds_ms if isinstance(floating, Beside) else None,
-        float_note=floating if isinstance(floating, str) else "",
-        host=provenance.host(),
-        cpu_rounds_ms=timed[OWN].cpu_rounds_ms,
-        control_cpu_rounds_ms=timed[CONTROL].cpu_rounds_ms if isinstance(control, Beside) else None,
-        float_cpu_rounds_ms=timed[FLOAT].cpu_rounds_ms if isinstance(floating, Beside) else None,
-    )
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> np.ndarray:

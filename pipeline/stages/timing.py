@@ -6,8 +6,9 @@ lies, which pages are shared) differs between processes, so the rounds are sprea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,23 @@ def take_turns(
     plan: TimingPlan,
     advance: Callable[[int], None],
 ) -> dict[str, Timed]:
-    """Time `files`, given by name, on `images` [N, 3, H, W]; who comes first changes from round to round.
+    """All of the plan's processes, one after the other; arguments and errors as of `one_process`."""
+    parts = [one_process(target, runtime, files, images, plan, n, advance) for n in range(plan.processes)]
+    return joined(parts, list(files))
+
+
+def one_process(
+    target: str,
+    runtime: str,
+    files: Mapping[str, Path],
+    images: np.ndarray,
+    plan: TimingPlan,
+    number: int,
+    advance: Callable[[int], None],
+) -> dict[str, Timed]:
+    """The share of process `number` of the plan: `files`, given by name, are timed on `images` [N, 3, H, W].
+
+    Who comes first changes from round to round, and who is opened first from process to process.
 
     Args:
         advance: called with 1 after each round.
@@ -87,27 +104,41 @@ def take_turns(
     Raises:
         TimingFailed: with the name of the first file that failed.
     """
-    warmup: dict[str, list[float]] = {name: [] for name in files}
+    order = list(files)[:: -1 if number % 2 else 1]
+    warmup: dict[str, list[float]] = {}
     rounds: dict[str, list[Samples]] = {name: [] for name in files}
-    for process in range(plan.processes):
-        order = list(files)[:: -1 if process % 2 else 1]
-        with HostWorker() as worker:
-            sessions: dict[str, RemoteSession] = {}
-            for name in order:
+    with HostWorker() as worker:
+        sessions: dict[str, RemoteSession] = {}
+        for name in order:
+            try:
+                sessions[name] = worker.open(target, files[name], runtime, plan.threads)
+                warmup[name] = sessions[name].time(images, plan.warmup)
+            except TargetError as error:
+                raise TimingFailed(name, error) from error
+        for turn in range(plan.rounds // plan.processes):
+            first = turn % len(order)
+            for name in (*order[first:], *order[:first]):
                 try:
-                    sessions[name] = worker.open(target, files[name], runtime, plan.threads)
-                    warmup[name] += sessions[name].time(images, plan.warmup)
+                    rounds[name].append(sessions[name].samples(images, plan.samples))
                 except TargetError as error:
                     raise TimingFailed(name, error) from error
-            for number in range(plan.rounds // plan.processes):
-                first = number % len(order)
-                for name in (*order[first:], *order[:first]):
-                    try:
-                        rounds[name].append(sessions[name].samples(images, plan.samples))
-                    except TargetError as error:
-                        raise TimingFailed(name, error) from error
-                advance(1)
+            advance(1)
     return {name: _timed(warmup[name], rounds[name], plan.threads) for name in files}
+
+
+def joined(parts: Sequence[Mapping[str, Timed]], names: Sequence[str]) -> dict[str, Timed]:
+    """The processes' shares in their order, of the files in `names`."""
+    return {name: _joined([part[name] for part in parts]) for name in names}
+
+
+def _joined(parts: Sequence[Timed]) -> Timed:
+    cpu = [part.cpu_rounds_ms for part in parts]
+    counted = [rounds for rounds in cpu if rounds is not None]
+    return Timed(
+        warmup_ms=tuple(chain.from_iterable(part.warmup_ms for part in parts)),
+        rounds_ms=tuple(chain.from_iterable(part.rounds_ms for part in parts)),
+        cpu_rounds_ms=tuple(chain.from_iterable(counted)) if len(counted) == len(parts) else None,
+    )
 
 
 def _timed(warmup_ms: list[float], rounds: list[Samples], threads: int) -> Timed:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_workers import FakeWorkers
 
 from pipeline.errors import UsageError
 from pipeline.metrics.latency import RoundRatios
@@ -16,48 +17,9 @@ from pipeline.reports.records import OK, CellKey, LatencyRecord
 from pipeline.stages import timing
 from pipeline.stages.timing import TimingFailed, TimingPlan, spread, take_turns
 from targets.stopwatch import Stopwatch
-from targets.types import Samples, TargetError
 
 IMAGES = np.zeros((1, 3, 8, 8), np.float32)
 KEY = CellKey("t2t_vit_7", "tflite", "litert", "int8", "qat", "host")
-
-
-@dataclass
-class FakeWorkers:
-    """Stands for HostWorker; keeps what was asked of which process. Times tell process and turn."""
-
-    broken: str = ""
-    cpu: bool = True
-    processes: int = 0
-    log: list[tuple[int, str, str]] = field(default_factory=list)
-
-    def __call__(self) -> FakeWorkers:
-        self.processes += 1
-        return self
-
-    def __enter__(self) -> FakeWorkers:
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def open(self, target: str, path: Path, runtime: str, threads: int) -> Any:
-        self.log.append((self.processes, path.name, "open"))
-        if path.name == self.broken:
-            raise TargetError("load", "broken")
-        return FakeSession(self, path.name)
-
-
-@dataclass
-class FakeSession:
-    workers: FakeWorkers
-    name: str
-
-    def time(self, images: np.ndarray, n: int) -> list[float]:
-        return [1.0] * n
-
-    def samples(self, images: np.ndarray, n: int) -> Samples:
-        self.workers.log.append((self.workers.processes, self.name, "time"))
-        return Samples([float(len(self.workers.log))] * n, [0.5] * n if self.workers.cpu else None)
 
 
 @pytest.fixture
