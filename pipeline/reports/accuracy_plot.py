@@ -57,7 +57,8 @@ def accuracy_against_latency(report: Report) -> Figure:
         _panel(f"accuracy-{i}", place, points, palette, largest)
         for i, (place, points) in enumerate(_points(report).items())
     )
-    return Figure("Accuracy, latency and size", LEAD, panels, legend="variants")
+    how = "python main.py validate, and python main.py benchmark"
+    return Figure("Accuracy, latency and size", LEAD, panels, legend="variants", how=how)
 
 
 def front(points: list[Point]) -> list[Point]:

@@ -21,7 +21,7 @@ def coverage(report: Report) -> Figure:
     palette = colours(report)
     panels = [_panel(run, f"coverage-{i}", palette[run.model]) for i, run in enumerate(report.runs) if _read(run)]
     tables = [table for run in report.runs if (table := _outside(run)) is not None]
-    return Figure("Delegate coverage", LEAD, tuple(panels), tables=tuple(tables))
+    return Figure("Delegate coverage", LEAD, tuple(panels), tables=tuple(tables), how="python main.py convert")
 
 
 def _read(run: RunRecord) -> list[ConversionRecord]:

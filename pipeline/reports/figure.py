@@ -56,6 +56,7 @@ class Figure:
     Attributes:
         legend: of its plots: "models", "variants" (models and markers), "changes" (lost and gained), "steps" (these and
             the interval); empty if they need none.
+        how: what to run for it; told where nothing was measured.
         open_tables: whether the tables are unfolded: where they tell more than the plots.
     """
 
@@ -67,6 +68,7 @@ class Figure:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     legend: str = ""
+    how: str = ""
     open_tables: bool = False
 
     @property

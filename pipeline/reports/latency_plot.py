@@ -39,7 +39,7 @@ def latency_samples(report: Report) -> Figure:
         if record.control and record.control_rounds_ms:
             found.setdefault(cell.place, []).append((record.control.model, cell.variant, record.control_rounds_ms))
     panels = tuple(_panel(i, place, samples, palette) for i, (place, samples) in enumerate(found.items()))
-    return Figure("Latency samples", LEAD, panels)
+    return Figure("Latency samples", LEAD, panels, how="python main.py benchmark")
 
 
 def _panel(number: int, place: str, samples: list[tuple[str, str, Rounds]], palette: dict[str, str]) -> Panel:

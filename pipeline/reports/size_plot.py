@@ -36,4 +36,4 @@ def sizes(report: Report) -> Figure:
             axes.set_xlabel("MB (10^6 bytes)")
             svg = inline_svg(figure, f"size-{number}", f"Artifact sizes of {run.model}")
         panels.append(Panel(run.model, svg, f"n {len(measured)} artifacts, one file or package each"))
-    return Figure("Size", LEAD, tuple(panels))
+    return Figure("Size", LEAD, tuple(panels), how="python main.py convert")

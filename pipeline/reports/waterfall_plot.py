@@ -92,8 +92,6 @@ def _beside(axes: Axes, row: int, stage: WaterfallStage) -> None:
     if stage.to_previous is not None:
         change = stage.to_previous.change
         second = f"−{change.lost} +{change.gained}, p {p_text(change.p_value)}"
-        if not change.lost + change.gained:
-            second = "none changed"
     for text, y, size, colour in (
         (f"{right.top1_percent:.2f}%", row - 0.2, FONT_PT - 1, INK),
         (second, row + 0.22, FONT_PT - 2, MUTED),
