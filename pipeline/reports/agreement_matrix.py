@@ -26,6 +26,6 @@ def _matrix(model: str, record: WaterfallRecord) -> Matrix:
         labels=labels,
         counts=record.agreement,
         n=record.n,
-        caption=f"n {record.n} images. The two furthest apart agree on {fewest}: {100 * fewest / record.n:.2f}%, 95% Wilson "
-        f"interval {low:.1f}–{high:.1f}.",
+        caption=f"n {record.n} images. The two furthest apart agree on {fewest}: {100 * fewest / record.n:.2f}%, "
+        f"95% Wilson interval {low:.1f}–{high:.1f}.",
     )
