@@ -229,6 +229,39 @@ class CountsProcessorTime(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """One int8 activation of an artifact while one image goes through it; real value: (values - zero_point) x scale.
+
+    Attributes:
+        name: in the file; formats make up their own.
+        values: int8, in the layout of the file. Of a format that stores unsigned values, these less 128, and so the
+            zero point.
+    """
+
+    name: str
+    scale: float
+    zero_point: int
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.values.dtype.str != "|i1":
+            raise ValueError(f"tensor {self.name!r} is {self.values.dtype}, not int8")
+
+
+@runtime_checkable
+class ShowsTensors(Protocol):
+    """A session that can show the int8 tensors inside of the artifact."""
+
+    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...]:
+        """Of one image, float32 [1, 3, H, W].
+
+        Raises:
+            TargetError: stage "run".
+        """
+        ...
+
+
 class Session(Protocol):
     """A loaded artifact."""
 

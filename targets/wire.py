@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from targets.types import Capability, GraphFacts, PackageOptions, Probe, QuantParams, TensorSpec
+from targets.types import Capability, GraphFacts, PackageOptions, Probe, QuantizedTensor, QuantParams, TensorSpec
 
 # A batch of 64 float32 images of 3 x 384 x 384 is 113 MB; more than this is a broken announcement.
 MAX_PAYLOAD_BYTES = 1 << 30
@@ -118,3 +118,22 @@ def decode_facts(message: Mapping[str, Any]) -> GraphFacts:
             ),
         }
     )
+
+
+def encode_tensors(tensors: Sequence[QuantizedTensor]) -> tuple[Message, np.ndarray]:
+    """The values of all tensors as one array, and what they are."""
+    entries = [
+        {"name": t.name, "scale": t.scale, "zero_point": t.zero_point, "shape": list(t.values.shape)} for t in tensors
+    ]
+    flat = [np.ascontiguousarray(t.values).reshape(-1) for t in tensors]
+    return {"tensors": entries}, np.concatenate(flat) if flat else np.zeros(0, np.int8)
+
+
+def decode_tensors(message: Mapping[str, Any], values: np.ndarray) -> tuple[QuantizedTensor, ...]:
+    found, start = [], 0
+    for entry in message["tensors"]:
+        size = int(np.prod(entry["shape"], dtype=np.int64))
+        array = values[start : start + size].reshape(entry["shape"])
+        found.append(QuantizedTensor(entry["name"], float(entry["scale"]), int(entry["zero_point"]), array))
+        start += size
+    return tuple(found)

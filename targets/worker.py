@@ -28,6 +28,7 @@ from targets.types import (
     CountsRanges,
     Samples,
     Session,
+    ShowsTensors,
     Stage,
     TargetError,
     Unavailable,
@@ -46,6 +47,7 @@ _STAGES: dict[str, Stage] = {
     "infer": "run",
     "time": "run",
     "range_events": "run",
+    "quantized_tensors": "run",
     "close": "run",
 }
 
@@ -65,6 +67,7 @@ class Worker:
             "infer": self._infer,
             "time": self._time,
             "range_events": self._range_events,
+            "quantized_tensors": self._quantized_tensors,
             "close": self._close,
         }
 
@@ -136,6 +139,12 @@ class Worker:
         session = self._session(request)
         events = session.range_events() if isinstance(session, CountsRanges) else None
         return {"events": None if events is None else [asdict(event) for event in events]}, None
+
+    def _quantized_tensors(self, request: Message, batch: np.ndarray | None) -> Reply:
+        session = self._session(request)
+        if not isinstance(session, ShowsTensors):
+            return {"tensors": None}, None
+        return wire.encode_tensors(session.quantized_tensors(_required(batch)))
 
     def _close(self, request: Message, batch: np.ndarray | None) -> Reply:
         self._session(request).close()

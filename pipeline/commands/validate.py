@@ -62,7 +62,7 @@ def validate(
         from pipeline.reports.waterfall_table import show_waterfall
         from pipeline.stages.explain import explain_run
 
-        show_waterfall(explain_run(found, limit, explain_images, say))
+        show_waterfall(explain_run(found, limit, explain_images, threads, say))
     raise_if_failed("run", ((r.key.label, r.outcome) for r in records))
     if min_agreement is not None:
         raise_if_below(min_agreement, records)

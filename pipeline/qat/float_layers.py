@@ -30,11 +30,6 @@ class Rounding:
         assert isinstance(node, Node)
         return node
 
-    @property
-    def readers(self) -> tuple[Node, ...]:
-        """Who reads the rounded tensor."""
-        return tuple(user for node in self.dequantize for user in node.users)
-
 
 @dataclass(frozen=True, eq=False)
 class Int8Layer:
@@ -77,17 +72,16 @@ class QdqGraph:
         self._nodes = {layer.node for layer in self.layers}
 
     def kept_float(self, layer: Int8Layer) -> frozenset[Node]:
-        """The dequantize operators that fall away if `layer` alone is not quantized.
+        """The dequantize operators that fall away if EdgeQuantizer leaves `layer` alone out.
 
-        Its weight's; its input's, unless that is the output of another int8 operator or read by one; its output's,
-        unless another int8 operator reads it. Copies (reshape, slice, concatenation) between them follow. What stays
-        rounded is what a program with this one float layer in it would still have to round.
+        Its weight's; its input's, unless an int8 operator computes that; its output's, unless another layer reads it.
+        Copies before and after it follow, and so do additions and averages that it leaves with a float operand.
         """
-        dropped = {layer.weight}
-        self._drop_inputs(layer.input, layer, dropped)
+        off = set(layer.weight.dequantize)
+        self._float_input(layer.node.all_input_nodes[0], layer.node, off)
         if layer.output is not None:
-            self._drop_outputs(layer.output, dropped)
-        return frozenset(node for rounding in dropped for node in rounding.dequantize)
+            self._float_output(layer.output, off)
+        return frozenset(off)
 
     def scale_of(self, rounding: Rounding) -> Tensor:
         """[1] or [channels]"""
@@ -114,33 +108,39 @@ class QdqGraph:
             layers.append(Int8Layer(label, KINDS[node.target], node, last, weight, source, output))
         return tuple(layers)
 
-    def _drop_inputs(self, rounding: Rounding, layer: Int8Layer, dropped: set[Rounding]) -> None:
-        """Upwards through copies, as long as nobody but `layer` reads the tensor."""
+    def _float_input(self, read: Node, reader: Node, off: set[Node]) -> None:
+        """`reader` takes what it reads as it was before rounding, through copies; other readers have it rounded.
 
-        def for_layer(reader: Node) -> bool:
-            copied = _copies(reader) and all(self.roundings.get(user) in dropped for user in reader.users)
-            return reader is layer.node or copied
-
-        if self._computes_int8(rounding.source) or not all(for_layer(reader) for reader in rounding.readers):
+        Every reader has a dequantize operator of its own, and what a copy copies is rounded behind it too.
+        """
+        rounding = self.by_dequantize.get(read)
+        if rounding is None or set(read.users) != {reader} or self._computes_int8(rounding.source):
             return
-        dropped.add(rounding)
-        if _copies(rounding.source):
-            for upstream in self._read_by(rounding.source):
-                self._drop_inputs(upstream, layer, dropped)
+        off.add(read)
+        source = rounding.source
+        if _copies(source) and all(user in self.roundings for user in source.users):
+            for upstream in source.all_input_nodes:
+                self._float_input(upstream, source, off)
 
-    def _drop_outputs(self, rounding: Rounding, dropped: set[Rounding]) -> None:
-        """Downwards through copies, as long as no int8 operator reads the tensor."""
-        if any(self._computes_int8(reader) for reader in rounding.readers):
-            return
-        dropped.add(rounding)
-        for reader in rounding.readers:
-            if _copies(reader) and all(other in dropped for other in self._read_by(reader)):
-                for user in reader.users:
-                    if user in self.roundings:
-                        self._drop_outputs(self.roundings[user], dropped)
+    def _float_output(self, rounding: Rounding, off: set[Node]) -> None:
+        """What is not rounded any more, and all int8 operators but layers that are float then."""
+        for read in rounding.dequantize:
+            if read in off or any(self._rounds_itself(reader) for reader in read.users):
+                continue
+            off.add(read)
+            for reader in read.users:
+                if self._computes_int8(reader):  # an addition or average: its other operand is not rounded for it
+                    for other in reader.all_input_nodes:
+                        self._float_input(other, reader, off)
+                if self._computes_int8(reader) or _copies(reader):
+                    for user in reader.users:
+                        if user in self.roundings:
+                            self._float_output(self.roundings[user], off)
 
-    def _read_by(self, node: Node) -> list[Rounding]:
-        return [self.by_dequantize[a] for a in node.all_input_nodes if a in self.by_dequantize]
+    def _rounds_itself(self, reader: Node) -> bool:
+        """Layers, and concatenations that feed them, have int8 inputs whatever comes before them."""
+        joins = reader.target == aten.cat.default and any(user in self.roundings for user in reader.users)
+        return reader in self._nodes or joins
 
     def _computes_int8(self, node: Node) -> bool:
         """Whether `node` is an int8 operator that computes: a layer or its clamp, an addition or an average."""

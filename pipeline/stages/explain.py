@@ -14,6 +14,7 @@ from pipeline.qat.checkpoint import StageLogits
 from pipeline.reports.waterfall_record import Explanation, FloatLayer, LayerRecord, WaterfallRecord
 from pipeline.rundir import Run
 from pipeline.stages.scored_images import ScoredImages, scored_images
+from pipeline.stages.shown_tensors import shown_tensors
 from pipeline.stages.validate import load_logits_subset
 from pipeline.stages.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
 
@@ -24,14 +25,18 @@ if TYPE_CHECKING:
 
 BATCH = 8  # images of the search at once
 IMAGES = 16  # default of the search
+SHOWN = 4  # images whose tensors inside of artifacts are read: millions of values
 
 
-def explain_run(run: Run, limit: int | None, explain_images: int, say: Callable[[str], None]) -> WaterfallRecord:
+def explain_run(
+    run: Run, limit: int | None, explain_images: int, threads: int, say: Callable[[str], None]
+) -> WaterfallRecord:
     """Compute and write the waterfall of what `validate` kept.
 
     Args:
         limit: of the images, as of `validate`.
         explain_images: of the layers, evenly spread over these.
+        threads: of a runtime whose tensors are read.
 
     Raises:
         RunError: the images are not those of the checkpoint, or a file of it changed.
@@ -40,7 +45,7 @@ def explain_run(run: Run, limit: int | None, explain_images: int, say: Callable[
     images = scored_images(run, reference)
     stages = [*torch_stages(run, reference, images), *artifact_stages(run, reference, say)]
     rows = np.linspace(0, len(reference.labels) - 1, min(explain_images, len(reference.labels))).round().astype(int)
-    explanation = explanation_of(run, reference, images, stages, rows.tolist(), say)
+    explanation = explanation_of(run, reference, images, stages, rows.tolist(), threads, say)
     record = waterfall_of(run, reference, images, stages, explanation)
     save_waterfall(run, record)
     return record
@@ -52,6 +57,7 @@ def explanation_of(
     images: ScoredImages,
     stages: Sequence[ScoredStage],
     rows: Sequence[int],
+    threads: int,
     say: Callable[[str], None],
 ) -> Explanation | None:
     """Of the images at `rows`; None, and a line that says why, where logits are not finite."""
@@ -71,14 +77,18 @@ def explanation_of(
     except ValueError as error:
         say(f"no explanation by layers: {error}")
         return None
+    tensors, notes = shown_tensors(run, walk, stages, batches[0][:SHOWN], threads)
     return Explanation(
         images=len(rows),
         qdq_top1=search.qdq_top1,
         trained_top1=search.trained_top1,
         kl_mean=search.kl_mean,
-        layers=tuple(LayerRecord(d.layer.name, d.layer.kind, d.alone_db, d.chained_db) for d in drifts),
+        layers=tuple(
+            LayerRecord(d.layer.name, d.layer.kind, d.alone_db, d.chained_db, tensors.get(d.layer.name, {}))
+            for d in drifts
+        ),
         kept_float=tuple(FloatLayer(k.layer.name, k.kl_mean, k.top1) for k in search.kept),
-        notes=tuple(_bias_notes(walk.qdq, reference, batches, stages, rows)),
+        notes=(*notes, *_bias_notes(walk.qdq, reference, batches, stages, rows)),
     )
 
 

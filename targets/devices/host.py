@@ -23,6 +23,7 @@ from targets.types import (
     PackageOptions,
     Precision,
     Probe,
+    QuantizedTensor,
     RangeEvent,
     Samples,
     Stage,
@@ -58,18 +59,21 @@ class HostWorker:
         self._command = list(command) if command else [sys.executable, "-P", "-m", "targets.worker"]
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: BinaryIO | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._end: str | None = None  # why there is no worker any more
         self._lock = threading.Lock()
 
     def __enter__(self) -> HostWorker:
         path = os.pathsep.join(filter(None, (str(_SOURCE_ROOT), os.environ.get("PYTHONPATH"))))
         self._stderr = cast(BinaryIO, tempfile.TemporaryFile(prefix="worker-stderr-"))
+        # The worker ends without its exit handlers: what its SDKs leave in the temporary folder is removed here.
+        self._folder = tempfile.TemporaryDirectory(prefix="worker-", ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder.name)},
             start_new_session=True,  # its own group: Ctrl-C is ours, and a kill reaches its children too
         )
         return self
@@ -82,6 +86,8 @@ class HostWorker:
             _finish(process, politely=error is None)
         if self._stderr is not None:
             self._stderr.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def hello(self) -> Message:
         """pid, usable CPUs, machine and versions of the worker."""
@@ -217,6 +223,12 @@ class RemoteSession:
         """What the session counted so far; None where the runtime does not tell."""
         reply, _ = self._worker._call("run", {"op": "range_events", "session": self._number})
         return None if reply["events"] is None else tuple(RangeEvent(**event) for event in reply["events"])
+
+    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
+        """The int8 tensors inside of the artifact for one image [1, 3, H, W]; None where the runtime shows none."""
+        request = {"op": "quantized_tensors", "session": self._number}
+        reply, values = self._worker._call("run", request, image)
+        return None if reply["tensors"] is None or values is None else wire.decode_tensors(reply, values)
 
     def close(self) -> None:
         self._worker._call("run", {"op": "close", "session": self._number})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from targets.stopwatch import Stopwatch
 from targets.triton_first import load_triton_first
-from targets.types import Samples, TargetError, Unavailable
+from targets.types import QuantizedTensor, Samples, TargetError, Unavailable
 
 LITERT = "litert"
 TENSORFLOW = "tensorflow"
@@ -43,11 +43,15 @@ def load(path: Path, runtime: str, threads: int) -> TFLiteSession:
         raise Unavailable("load", reason)
     if not path.is_file():
         raise TargetError("load", f"{path} does not exist: convert the model first")
-    return TFLiteSession(open_interpreter(path, runtime, threads), path.name)
+    interpreter = open_interpreter(path, runtime, threads)
+    return TFLiteSession(interpreter, path.name, lambda: open_interpreter(path, runtime, threads, showing=True))
 
 
-def open_interpreter(path: Path, runtime: str, threads: int) -> Any:
+def open_interpreter(path: Path, runtime: str, threads: int, showing: bool = False) -> Any:
     """The runtime's own interpreter, with its tensors allocated and XNNPACK applied.
+
+    Args:
+        showing: keep every tensor readable. That needs the runtime's own kernels: a delegate shows nothing inside.
 
     Raises:
         TargetError: stage "load".
@@ -55,7 +59,8 @@ def open_interpreter(path: Path, runtime: str, threads: int) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tf.lite announces its move to LiteRT
-            interpreter = _interpreter_class(runtime)(str(path), num_threads=threads)
+            options = _showing_options(runtime) if showing else {}
+            interpreter = _interpreter_class(runtime)(str(path), num_threads=threads, **options)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise TargetError("load", f"{runtime} refuses {path.name}: {_one_line(error)}") from error
@@ -66,8 +71,10 @@ class TFLiteSession:
     """A loaded model, [1, 3, H, W] -> [1, classes]; float32 outside, whatever the file stores at its boundary."""
 
     # Any: the interpreters of both packages are untyped.
-    def __init__(self, interpreter: Any, name: str):
+    def __init__(self, interpreter: Any, name: str, open_showing: Callable[[], Any] | None = None):
         self._interpreter = interpreter
+        self._open_showing = open_showing
+        self._showing: Any = None
         self._name = name
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1:
@@ -95,8 +102,28 @@ class TFLiteSession:
             watch.run(self._invoke)
         return watch.samples
 
+    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...]:
+        """From a second interpreter, without the XNNPACK delegate: its kernels are the runtime's own."""
+        (single,) = self._images(image)
+        if self._showing is None:
+            if self._open_showing is None:
+                raise TargetError("run", f"{self._name}: this session was opened without a way to show its tensors")
+            self._showing = self._open_showing()
+        self._showing.set_tensor(self._input["index"], quantize(single, self._input))
+        try:
+            self._showing.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise TargetError("run", f"{self._name}: {_one_line(error)}") from error
+        found = []
+        for details in self._showing.get_tensor_details():
+            scales = details["quantization_parameters"]["scales"]
+            if details["dtype"] == np.int8 and len(scales) == 1:
+                values = self._showing.get_tensor(details["index"])
+                found.append(QuantizedTensor(details["name"], *_parameters(details), values))
+        return tuple(found)
+
     def close(self) -> None:
-        self._interpreter = None
+        self._interpreter = self._showing = None
 
     def _images(self, batch: np.ndarray) -> list[np.ndarray]:
         """[N, 3, H, W] -> N arrays of [1, 3, H, W]."""
@@ -135,6 +162,25 @@ def dequantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
         return values.copy()
     scale, zero_point = details["quantization"]
     return (values.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+def _parameters(details: Mapping[str, Any]) -> tuple[float, int]:
+    """Scale and zero point."""
+    found = details["quantization_parameters"]
+    return float(found["scales"][0]), int(found["zero_points"][0])
+
+
+def _showing_options(runtime: str) -> dict[str, Any]:
+    if runtime == LITERT:
+        from ai_edge_litert.interpreter import OpResolverType
+    else:
+        import tensorflow
+
+        OpResolverType = tensorflow.lite.experimental.OpResolverType
+    return {
+        "experimental_preserve_all_tensors": True,
+        "experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    }
 
 
 def _interpreter_class(runtime: str) -> Any:

@@ -111,3 +111,20 @@ def _ended(pid: int) -> bool:
     """Gone, or a zombie of another parent."""
     status = Path(f"/proc/{pid}/stat")
     return gone(pid, 2.0) or (status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+
+
+@pytest.mark.parametrize("ending", ["without exit handlers", "by an abort"])
+def test_what_a_worker_leaves_in_its_temporary_folder_is_removed(ending: str, tmp_path: Path) -> None:
+    where = tmp_path / "where"
+    leave = (
+        f"import pathlib, tempfile\npathlib.Path({str(where)!r}).write_text(tempfile.mkdtemp(suffix='.mlpackage'))\n"
+    )
+    with HostWorker(
+        30, broken(leave + "os._exit(0)" if ending == "without exit handlers" else leave + "os.abort()")
+    ) as worker:
+        with pytest.raises(TargetError):
+            worker.hello()
+        left = Path(where.read_text())
+        assert left.is_dir()
+    assert not left.exists()
+    assert not left.parent.exists()

@@ -8,14 +8,16 @@ import json
 import numpy as np
 import pytest
 
-from targets.types import Capability, GraphFacts, Probe, QuantParams, TensorSpec
+from targets.types import Capability, GraphFacts, Probe, QuantizedTensor, QuantParams, TensorSpec
 from targets.wire import (
     MAX_PAYLOAD_BYTES,
     ProtocolError,
     decode_facts,
     decode_probe,
+    decode_tensors,
     encode_facts,
     encode_probe,
+    encode_tensors,
     read_message,
     write_message,
 )
@@ -102,3 +104,21 @@ def test_facts_and_probes_come_back_equal() -> None:
     assert decode_facts(json.loads(json.dumps(encode_facts(facts)))) == facts
     probe = Probe(Capability(True), {"litert": Capability(False, "not installed")}, {"torch": "2.13.0"})
     assert decode_probe(json.loads(json.dumps(encode_probe(probe)))) == probe
+
+
+def test_tensors_arrive_with_their_shapes_scales_and_values() -> None:
+    tensors = (
+        QuantizedTensor("a", 0.5, -3, np.arange(12, dtype=np.int8).reshape(1, 3, 4).transpose(0, 2, 1)),
+        QuantizedTensor("b", 0.25, 0, np.zeros((0, 2), np.int8)),
+        QuantizedTensor("c", 0.125, 7, np.array([[-128, 127]], np.int8)),
+    )
+    answer = read_message(sent(encode_tensors(tensors)))
+    assert answer is not None
+    message, values = answer
+    assert values is not None
+    received = decode_tensors(message, values)
+    assert [(t.name, t.scale, t.zero_point) for t in received] == [("a", 0.5, -3), ("b", 0.25, 0), ("c", 0.125, 7)]
+    for mine, theirs in zip(tensors, received, strict=True):
+        np.testing.assert_array_equal(mine.values, theirs.values)
+    with pytest.raises(ValueError, match="is uint8, not int8"):
+        QuantizedTensor("d", 1.0, 0, np.zeros(3, np.uint8))

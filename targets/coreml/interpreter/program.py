@@ -21,7 +21,8 @@ from targets.coreml.interpreter.operators.table import MOVES, OPERATORS, RENAMED
 from targets.coreml.interpreter.operators.unsupported import Unsupported
 from targets.coreml.interpreter.rounding import FP32, Arithmetic, RangeCounts, Rounding, to_half
 from targets.coreml.mil import load_main
-from targets.types import TargetError
+from targets.match import UINT8_OFFSET
+from targets.types import QuantizedTensor, TargetError
 
 #: MIL dtype -> how torch holds it. Half precision is held as float32 whose values were rounded.
 _TORCH = {
@@ -106,19 +107,28 @@ class MilProgram:
         self._folded: dict[Rounding, dict[str, Any]] = {}
 
     def predict(
-        self, inputs: Mapping[str, Any], rounding: Rounding = FP32, ranges: RangeCounts | None = None
+        self,
+        inputs: Mapping[str, Any],
+        rounding: Rounding = FP32,
+        ranges: RangeCounts | None = None,
+        shown: list[QuantizedTensor] | None = None,
     ) -> dict[str, Any]:
         """As `MLModel.predict` of coremltools: arrays, or PIL pictures for image inputs. See `run`."""
-        return self.run({name: _array(value) for name, value in inputs.items()}, rounding, ranges)
+        return self.run({name: _array(value) for name, value in inputs.items()}, rounding, ranges, shown)
 
     def run(
-        self, inputs: Mapping[str, np.ndarray], rounding: Rounding = FP32, ranges: RangeCounts | None = None
+        self,
+        inputs: Mapping[str, np.ndarray],
+        rounding: Rounding = FP32,
+        ranges: RangeCounts | None = None,
+        shown: list[QuantizedTensor] | None = None,
     ) -> dict[str, Any]:
         """Outputs by name: arrays, and of a classifier the label and a table of probabilities.
 
         Args:
             inputs: one array for each input of the function, in its shape.
             ranges: counts what left the range of its format.
+            shown: takes the result of every quantize operator with one scale.
 
         Raises:
             TargetError: stage "run"; an input that does not fit, or an operator that cannot be computed, by name.
@@ -129,6 +139,8 @@ class MilProgram:
             values = {**self._constants(rounding), **self._checked(inputs, rounding)}
             for i, step in enumerate(self._steps):
                 self._compute(step, values, rounding, ranges)
+                if shown is not None and step.op_type == "quantize":
+                    shown.extend(_shown(step, values))
                 for name in step.names():
                     if self._last_use[name] == i and name not in self.outputs:
                         values.pop(name, None)
@@ -290,6 +302,17 @@ def _constant_first(steps: tuple[Step, ...], inputs: set[str]) -> tuple[tuple[St
             rest.append(step)
             dependent |= {value.name for value in step.results}
     return tuple(constant), tuple(rest)
+
+
+def _shown(step: Step, values: Mapping[str, Any]) -> Iterator[QuantizedTensor]:
+    """The result of a quantize operator; nothing for one with a scale for each channel."""
+    scale, zero_point = (_resolved(step.arguments.get(key), values) for key in ("scale", "zero_point"))
+    if scale.numel() != 1:
+        return
+    result = values[step.results[0].name].numpy()
+    offset = UINT8_OFFSET if result.dtype == np.uint8 else 0
+    point = (0 if zero_point is None else int(zero_point)) - offset
+    yield QuantizedTensor(step.name, float(scale), point, (result.astype(np.int16) - offset).astype(np.int8))
 
 
 def _resolved(argument: Any, values: Mapping[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from targets.coreml.names import OUTPUT, REFERENCE_PREFIX
 from targets.coreml.package import missing
 from targets.coreml.preprocess import read
 from targets.coreml.session import CoreMLSession, PackageInput
-from targets.types import RangeEvent, TargetError, Unavailable
+from targets.types import QuantizedTensor, RangeEvent, TargetError, Unavailable
 
 
 def load(path: Path, runtime: str, threads: int) -> ReferenceSession:
@@ -42,6 +42,7 @@ class ReferenceSession(CoreMLSession):
 
     def __init__(self, program: MilProgram, takes: PackageInput, rounding: Rounding):
         self._ranges = RangeCounts()
+        self._program, self._rounding = program, rounding
         super().__init__(_Rounded(program, rounding, self._ranges), takes, program.name)
 
     def time(self, batch: np.ndarray, n: int) -> list[float]:
@@ -51,6 +52,13 @@ class ReferenceSession(CoreMLSession):
         """Of all images so far, in the order of the program."""
         counts = self._ranges.counts.items()
         return tuple(RangeEvent(name, op_type, kind, count) for (name, op_type, kind), count in counts)
+
+    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...]:
+        """What the package's quantize operators give."""
+        (value,) = self._values(image)
+        shown: list[QuantizedTensor] = []
+        self._program.predict({self._takes.name: value}, self._rounding, shown=shown)
+        return tuple(shown)
 
 
 class _Rounded:

@@ -1,0 +1,206 @@
+"""Int8 layers of a QDQ program: found by name, switched off one by one, and compared with programs made that way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from alive import alive_images, make_alive
+from tiny_hybrid import INPUT_SIZE, TinyHybrid
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from pipeline.metrics.waterfall import kl_divergence
+from pipeline.models.t2t_vit import T2TViT
+from pipeline.qat import quantizer
+from pipeline.qat.float_layers import QdqGraph, without_rounding
+from pipeline.qat.graph import prepare, to_qdq_program
+from pipeline.qat.layer_drift import float_search, layer_drift, output_values, rounded_biases
+from pipeline.qat.quantizer import Scheme
+from pipeline.qat.trainees import calibrate
+from pipeline.qat.walk import Walk
+from pipeline.rewrites.deploy import deploy_form
+
+SIDE = 64
+SIZE = (3, SIDE, SIDE)
+aten = torch.ops.aten
+
+
+def qdq_of(model: nn.Module, size: tuple[int, int, int], images: Tensor) -> ExportedProgram:
+    graph = prepare(model, size, Scheme())
+    calibrate(graph, [images], len(images), torch.device("cpu"))
+    return to_qdq_program(graph, size)
+
+
+def t2t() -> nn.Module:
+    torch.manual_seed(0)
+    return deploy_form(make_alive(T2TViT(1, 10, SIDE), seed=1))
+
+
+def hybrid() -> nn.Module:
+    torch.manual_seed(0)
+    return TinyHybrid().eval()
+
+
+@pytest.fixture(scope="module")
+def t2t_images() -> Tensor:
+    return alive_images(4, SIDE)
+
+
+@pytest.fixture(scope="module")
+def t2t_qdq(t2t_images: Tensor) -> ExportedProgram:
+    return qdq_of(t2t(), SIZE, t2t_images)
+
+
+@pytest.fixture(scope="module")
+def hybrid_images() -> Tensor:
+    return torch.randn(4, *INPUT_SIZE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def hybrid_qdq(hybrid_images: Tensor) -> ExportedProgram:
+    return qdq_of(hybrid(), INPUT_SIZE, hybrid_images)
+
+
+def test_a_walk_computes_what_the_program_computes_and_without_rounding_what_the_float_model_does(
+    t2t_qdq: ExportedProgram, t2t_images: Tensor
+) -> None:
+    walk = Walk(QdqGraph(t2t_qdq.module()))
+    with torch.no_grad():
+        assert torch.equal(walk.logits(t2t_images), t2t_qdq.module()(t2t_images))
+        plain = without_rounding(t2t_qdq.module())(t2t_images)
+        expected = t2t()(t2t_images)
+        switched_off = walk.logits(t2t_images, walk.everything)
+    torch.testing.assert_close(switched_off, plain)
+    torch.testing.assert_close(plain, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_taking_the_rounding_out_leaves_no_quantize_operator(
+    hybrid_qdq: ExportedProgram, hybrid_images: Tensor
+) -> None:
+    module = without_rounding(hybrid_qdq.module())
+    assert not [n for n in module.graph.nodes if "quantize" in str(n.target)]
+    with torch.no_grad():  # BatchNorm is folded into the convolutions
+        torch.testing.assert_close(module(hybrid_images), hybrid()(hybrid_images), rtol=1e-3, atol=1e-4)
+
+
+def test_layers_have_the_names_of_the_modules(t2t_qdq: ExportedProgram) -> None:
+    layers = QdqGraph(t2t_qdq.module()).layers
+    names = [layer.name for layer in layers]
+    modules = {name for name, _ in t2t().named_modules()}
+    assert set(names) <= modules
+    assert len(set(names)) == len(names)
+    assert "readout.head" in names
+    weights = [n for n in t2t_qdq.module().graph.nodes if "quantize_per_channel" in str(n.target)]
+    assert len(weights) == 2 * len(layers)  # every int8 weight has its layer
+    assert {layer.kind for layer in layers} <= {"linear", "conv2d"}
+
+
+@pytest.mark.parametrize(
+    ("which", "name"),
+    [("hybrid", "stem"), ("hybrid", "qkv"), ("t2t", "stage1.kqv.k"), ("t2t", "embed.project")],
+)
+def test_a_layer_kept_float_is_the_program_quantized_without_it(
+    which: str, name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    program: ExportedProgram = request.getfixturevalue(f"{which}_qdq")
+    images: Tensor = request.getfixturevalue(f"{which}_images")
+    model, size = (t2t(), SIZE) if which == "t2t" else (hybrid(), INPUT_SIZE)
+    qdq = QdqGraph(program.module())
+    position = [layer.name for layer in qdq.layers].index(name)
+    all_layers = quantizer._layers
+
+    def all_but_one(graph: torch.fx.GraphModule) -> set[torch.fx.Node]:
+        found = all_layers(graph)
+        return found - {[node for node in graph.graph.nodes if node in found][position]}
+
+    monkeypatch.setattr(quantizer, "_layers", all_but_one)
+    other = qdq_of(model, size, images)  # the same images give the other layers the same scales
+    assert name not in [layer.name for layer in QdqGraph(other.module()).layers]
+    with torch.no_grad():
+        walk = Walk(qdq)
+        kept = walk.logits(images, qdq.kept_float(qdq.layers[position]))
+        assert torch.equal(kept, other.module()(images))
+        assert not torch.equal(kept, walk.logits(images))  # the layer matters at all
+
+
+def test_all_layers_are_ranked_and_alone_is_nearer_than_chained(t2t_qdq: ExportedProgram, t2t_images: Tensor) -> None:
+    qdq = QdqGraph(t2t_qdq.module())
+    done: list[int] = []
+    found = layer_drift(Walk(qdq), list(t2t_images.split(2)), done.append)
+    assert sum(done) == 4
+    assert {d.layer.name for d in found} == {layer.name for layer in qdq.layers}
+    alone = [math.inf if d.alone_db is None else d.alone_db for d in found]
+    assert alone == sorted(alone)
+    head = next(d for d in found if d.layer.name == "readout.head")
+    assert head.alone_db is not None
+    assert head.chained_db is not None
+    assert head.alone_db > head.chained_db  # the last layer has the rounding of all others before it
+    with torch.no_grad():  # its output is the logits: chained is their SQNR
+        ref, other = (m(t2t_images).double() for m in (without_rounding(t2t_qdq.module()), t2t_qdq.module()))
+    expected = 10 * math.log10(float((ref**2).sum() / ((ref - other) ** 2).sum()))
+    assert head.chained_db == pytest.approx(expected, rel=1e-6)
+
+
+def test_alone_is_the_layer_rounded_by_hand() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, 4, 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval()
+    program = qdq_of(model, (3, 4, 4), images)
+    (found,) = layer_drift(Walk(QdqGraph(program.module())), [images], lambda n: None)
+    with torch.no_grad():
+        ref, other = model(images).double(), program.module()(images).double()
+    expected = 10 * math.log10(float((ref**2).sum() / ((ref - other) ** 2).sum()))
+    assert found.alone_db == pytest.approx(expected, rel=1e-5)
+    assert found.chained_db == found.alone_db
+
+
+def test_the_search_runs_each_layer_as_a_whole_program_would(t2t_qdq: ExportedProgram, t2t_images: Tensor) -> None:
+    qdq = QdqGraph(t2t_qdq.module())
+    walk = Walk(qdq)
+    labels = np.array([0, 1, 2, 3])
+    done: list[int] = []
+    found = float_search(walk, list(t2t_images.split(3)), labels, done.append)
+    assert sum(done) == 2 * len(qdq.layers)
+    assert [k.kl_mean for k in found.kept] == sorted(k.kl_mean for k in found.kept)
+    with torch.no_grad():
+        trained = without_rounding(t2t_qdq.module())(t2t_images).numpy()
+        int8 = torch.cat([t2t_qdq.module()(images) for images in t2t_images.split(3)]).numpy()
+        assert found.kl_mean == pytest.approx(kl_divergence(trained, int8).mean(), rel=1e-2)
+        for kept in found.kept:
+            off = qdq.kept_float(kept.layer)
+            logits = torch.cat([walk.logits(images, off) for images in t2t_images.split(3)]).numpy()
+            assert kept.kl_mean == pytest.approx(kl_divergence(trained, logits).mean(), rel=1e-2)
+            assert kept.top1 == int((logits.argmax(1) == labels).sum())
+    assert found.trained_top1 == int((trained.argmax(1) == labels).sum())
+
+
+def test_output_values_are_int8_tensors_of_the_program(t2t_qdq: ExportedProgram, t2t_images: Tensor) -> None:
+    qdq = QdqGraph(t2t_qdq.module())
+    found = output_values(Walk(qdq), t2t_images[:1])
+    head = next(o for o in found if o.layer.name == "readout.head")
+    assert head.values.dtype == np.int8
+    with torch.no_grad():
+        logits = t2t_qdq.module()(t2t_images[:1]).numpy()
+    np.testing.assert_allclose((head.values.astype(np.float32) - head.zero_point) * head.scale, logits, rtol=1e-6)
+    assert len(found) == sum(layer.output is not None for layer in qdq.layers)
+
+
+def test_biases_are_rounded_to_the_grid_of_input_times_weight() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, 4, 4)
+    program = qdq_of(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval(), (3, 4, 4), images)
+    qdq = QdqGraph(program.module())
+    (layer,) = qdq.layers
+    ((name, rounded),) = rounded_biases(qdq).items()
+    bias = qdq.module.get_parameter(name)
+    grid = qdq.scale_of(layer.input).double() * qdq.scale_of(layer.weight).double()
+    steps = rounded.double() / grid
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-2)
+    assert ((rounded - bias).abs() <= 0.5001 * grid).all()
+    assert not torch.equal(rounded, bias)
+    with torch.no_grad():  # and a walk takes them
+        plain = Walk(qdq, {name: torch.full_like(bias, 3.0)}).logits(images, Walk(qdq).everything)
+        torch.testing.assert_close(plain, Walk(qdq).logits(images, Walk(qdq).everything) - bias + 3.0)
