@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from pipeline.metrics.accuracy import CONFIDENCE
 
 RESAMPLES = 9999  # scipy's own default
+#: Standard deviation of the logarithm of a ratio from one benchmark to the next, beyond what its processes show: what
+#: stays the same for minutes cannot be seen within one. Measured: docs/decisions/0007-latency-intervals.md.
+SESSION_SD = 0.008
 
 
 @dataclass(frozen=True)
 class RoundRatios:
-    """Model over control in each round, in the order of time; equally many rounds in each of `processes` processes.
+    """Model over control, in the order of time; equally many of each of `processes` processes.
 
-    Rounds of one process share its memory layout, so they are more alike than rounds of different ones.
+    Of several processes each is one independent measurement: what is measured in one process shares its memory layout
+    and its seconds. Of a single process each ratio is taken for one.
     """
 
     ratios: tuple[float, ...]
@@ -26,9 +30,9 @@ class RoundRatios:
 
     def __post_init__(self) -> None:
         if not self.ratios or not all(math.isfinite(r) and r > 0 for r in self.ratios):
-            raise ValueError(f"ratios by round {self.ratios}: at least one is needed, and all must be positive")
+            raise ValueError(f"ratios {self.ratios}: at least one is needed, and all must be positive")
         if self.processes < 1 or len(self.ratios) % self.processes:
-            raise ValueError(f"{len(self.ratios)} rounds do not spread evenly over {self.processes} processes")
+            raise ValueError(f"{len(self.ratios)} ratios do not spread evenly over {self.processes} processes")
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,10 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class LatencyRatio:
-    """Model over control: the middle over `rounds` of (median of the model's round / median of the control's round).
+    """Model over control, the middle of `rounds` measurements (see RoundRatios).
 
-    `low` and `high` bound it with 95% confidence, see `ratio_of`; None (not measured) for a single round, which says
-    nothing about the spread between rounds.
+    `low` and `high` bound it with 95% confidence, see `ratio_of`; None (not measured) for a single measurement, which
+    says nothing about the spread.
     """
 
     rounds: int
@@ -63,7 +67,7 @@ class RatioChange:
     Attributes:
         change: 1.10 is 10% slower than before.
         low, high: bound it with `confidence`; None (not measured) where one side has a single round.
-        rounds, before_rounds: of the two sides.
+        rounds, before_rounds: how many ratios the two sides have.
     """
 
     change: float
@@ -99,15 +103,24 @@ def round_ratios(
 ) -> RoundRatios:
     """Samples of the model and of the control, both by round and interleaved round for round -> their ratios.
 
-    Pairing by round cancels what slows the whole machine for a while: both are measured within it.
+    Of several processes (equally many rounds each, in order): fastest sample of the model over that of the control, of
+    each. What disturbs an inference makes it longer and never shorter, so the fastest is the least disturbed: J. Chen,
+    J. Revels, "Robust benchmarking in noisy environments" (2016). Of one process: ratio of medians, round by round.
 
     Raises:
-        ValueError: no rounds, different numbers of rounds, or a bad sample.
+        ValueError: no rounds, different numbers of rounds, a bad sample, or rounds that do not spread evenly.
     """
     if len(rounds_ms) != len(control_ms) or not rounds_ms:
         raise ValueError(f"{len(rounds_ms)} rounds of the model, {len(control_ms)} of the control: they must be paired")
-    pairs = zip(rounds_ms, control_ms, strict=True)
-    return RoundRatios(tuple(float(np.median(_checked(a)) / np.median(_checked(b))) for a, b in pairs), processes)
+    if processes < 1 or len(rounds_ms) % processes:
+        raise ValueError(f"{len(rounds_ms)} rounds do not spread evenly over {processes} processes")
+    pairs = [(_checked(a), _checked(b)) for a, b in zip(rounds_ms, control_ms, strict=True)]
+    if processes == 1:
+        return RoundRatios(tuple(float(np.median(a) / np.median(b)) for a, b in pairs))
+    share = len(pairs) // processes
+    shares = [pairs[start : start + share] for start in range(0, len(pairs), share)]
+    fastest = [(min(a.min() for a, _ in rounds), min(b.min() for _, b in rounds)) for rounds in shares]
+    return RoundRatios(tuple(float(a / b) for a, b in fastest), processes)
 
 
 def ratio(
@@ -122,24 +135,23 @@ def ratio(
 
 
 def ratio_of(measured: RoundRatios, confidence: float = CONFIDENCE, seed: int = 0) -> LatencyRatio:
-    """Ratios by round -> their middle, with its interval.
+    """Ratios -> their middle, with its interval.
 
-    Rounds of several processes: geometric mean of the processes' medians, and Student's t interval of it over the
-    logarithms. Of one process, where nothing tells how much processes differ: median and percentile bootstrap.
+    Of several processes: geometric mean, and Student's t interval of it over the logarithms, with SESSION_SD in its
+    variance. Of the rounds of one process, where nothing tells how much processes differ: median and percentile
+    bootstrap.
     """
-    from scipy.stats import bootstrap, ttest_1samp
+    from scipy.stats import bootstrap
 
-    rounds = len(measured.ratios)
+    count = len(measured.ratios)
+    ratios = np.array(measured.ratios)
+    if count == 1:
+        return LatencyRatio(1, float(ratios[0]), None, None)
     if measured.processes > 1:
         logs = _log_units(measured)
-        middle = math.exp(float(logs.mean()))
-        if not np.ptp(logs):
-            return LatencyRatio(rounds, middle, middle, middle)
-        spread = ttest_1samp(logs, 0.0).confidence_interval(confidence)
-        return LatencyRatio(rounds, middle, math.exp(float(spread.low)), math.exp(float(spread.high)))
-    ratios = np.array(measured.ratios)
-    if rounds == 1:
-        return LatencyRatio(1, float(ratios[0]), None, None)
+        middle = float(logs.mean())
+        low, high = _interval(middle, [(float(logs.var(ddof=1)) / len(logs), len(logs) - 1)], 1, confidence)
+        return LatencyRatio(count, math.exp(middle), low, high)
     interval = bootstrap(
         (ratios,),
         np.median,
@@ -148,34 +160,50 @@ def ratio_of(measured: RoundRatios, confidence: float = CONFIDENCE, seed: int = 
         method="percentile",  # BCa's acceleration is 0 / 0 for a median whose jackknife values coincide
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return LatencyRatio(rounds, float(np.median(ratios)), float(interval.low), float(interval.high))
+    return LatencyRatio(count, float(np.median(ratios)), float(interval.low), float(interval.high))
 
 
 def ratio_change(now: RoundRatios, before: RoundRatios, confidence: float = CONFIDENCE) -> RatioChange:
-    """Ratios by round of now and of before -> their quotient.
+    """Ratios of now and of before -> their quotient.
 
-    t interval of the difference of two means, over the logarithms of the medians by process (by round where there is
-    one process). With equally many on both sides the pooled variance, else Welch's.
+    t interval of the difference of two means over the logarithms, with SESSION_SD of both in its variance. With equally
+    many on both sides the spread is pooled, else Welch's.
     """
-    from scipy.stats import ttest_ind
-
     a, b = _log_units(now), _log_units(before)
-    change = math.exp(float(a.mean() - b.mean()))
+    difference = float(a.mean() - b.mean())
+    change, counts = math.exp(difference), (len(now.ratios), len(before.ratios))
     if min(len(a), len(b)) < 2:
-        return RatioChange(change, None, None, len(now.ratios), len(before.ratios), confidence)
-    if not np.ptp(a) and not np.ptp(b):
-        return RatioChange(change, change, change, len(now.ratios), len(before.ratios), confidence)
-    interval = ttest_ind(a, b, equal_var=len(a) == len(b)).confidence_interval(confidence)
-    low, high = math.exp(float(interval.low)), math.exp(float(interval.high))
-    return RatioChange(change, low, high, len(now.ratios), len(before.ratios), confidence)
+        return RatioChange(change, None, None, *counts, confidence)
+    of_a, of_b = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
+    pooled = [(of_a + of_b, len(a) + len(b) - 2)]
+    apart = [(of_a, len(a) - 1), (of_b, len(b) - 1)]
+    low, high = _interval(difference, pooled if len(a) == len(b) else apart, 2, confidence)
+    return RatioChange(change, low, high, *counts, confidence)
 
 
-def _log_units(ratios: RoundRatios) -> NDArray[np.float64]:
-    """Logarithms of what counts as one independent measurement: the median of a process's rounds, or a round."""
-    values = np.asarray(ratios.ratios)
-    if ratios.processes > 1:
-        values = np.median(values.reshape(ratios.processes, -1), axis=1)  # [rounds] -> [processes]
-    return np.log(values)
+def _log_units(measured: RoundRatios) -> NDArray[np.float64]:
+    """Logarithms of the independent measurements: the middle of a process's ratios, or each of a single process."""
+    ratios = np.asarray(measured.ratios)
+    if measured.processes > 1:
+        ratios = np.median(ratios.reshape(measured.processes, -1), axis=1)
+    return np.log(ratios)
+
+
+def _interval(
+    middle: float, terms: Sequence[tuple[float, int]], sessions: int, confidence: float
+) -> tuple[float, float]:
+    """Around a mean of logarithms, as ratios.
+
+    The variance is the sum of the estimated `terms`, each with its degrees of freedom, and of SESSION_SD squared for
+    each of `sessions`. Degrees of freedom: F. E. Satterthwaite, Biometrics Bulletin 2 (1946), 110.
+    """
+    from scipy.stats import t
+
+    total = sum(variance for variance, _ in terms) + sessions * SESSION_SD**2
+    estimated = sum(variance**2 / freedom for variance, freedom in terms)
+    freedom = total**2 / estimated if estimated else math.inf
+    low, high = t.interval(confidence, freedom, loc=middle, scale=math.sqrt(total))
+    return math.exp(float(low)), math.exp(float(high))
 
 
 def _checked(samples_ms: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:

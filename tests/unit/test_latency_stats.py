@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics.latency import RatioChange, RoundRatios, ratio, ratio_change, ratio_of, round_ratios, summarize
+from pipeline.metrics import latency
+from pipeline.metrics.latency import (
+    SESSION_SD,
+    RatioChange,
+    RoundRatios,
+    ratio,
+    ratio_change,
+    ratio_of,
+    round_ratios,
+    summarize,
+)
 
 
 def test_summary_by_hand() -> None:
@@ -92,10 +102,19 @@ def by_process(random: np.random.Generator, processes: int, rounds: int, level: 
     return RoundRatios(tuple(np.exp(logs).tolist()), processes)
 
 
-def test_round_ratios_are_of_medians_round_by_round() -> None:
-    result = round_ratios([[3.0, 3.0, 30.0], [8.0]], [[1.0, 9.0, 1.0], [2.0]], 2)
+def test_ratios_of_one_process_are_of_medians_round_by_round() -> None:
+    result = round_ratios([[3.0, 3.0, 30.0], [8.0]], [[1.0, 9.0, 1.0], [2.0]])
 
-    assert result == RoundRatios((3.0, 4.0), 2)
+    assert result == RoundRatios((3.0, 4.0))
+
+
+def test_ratios_of_processes_are_of_the_fastest_samples_of_each() -> None:
+    model = [[9.0, 3.0], [4.0, 8.0], [6.0, 5.0], [7.0, 5.5]]  # processes: 3 and 5
+    control = [[2.0, 1.5], [1.0, 4.0], [9.0, 2.0], [8.0, 2.5]]  # 1 and 2
+
+    assert round_ratios(model, control, 2) == RoundRatios((3.0, 2.5), 2)
+    with pytest.raises(ValueError, match="4 rounds do not spread evenly over 3 processes"):
+        round_ratios(model, control, 3)
 
 
 @pytest.mark.parametrize(
@@ -113,13 +132,26 @@ def test_a_ratio_over_processes_against_scipy() -> None:
 
     measured = RoundRatios((2.0, 2.2, 2.1, 2.6, 2.4, 9.0, 2.2, 2.3, 2.3), 3)  # medians 2.1, 2.6, 2.3
     logs = np.log([2.1, 2.6, 2.3])
-    low, high = stats.t.interval(0.9, 2, loc=logs.mean(), scale=stats.sem(logs))
+    variance = stats.sem(logs) ** 2
+    total = variance + SESSION_SD**2
+    low, high = stats.t.interval(0.9, 2 * (total / variance) ** 2, loc=logs.mean(), scale=np.sqrt(total))
 
     result = ratio_of(measured, confidence=0.9)
 
     assert result.ratio == pytest.approx(stats.gmean([2.1, 2.6, 2.3]))
     assert (result.low, result.high) == (pytest.approx(np.exp(low)), pytest.approx(np.exp(high)))
     assert result.rounds == 9
+
+
+def test_without_a_spread_between_sessions_it_is_the_t_interval_of_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scipy import stats
+
+    monkeypatch.setattr(latency, "SESSION_SD", 0.0)
+    interval = stats.ttest_1samp(np.log([2.1, 2.6, 2.3]), 0.0).confidence_interval(0.9)
+
+    result = ratio_of(RoundRatios((2.1, 2.6, 2.3), 3), confidence=0.9)
+
+    assert (result.low, result.high) == (pytest.approx(np.exp(interval.low)), pytest.approx(np.exp(interval.high)))
 
 
 def test_the_interval_over_processes_covers_what_one_over_rounds_does_not() -> None:
@@ -149,7 +181,8 @@ def test_a_change_by_hand() -> None:
     assert (result.rounds, result.before_rounds, result.confidence) == (4, 4, 0.95)
 
 
-def test_a_change_against_statsmodels() -> None:
+def test_a_change_against_statsmodels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SESSION_SD", 0.0)
     from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
     random = np.random.default_rng(3)
@@ -164,8 +197,10 @@ def test_a_change_against_statsmodels() -> None:
         assert (result.low, result.high) == (pytest.approx(np.exp(low)), pytest.approx(np.exp(high)))
 
 
-def test_a_change_of_rounds_of_one_process_is_over_rounds() -> None:
+def test_a_change_of_rounds_of_one_process_is_over_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     from scipy.stats import ttest_ind
+
+    monkeypatch.setattr(latency, "SESSION_SD", 0.0)
 
     now, before = (2.2, 2.3, 2.5, 2.4), (2.0, 2.1, 2.2, 2.1)
     interval = ttest_ind(np.log(now), np.log(before)).confidence_interval(0.95)
@@ -199,10 +234,29 @@ def test_a_single_measurement_has_no_interval(single: str) -> None:
     assert (result.low, result.high) == (None, None)
 
 
-def test_constant_ratios_give_a_point() -> None:
+def test_two_benchmarks_differ_by_chance_even_if_their_processes_do_not() -> None:
+    from scipy.stats import norm
+
     result = ratio_change(RoundRatios((3.0,) * 4, 2), RoundRatios((2.0,) * 4, 2))
 
-    assert (result.change, result.low, result.high) == (pytest.approx(1.5),) * 3
+    half = norm.ppf(0.975) * np.sqrt(2) * SESSION_SD
+    assert result.change == pytest.approx(1.5)
+    assert (result.low, result.high) == (pytest.approx(1.5 * np.exp(-half)), pytest.approx(1.5 * np.exp(half)))
+
+
+def test_a_spread_between_benchmarks_is_covered() -> None:
+    random = np.random.default_rng(1)
+    covered = 0
+    for _ in range(400):
+        sides = []
+        for _ in range(2):
+            session = random.normal(0.0, SESSION_SD)
+            sides.append(RoundRatios(tuple(np.exp(session + random.normal(1.0, 0.005, 5)).tolist()), 5))
+        result = ratio_change(*sides)
+        assert result.low is not None
+        assert result.high is not None
+        covered += result.low <= 1.0 <= result.high
+    assert covered >= 369  # 380 expected at 95%; fewer has a chance under 1%
 
 
 def test_half_an_interval_is_refused() -> None:
