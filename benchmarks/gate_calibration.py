@@ -1,6 +1,6 @@
 """How often the gate is wrong: false alarms without a change, and injected drops and slowdowns that it finds.
 
-    python benchmarks/gate_calibration.py [--run RUN] [--repeats 21] [--checks 200] [--json FILE]
+    python benchmarks/gate_calibration.py [--run RUN] [--repeats 24] [--checks 200] [--json FILE]
 
 Accuracy needs the logits of a finished run with a validated int8 file (default: one is made on the embedded digits, in
 some minutes). Latency is measured here: `--repeats` whole benchmarks of each runtime, fresh processes and all, on files
@@ -76,12 +76,19 @@ def accuracy_table(rows: list[dict[str, Any]]) -> str:
 
 
 def latency_table(rows: list[dict[str, Any]]) -> str:
-    header = ("runtime", "clock", "slowdown", "repeats", "pairs", *(f"{v}, %" for v in VERDICTS))
+    header = ("runtime", "cells in turn", "clock", "slowdown", "repeats", "pairs", *(f"{v}, %" for v in VERDICTS))
     return table(
         header,
         [
             (
-                *(r["runtime"], r["clock"], f"{100 * (r['slowdown'] - 1):.0f}%", r["repeats"], r["pairs"]),
+                *(
+                    r["runtime"],
+                    r["cells_in_turn"],
+                    r["clock"],
+                    f"{100 * (r['slowdown'] - 1):.0f}%",
+                    r["repeats"],
+                    r["pairs"],
+                ),
                 *shares(r["verdicts"]),
             )
             for r in rows
@@ -90,66 +97,65 @@ def latency_table(rows: list[dict[str, Any]]) -> str:
 
 
 def spread_table(rows: list[dict[str, Any]]) -> str:
-    header = ("runtime", "clock", "ratio", "rounds of a process, %", "processes, %", "repeats, %", "expected, %")
+    words = ("runtime", "cells_in_turn", "clock")
+    header = ("runtime", "cells in turn", "clock", "ratio")
+    header += ("rounds of a process, %", "processes, %", "repeats, %", "expected of repeats, %")
     keys = ("rounds_percent", "processes_percent", "repeats_percent", "repeats_expected_percent")
     return table(
-        header, [(r["runtime"], r["clock"], f"{r['ratio']:.3f}", *(f"{r[key]:.2f}" for key in keys)) for r in rows]
+        header, [(*(r[w] for w in words), f"{r['ratio']:.3f}", *(f"{r[key]:.2f}" for key in keys)) for r in rows]
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a finished run with a validated int8 file; default: made here")
-    parser.add_argument("--repeats", type=int, default=21, help="whole benchmarks of each runtime (21: 210 pairs)")
+    parser.add_argument("--repeats", type=int, default=24, help="whole benchmarks of each runtime")
     parser.add_argument("--checks", type=int, default=200, help="repeats of each case of accuracy")
+    parser.add_argument("--only", choices=("accuracy", "latency"), help="one half alone")
     parser.add_argument("--samples", type=Path, help="JSON of raw samples: written, or read where it exists")
     parser.add_argument("--files", type=Path, help="folder of the converted files: filled, or taken from")
     parser.add_argument("--json", type=Path, help="file for every count")
     arguments = parser.parse_args()
     if arguments.repeats < 2 or arguments.checks < 1:
         parser.error("give at least --repeats 2 and --checks 1")
+    report: dict[str, Any] = {"provenance": (facts := provenance.collect())}
     with tempfile.TemporaryDirectory(prefix="edge-t2t-gate-") as name:
         scratch = Path(name)
         run = find_run(Path("runs"), arguments.run) if arguments.run else demo_run(scratch / "runs")
         source = gate_accuracy.source_of(run)
-        kept = arguments.samples or scratch / "samples.json"
-        if not kept.is_file():
-            (folder := arguments.files or scratch / "files").mkdir(parents=True, exist_ok=True)
-            gate_latency.measure(gate_latency.files(folder, SIDE), SIDE, arguments.repeats, TimingPlan(), kept)
-        repeats, processes = gate_latency.read(kept)
-        start = time.monotonic()
-        accuracy = gate_accuracy.calibrate(source, arguments.checks)
-        seconds = time.monotonic() - start
-        spread = gate_latency.spread(repeats, processes)
-        latency = gate_latency.calibrate(source, repeats, processes)
-    loads = [r.load for r in repeats if r.load is not None]
-    measured_s = sum(r.seconds for r in repeats)
-    facts = provenance.collect()
-    print(accuracy_table(accuracy))
-    print(f"{source.cell.key.label}, {len(source.labels)} images, noise {source.noise:.4f} root mean square\n")
-    print(spread_table(spread))
-    print(latency_table(latency))
-    print(
-        f"Measured in {measured_s / 60:.0f} minutes, load {min(loads, default=0):.1f} to {max(loads, default=0):.1f} "
-        f"on {facts['cores']} cores; accuracy in {seconds / 60:.0f} minutes; {facts['processor']}, "
-        f"{facts['vector_extensions']}, executorch {facts['executorch']}, ai-edge-litert {facts['ai-edge-litert']}; "
-        f"commit {facts['commit']}"
-    )
-    if arguments.json:
-        write_json(
-            arguments.json,
-            {
-                "provenance": facts,
-                "accuracy": accuracy,
-                "noise_rms": source.noise,
-                "images": len(source.labels),
-                "latency": latency,
-                "spread": spread,
+        report |= {"cell": source.cell.key.label, "images": len(source.labels), "noise_rms": source.noise}
+        if arguments.only != "latency":
+            start = time.monotonic()
+            report["accuracy"] = gate_accuracy.calibrate(source, arguments.checks)
+            print(accuracy_table(report["accuracy"]))
+            print(
+                f"{source.cell.key.label}, {len(source.labels)} images, noise {source.noise:.4f} root mean square; "
+                f"{(time.monotonic() - start) / 60:.0f} minutes\n"
+            )
+        if arguments.only != "accuracy":
+            kept = arguments.samples or scratch / "samples.json"
+            if not kept.is_file():
+                (folder := arguments.files or scratch / "files").mkdir(parents=True, exist_ok=True)
+                gate_latency.measure(gate_latency.files(folder, SIDE), SIDE, arguments.repeats, TimingPlan(), kept)
+            measured, processes = gate_latency.read(kept)
+            loads = [p.load for p in measured if p.load is not None]
+            report |= {
                 "processes": processes,
-                "measured_seconds": measured_s,
+                "measured_seconds": sum(p.seconds for p in measured),
                 "loads": loads,
-            },
-        )
+                "spread": gate_latency.spread(measured, processes),
+                "latency": gate_latency.calibrate(source, measured, processes),
+            }
+            print(spread_table(report["spread"]))
+            print(latency_table(report["latency"]))
+            print(
+                f"measured in {report['measured_seconds'] / 60:.0f} minutes, load {min(loads, default=0):.1f} to "
+                f"{max(loads, default=0):.1f} on {facts['cores']} cores\n"
+            )
+    told = ", ".join(f"{k} {facts[k]}" for k in ("processor", "vector_extensions", "executorch", "ai-edge-litert"))
+    print(f"{told}; commit {facts['commit']}")
+    if arguments.json:
+        write_json(arguments.json, report)
 
 
 if __name__ == "__main__":
