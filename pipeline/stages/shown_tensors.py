@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pipeline.metrics.tensor_match import Int8Tensor, Place, Power, compare, find
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from pipeline.qat.walk import Walk
 
+AT_ONCE = 2  # artifacts: most of the time is the start of their workers
 ByLayer = dict[str, dict[str, float | None]]
 
 
@@ -41,17 +43,15 @@ def shown_tensors(
     ]
     found: ByLayer = {}
     notes: list[str] = []
-    with progress("tensors inside the artifacts", len(trained) * len(images)) as bar:
-        for stage in trained:
-            try:
-                theirs = _of(run, stage, images, threads)
-            except TargetError as error:
-                theirs, why = None, f"its tensors could not be read ({error})"
-            else:
-                why = "the runtime shows no tensors inside of its delegate"
+    with (
+        progress("tensors inside the artifacts", len(trained) * len(images)) as bar,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        shown = pool.map(lambda stage: _of(run, stage, images, threads), trained)
+        for stage, theirs in zip(trained, shown, strict=True):
             bar.advance(len(images))
-            if theirs is None:
-                notes.append(f"{stage.name}: {why}")
+            if isinstance(theirs, str):
+                notes.append(f"{stage.name}: {theirs}")
                 continue
             assert stage.cell is not None
             for name, db in _sqnr(ours, theirs, registry.get(stage.cell.target).scale_rtol).items():
@@ -63,19 +63,22 @@ def shown_tensors(
     return found, notes
 
 
-def _of(run: Run, stage: ScoredStage, images: Tensor, threads: int) -> list[list[Int8Tensor]] | None:
-    """For each image the artifact's int8 tensors; None where the runtime shows none."""
+def _of(run: Run, stage: ScoredStage, images: Tensor, threads: int) -> list[list[Int8Tensor]] | str:
+    """For each image the artifact's int8 tensors, or why there are none."""
     cell = stage.cell
     assert cell is not None
     path = run.file(artifact_name(cell.target, cell.precision, cell.source))
     rows = []
-    with HostWorker() as worker:
-        session = worker.open(cell.target, path, cell.runtime, threads)
-        for image in images.split(1):
-            tensors = session.quantized_tensors(image.numpy())
-            if tensors is None:
-                return None
-            rows.append([Int8Tensor(t.scale, t.zero_point, t.values) for t in tensors])
+    try:
+        with HostWorker() as worker:
+            session = worker.open(cell.target, path, cell.runtime, threads)
+            for image in images.split(1):
+                tensors = session.quantized_tensors(image.numpy())
+                if tensors is None:
+                    return "the runtime shows no tensors inside of its delegate"
+                rows.append([Int8Tensor(t.scale, t.zero_point, t.values) for t in tensors])
+    except TargetError as error:
+        return f"its tensors could not be read ({error})"
     return rows
 
 

@@ -49,6 +49,8 @@ def test_every_layers_output_is_found_and_near(
     ours = output_values(walk, torch.from_numpy(program.images[:1].copy()))
     assert len(ours) == 7
     for output in ours:
+        if output.layer.name == "stem" and name == "tflite":
+            continue  # a ReLU6 is folded into it: what comes before is not in the file
         mine = Int8Tensor(output.scale, output.zero_point, output.values)
         place = find(mine, theirs, registry.get(name).scale_rtol)
         assert place is not None, output.layer.name
