@@ -183,3 +183,30 @@ def test_a_run_without_control_or_artifacts_is_still_a_report() -> None:
     bare = replace(made_up_report(), runs=(replace(run, conversions=(), validations=(), latencies=()),))
     for text in texts(bare).values():
         assert "t2t_vit_10" in text
+
+
+def test_int8_beside_the_float_file_of_the_same_rounds(report: Report) -> None:
+    from pipeline.metrics.latency import ratio
+    from pipeline.reports.latency_table import latencies
+
+    run = report.runs[0]
+    fast = next(t for t in run.latencies if t.key.precision == "int8" and t.rounds_ms)
+    slow = tuple(tuple(2.5 * ms for ms in samples) for samples in fast.rounds_ms or ())
+    beside = replace(
+        fast, float_key=replace(fast.key, precision="fp32", source="float"), float_rounds_ms=slow, float_note=""
+    )
+    table = latencies(replace(run, latencies=tuple(beside if t is fast else t for t in run.latencies)))
+    shown = [row[-1] for row in table.rows]
+    assert [value.sort for value in shown if value.sort is not None] == [
+        pytest.approx(ratio(fast.rounds_ms, slow).ratio)
+    ]
+    assert any(value.text.startswith("0.40×") for value in shown)
+
+
+def test_operators_outside_of_delegates_are_told(report: Report, page: str) -> None:
+    section = re.search(r'<section id="delegate-coverage">(.*?)</section>', page, re.DOTALL)
+    assert section
+    assert "93 + 29, 10 parts" in section[1]
+    assert "not in the file" in section[1]
+    for operator in ("SOFTMAX", "GELU", "BATCH_MATMUL"):
+        assert operator in section[1]
