@@ -18,8 +18,9 @@ from pipeline.commands.options import (
     targets_of,
 )
 from pipeline.commands.summary import raise_if_below, raise_if_failed
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, suggest
 from pipeline.rundir import find_run
+from targets.coreml.names import REFERENCE_PREFIX, SIMULATED
 
 
 def validate(
@@ -35,6 +36,12 @@ def validate(
     simulate: Annotated[
         bool, typer.Option(help="Compute Core ML packages by the MIL reference too; labelled as simulated.")
     ] = True,
+    rounding: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rounding model of the MIL reference: fp32, fp16 or fp16-accumulate; may be repeated.  [default: all]"
+        ),
+    ] = None,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Then tell which stage, and which layers, the loss is in (waterfall.json)."),
@@ -54,10 +61,11 @@ def validate(
         raise UsageError(f"--min-agreement is {min_agreement}: give a percentage from 0 to 100")
     if explain_images < 1:
         raise UsageError(f"--explain-images is {explain_images}: give at least 1")
+    roundings = _roundings(rounding)
     found = find_run(runs_dir, run)
     from pipeline.stages.validate import validate_run
 
-    records = validate_run(found, targets, limit, threads, say, units, simulate)
+    records = validate_run(found, targets, limit, threads, say, units, simulate, roundings)
     if explain:
         from pipeline.reports.waterfall_table import show_waterfall
         from pipeline.stages.explain import explain_run
@@ -66,3 +74,15 @@ def validate(
     raise_if_failed("run", ((r.key.label, r.outcome) for r in records))
     if min_agreement is not None:
         raise_if_below(min_agreement, records)
+
+
+def _roundings(names: list[str] | None) -> tuple[str, ...]:
+    """
+    Raises:
+        UsageError: an unknown rounding model.
+    """
+    known = [name.removeprefix(REFERENCE_PREFIX) for name in SIMULATED]
+    for name in names or ():
+        if name not in known:
+            raise UsageError(f"--rounding {name!r} is not one of {', '.join(known)}.{suggest(name, known)}")
+    return tuple(names or ())

@@ -28,6 +28,7 @@ from pipeline.stages.artifacts import artifact_path, load_conversions
 from pipeline.stages.cell_file import VALIDATION, load_cells, save_cells
 from pipeline.stages.scored_images import scored_images
 from targets import registry
+from targets.coreml.names import REFERENCE_PREFIX
 from targets.coreml.units import ALL
 from targets.devices.host import HostWorker, RemoteSession
 from targets.types import RangeEvent, TargetError
@@ -76,6 +77,7 @@ def validate_run(
     say: Callable[[str], None],
     compute_units: str = ALL,
     simulate: bool = True,
+    roundings: Sequence[str] = (),
 ) -> tuple[ValidationRecord, ...]:
     """Score every artifact of `targets` and write validation.json (cells of other targets are kept).
 
@@ -83,6 +85,7 @@ def validate_run(
         threads: of a runtime; references run side by side, so many at a time.
         compute_units: of Core ML (targets.coreml.units); each choice is a runtime, and cells, of its own.
         simulate: compute files by the target's reference too.
+        roundings: the reference's models ("fp16"), for files that they differ for; none: all.
 
     Raises:
         UsageError: nothing was converted.
@@ -93,7 +96,7 @@ def validate_run(
     with ExitStack() as stack:
         cells = [_open(stack, run, c, runtime, threads) for c in conversions for runtime in _runtimes(c, compute_units)]
         if simulate:
-            cells += [_open(stack, run, c, runtime, 1) for c in conversions for runtime in _references(c)]
+            cells += [_open(stack, run, c, runtime, 1) for c in conversions for runtime in _references(c, roundings)]
         _infer(run, cells, reference, threads)
     records = tuple(_record(cell, reference) for cell in cells)
     for cell, record in zip(cells, records, strict=True):
@@ -125,10 +128,12 @@ def _runtimes(record: ConversionRecord, compute_units: str) -> tuple[str, ...]:
     return registry.runtimes(record.target, compute_units)
 
 
-def _references(record: ConversionRecord) -> tuple[str, ...]:
+def _references(record: ConversionRecord, roundings: Sequence[str]) -> tuple[str, ...]:
     """Rounding models differ for half precision only."""
     simulated = registry.get(record.target).simulated
-    return simulated[:1] if record.precision == "fp32" else simulated
+    if record.precision == "fp32":
+        return simulated[:1]
+    return tuple(name for name in simulated if not roundings or name.removeprefix(REFERENCE_PREFIX) in roundings)
 
 
 def _open(stack: ExitStack, run: Run, conversion: ConversionRecord, runtime: str, threads: int) -> _Open:

@@ -52,6 +52,8 @@ def folder_with_a_bad_image(root: Path) -> Path:
         ("convert --target coreml --precision fp32 --float32-op softmax", 2, "float32 already"),
         ("convert", 2, "quantize t2t_vit_10"),
         ("convert --run nowhere", 2, "nowhere is not a run folder"),
+        ("validate --rounding fp16-acumulate", 2, "Did you mean 'fp16-accumulate'"),
+        ("validate --explain --explain-images 0", 2, "--explain-images is 0"),
         ("validate", 2, "no finished run"),
         ("validate --limit 0", 2, "--limit is 0"),
         ("validate --min-agreement 101", 2, "--min-agreement is 101"),
