@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.commands.options import RUNS, RunDir, RunsDir, say
-from pipeline.errors import CellsFailedError, UsageError
+from pipeline.errors import CellsFailedError, RunError, UsageError
 from pipeline.rundir import Run, find_run, write_atomic
 
 if TYPE_CHECKING:
@@ -130,7 +130,11 @@ def _update(found: Run, path: Path, allow_failed: bool) -> None:
             f"{len(failed)} cells of run {found.id} failed and would be no part of the baseline: repair them, or take "
             f"the others with --allow-failed\n  {lines}"
         )
-    old = read_baseline(path) if path.exists() else None
+    old = None
+    try:
+        old = read_baseline(path) if path.exists() else None
+    except RunError as error:  # it is about to be replaced
+        say(f"the old baseline cannot be shown beside the new one: {error}")
     show_tables((table(old, new),))
     write_baseline(path, new)
     say(f"baseline: {path}: look at it, and commit it by itself")

@@ -134,6 +134,15 @@ def test_an_update_shows_old_and_new_and_then_passes(check: Checked) -> None:
     assert check().code == 0
 
 
+def test_an_update_replaces_a_damaged_baseline_and_says_so(check: Checked) -> None:
+    check.baseline.write_text("{half")
+    assert check().code == 7
+    ended = check("--update")
+    assert ended.code == 0
+    assert "cannot be shown beside the new one" in ended.err
+    assert check().code == 0
+
+
 def test_an_update_from_a_run_with_failed_cells_needs_to_be_asked_for(check: Checked) -> None:
     failed = Outcome("failed", "convert", "no lowering for aten.foo")
     gate_run.convert(check.run, "tflite", outcome=failed, path=None, sha256=None)
