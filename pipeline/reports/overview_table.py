@@ -46,8 +46,8 @@ def overview(report: Report) -> Table:
         label_columns=2,
         notes=(
             "Top-1 with 95% Wilson interval over n images. Median over n single-image samples. × is the middle over n "
-            "interleaved rounds of the ratio of medians (of processor time where it was counted), with 95% interval. "
-            "1 MB = 10^6 bytes.",
+            "processes of the ratio of the fastest inferences (of processor time where it was counted; of one process: "
+            "over n rounds, of medians), with 95% interval. 1 MB = 10^6 bytes.",
             *([SIMULATION_NOTE] if any(cell.simulations for cell in cells(report)) else []),
         ),
     )
