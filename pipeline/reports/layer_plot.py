@@ -69,19 +69,19 @@ def _kept_float(explanation: Explanation, name: str, model: str, colour: str) ->
             axes.text(
                 1.03,
                 row,
-                f"{bought:.0f}%",
+                f"{v.signed(bought, 0)}%",
                 transform=axes.get_yaxis_transform(),
                 va="center",
                 fontsize=FONT_PT - 2,
             )
         axes.axvline(0, color=MUTED, linewidth=0.8)
         rows(axes, [_brief(layer.name) for layer in shown])
-        axes.set_xlabel("KL divergence bought back, %")
+        axes.set_xlabel("KL divergence bought back, % (below 0: further away)")
         svg = inline_svg(figure, name, f"What one float layer buys back of {model}")
     hidden = len(explanation.kept_float) - len(shown)
     rest = f"; the best {len(shown)} of {len(explanation.kept_float)} layers" if hidden else ""
     caption = (
-        f"n {explanation.images} images; of {explanation.kl_mean:.4f} nats to the network without rounding"
+        f"n {explanation.images} images; of {explanation.kl_mean:.2g} nats to the network without rounding"
         f" (right: {explanation.trained_top1} and {explanation.qdq_top1}){rest}"
     )
     return Panel(f"{model}: one layer kept float", svg, caption)
@@ -130,7 +130,7 @@ def layer_table(model: str, explanation: Explanation) -> Table:
         label_columns=2,
         notes=(
             f"n {explanation.images} images. KL divergence in nats to the network without rounding; with all layers in "
-            f"int8 it is {explanation.kl_mean:.4f}, with {explanation.qdq_top1} right answers.",
+            f"int8 it is {explanation.kl_mean:.2g}, with {explanation.qdq_top1} right answers.",
         ),
     )
 
@@ -140,7 +140,7 @@ def _decibels(db: float | None) -> Value:
 
 
 def _nats(kl: float) -> Value:
-    return Value(f"{kl:.4f}", sort=kl)
+    return Value(f"{kl:.2g}", sort=kl)
 
 
 def _brief(name: str) -> str:
