@@ -193,5 +193,6 @@ def _line(record: LatencyRecord) -> str:
         return f"{line}; no control: {record.control_note}"
     beside = ratio_of(record.to_control)
     spread = "" if beside.low is None else f" ({beside.low:.2f}-{beside.high:.2f})"
-    line += f"; {beside.ratio:.2f} x {CONTROL_MODEL}{spread} in {beside.rounds} interleaved rounds"
+    over = f"{record.processes} processes" if record.processes > 1 else f"{beside.rounds} interleaved rounds"
+    line += f"; {beside.ratio:.2f} x {CONTROL_MODEL}{spread} over {over}"
     return f"{line}; {ratio_of(record.to_float).ratio:.2f} x fp32" if record.to_float else line
