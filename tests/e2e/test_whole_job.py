@@ -111,6 +111,10 @@ def test_latency_is_interleaved_with_mobilenet_under_the_same_conditions(report:
         assert [len(r) for r in record.rounds_ms] == [len(r) for r in record.control_rounds_ms] == [2, 2]
         assert record.control is not None
         assert record.control.model == "mobilenet_v2"
+        assert (record.processes, record.threads) == (2, 1)
+        assert record.cpu_rounds_ms is not None
+        assert record.control_cpu_rounds_ms is not None
+        assert (record.float_key is not None) == (record.key.precision == "int8")
 
 
 def test_the_control_made_for_latency_is_not_reported_for_its_accuracy(report: Report) -> None:
