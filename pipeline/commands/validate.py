@@ -65,12 +65,16 @@ def validate(
     found = find_run(runs_dir, run)
     from pipeline.stages.validate import validate_run
 
-    records = validate_run(found, targets, limit, threads, say, units, simulate, roundings)
+    explainer = None
     if explain:
         from pipeline.reports.waterfall_table import show_waterfall
-        from pipeline.stages.explain import explain_run
+        from pipeline.stages.explain import Explainer
 
-        show_waterfall(explain_run(found, limit, explain_images, threads, say))
+        explainer = Explainer(found, limit, explain_images)
+    look = None if explainer is None else explainer.look
+    records = validate_run(found, targets, limit, threads, say, units, simulate, roundings, look)
+    if explainer is not None:
+        show_waterfall(explainer.finish(say))
     raise_if_failed("run", ((r.key.label, r.outcome) for r in records))
     if min_agreement is not None:
         raise_if_below(min_agreement, records)

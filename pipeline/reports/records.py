@@ -72,9 +72,10 @@ class CellKey:
 
     @property
     def label(self) -> str:
-        """For a line of text: "tflite litert int8", "coreml mil-fp16 int8, simulated (MIL reference)"."""
+        """For a line of text: "tflite litert int8", "executorch int8", "coreml mil-fp16 int8, simulated (MIL ...)"."""
         source = " ptq" if self.source == "ptq" else ""
-        return f"{self.target} {self.runtime} {self.precision}{source}{f', {SIMULATED}' if self.simulated else ''}"
+        place = self.target if self.runtime == self.target else f"{self.target} {self.runtime}"
+        return f"{place} {self.precision}{source}{f', {SIMULATED}' if self.simulated else ''}"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from pipeline.metrics.drift import Drift, drift
 from pipeline.progress import progress
 from pipeline.qat import checkpoint as files
 from pipeline.qat.checkpoint import StageLogits
+from pipeline.reports.records import CellKey
 from pipeline.reports.waterfall_record import Explanation, FloatLayer, LayerRecord, WaterfallRecord
 from pipeline.rundir import Run
-from pipeline.stages.scored_images import ScoredImages, scored_images
-from pipeline.stages.shown_tensors import shown_tensors
+from pipeline.stages.scored_images import scored_images
+from pipeline.stages.shown_tensors import ShownTensors
 from pipeline.stages.validate import load_logits_subset
 from pipeline.stages.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
+from targets.devices.host import RemoteSession
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,68 +30,68 @@ IMAGES = 16  # default of the search
 SHOWN = 4  # images whose tensors inside of artifacts are read: millions of values
 
 
-def explain_run(
-    run: Run, limit: int | None, explain_images: int, threads: int, say: Callable[[str], None]
-) -> WaterfallRecord:
-    """Compute and write the waterfall of what `validate` kept.
+class Explainer:
+    """Begun before `validate`, which hands it each open session to look into, and finished after it.
 
     Args:
         limit: of the images, as of `validate`.
         explain_images: of the layers, evenly spread over these.
-        threads: of a runtime whose tensors are read.
 
     Raises:
         RunError: the images are not those of the checkpoint, or a file of it changed.
     """
-    reference = load_logits_subset(run, limit)
-    images = scored_images(run, reference)
-    stages = [*torch_stages(run, reference, images), *artifact_stages(run, reference, say)]
-    rows = np.linspace(0, len(reference.labels) - 1, min(explain_images, len(reference.labels))).round().astype(int)
-    explanation = explanation_of(run, reference, images, stages, rows.tolist(), threads, say)
-    record = waterfall_of(run, reference, images, stages, explanation)
-    save_waterfall(run, record)
-    return record
 
+    def __init__(self, run: Run, limit: int | None, explain_images: int):
+        from pipeline.qat.float_layers import QdqGraph
+        from pipeline.qat.walk import Walk
+        from targets.program import load_program
 
-def explanation_of(
-    run: Run,
-    reference: StageLogits,
-    images: ScoredImages,
-    stages: Sequence[ScoredStage],
-    rows: Sequence[int],
-    threads: int,
-    say: Callable[[str], None],
-) -> Explanation | None:
-    """Of the images at `rows`; None, and a line that says why, where logits are not finite."""
-    from pipeline.qat.float_layers import QdqGraph
-    from pipeline.qat.layer_drift import float_search, layer_drift
-    from pipeline.qat.walk import Walk
-    from targets.program import load_program
+        self._run = run
+        self._reference = load_logits_subset(run, limit)
+        self._images = scored_images(run, self._reference)
+        count = len(self._reference.labels)
+        self._rows = np.linspace(0, count - 1, min(explain_images, count)).round().astype(int).tolist()
+        self._walk = Walk(QdqGraph(load_program(run.file(files.QDQ_PROGRAM)).module()))
+        self._batches = list(self._images.batches(BATCH, self._rows))
+        self._shown = ShownTensors(self._walk, self._batches[0][:SHOWN])
 
-    walk = Walk(QdqGraph(load_program(run.file(files.QDQ_PROGRAM)).module()))
-    layers = walk.qdq.layers
-    batches = list(images.batches(BATCH, rows))
-    with progress("SQNR of layers", len(rows)) as bar:
-        drifts = layer_drift(walk, batches, bar.advance)
-    try:
-        with progress("leaving one layer in float", len(layers) * len(batches), "layers") as bar:
-            search = float_search(walk, batches, reference.labels[list(rows)], bar.advance)
-    except ValueError as error:
-        say(f"no explanation by layers: {error}")
-        return None
-    tensors, notes = shown_tensors(run, walk, stages, batches[0][:SHOWN], threads)
-    return Explanation(
-        images=len(rows),
-        qdq_top1=search.qdq_top1,
-        trained_top1=search.trained_top1,
-        kl_mean=search.kl_mean,
-        layers=tuple(
-            LayerRecord(d.layer.name, d.layer.kind, d.alone_db, d.chained_db, tensors.get(d.layer.name, {}))
-            for d in drifts
-        ),
-        kept_float=tuple(FloatLayer(k.layer.name, k.kl_mean, k.top1) for k in search.kept),
-        notes=(*notes, *_bias_notes(walk.qdq, reference, batches, stages, rows)),
-    )
+    def look(self, key: CellKey, session: RemoteSession) -> None:
+        """Into the tensors of an artifact, where its runtime shows them."""
+        self._shown.look(key, session)
+
+    def finish(self, say: Callable[[str], None]) -> WaterfallRecord:
+        """Compute and write the waterfall of what `validate` kept."""
+        run, reference = self._run, self._reference
+        stages = [*torch_stages(run, reference, self._images), *artifact_stages(run, reference, say)]
+        record = waterfall_of(run, reference, self._images, stages, self._explanation(stages, say))
+        save_waterfall(run, record)
+        return record
+
+    def _explanation(self, stages: Sequence[ScoredStage], say: Callable[[str], None]) -> Explanation | None:
+        """None, and a line that says why, where logits are not finite."""
+        from pipeline.qat.layer_drift import float_search, layer_drift
+
+        walk, batches, rows = self._walk, self._batches, self._rows
+        with progress("SQNR of layers", len(rows)) as bar:
+            drifts = layer_drift(walk, batches, bar.advance)
+        try:
+            with progress("leaving one layer in float", len(walk.qdq.layers) * len(batches), "layers") as bar:
+                search = float_search(walk, batches, self._reference.labels[rows], bar.advance)
+        except ValueError as error:
+            say(f"no explanation by layers: {error}")
+            return None
+        return Explanation(
+            images=len(rows),
+            qdq_top1=search.qdq_top1,
+            trained_top1=search.trained_top1,
+            kl_mean=search.kl_mean,
+            layers=tuple(
+                LayerRecord(d.layer.name, d.layer.kind, d.alone_db, d.chained_db, self._shown.of_layer(d.layer.name))
+                for d in drifts
+            ),
+            kept_float=tuple(FloatLayer(k.layer.name, k.kl_mean, k.top1) for k in search.kept),
+            notes=(*self._shown.notes, *_bias_notes(walk.qdq, self._reference, batches, stages, rows)),
+        )
 
 
 def _bias_notes(

@@ -1,18 +1,14 @@
-"""Int8 artifacts and a few images in, how far each layer's output in them is from the QDQ program's out."""
+"""Open sessions of int8 artifacts in, how far each layer's output in them is from the QDQ program's out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pipeline.metrics.tensor_match import Int8Tensor, Place, Power, compare, find
-from pipeline.progress import progress
-from pipeline.rundir import Run
-from pipeline.stages.artifacts import artifact_name
-from pipeline.stages.waterfall import ScoredStage
+from pipeline.reports.records import CellKey
 from targets import registry
-from targets.devices.host import HostWorker
+from targets.devices.host import RemoteSession
 from targets.types import TargetError
 
 if TYPE_CHECKING:
@@ -20,73 +16,63 @@ if TYPE_CHECKING:
 
     from pipeline.qat.walk import Walk
 
-AT_ONCE = 2  # artifacts: most of the time is the start of their workers
-ByLayer = dict[str, dict[str, float | None]]
+ByLayer = dict[str, float | None]
 
 
-def shown_tensors(
-    run: Run, walk: Walk, stages: Sequence[ScoredStage], images: Tensor, threads: int
-) -> tuple[ByLayer, list[str]]:
-    """SQNR in dB (None: exact) by layer and by stage, and notes on stages that show nothing.
+class ShownTensors:
+    """Looks into one session after the other, on the same few images [N, 3, H, W]."""
 
-    Args:
-        images: [N, 3, H, W]
-    """
-    from pipeline.qat.layer_drift import output_values
+    def __init__(self, walk: Walk, images: Tensor):
+        from pipeline.qat.layer_drift import output_values
 
-    trained = [stage for stage in stages if stage.cell is not None and stage.cell.source == "qat"]
-    if not trained:
-        return {}, []
-    ours = [
-        {o.layer.name: Int8Tensor(o.scale, o.zero_point, o.values) for o in output_values(walk, image)}
-        for image in images.split(1)
-    ]
-    found: ByLayer = {}
-    notes: list[str] = []
-    with (
-        progress("tensors inside the artifacts", len(trained) * len(images)) as bar,
-        ThreadPoolExecutor(AT_ONCE) as pool,
-    ):
-        shown = pool.map(lambda stage: _of(run, stage, images, threads), trained)
-        for stage, theirs in zip(trained, shown, strict=True):
-            bar.advance(len(images))
-            if isinstance(theirs, str):
-                notes.append(f"{stage.name}: {theirs}")
-                continue
-            assert stage.cell is not None
-            for name, db in _sqnr(ours, theirs, registry.get(stage.cell.target).scale_rtol).items():
-                found.setdefault(name, {})[stage.name] = db
-            if stage.cell.target == "tflite":
-                notes.append(f"{stage.name}: its tensors are those of the runtime's own kernels, without XNNPACK")
-    if found:
-        notes.append(f"tensors inside of artifacts: over {len(images)} images, found by scale and zero point")
-    return found, notes
+        self._images = images
+        self._ours = [
+            {o.layer.name: Int8Tensor(o.scale, o.zero_point, o.values) for o in output_values(walk, image)}
+            for image in images.split(1)
+        ]
+        self._seen: dict[CellKey, ByLayer | str] = {}
 
-
-def _of(run: Run, stage: ScoredStage, images: Tensor, threads: int) -> list[list[Int8Tensor]] | str:
-    """For each image the artifact's int8 tensors, or why there are none."""
-    cell = stage.cell
-    assert cell is not None
-    path = run.file(artifact_name(cell.target, cell.precision, cell.source))
-    rows = []
-    try:
-        with HostWorker() as worker:
-            session = worker.open(cell.target, path, cell.runtime, threads)
-            for image in images.split(1):
+    def look(self, key: CellKey, session: RemoteSession) -> None:
+        """Compare what the session shows; files with other scales than the QDQ program's are left alone."""
+        if key.source != "qat":
+            return
+        theirs = []
+        try:
+            for image in self._images.split(1):
                 tensors = session.quantized_tensors(image.numpy())
                 if tensors is None:
-                    return "the runtime shows no tensors inside of its delegate"
-                rows.append([Int8Tensor(t.scale, t.zero_point, t.values) for t in tensors])
-    except TargetError as error:
-        return f"its tensors could not be read ({error})"
-    return rows
+                    self._seen[key] = "the runtime shows no tensors inside of its delegate"
+                    return
+                theirs.append([Int8Tensor(t.scale, t.zero_point, t.values) for t in tensors])
+        except TargetError as error:
+            self._seen[key] = f"its tensors could not be read ({error})"
+            return
+        self._seen[key] = _sqnr(self._ours, theirs, registry.get(key.target).scale_rtol)
+
+    def of_layer(self, name: str) -> ByLayer:
+        """SQNR in dB (None: exact) of a layer's output, by the label of the cell that shows it."""
+        seen = {key.label: found for key, found in self._seen.items() if not isinstance(found, str)}
+        return {label: found[name] for label, found in seen.items() if name in found}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the figures are of, and why a session shows nothing."""
+        notes = [f"{key.label}: {why}" for key, why in self._seen.items() if isinstance(why, str)]
+        shown = [key for key, found in self._seen.items() if not isinstance(found, str)]
+        notes += [
+            f"{key.label}: its tensors are those of the runtime's own kernels, without XNNPACK"
+            for key in shown
+            if key.target == "tflite"
+        ]
+        if shown:
+            images = len(self._images)
+            notes.append(f"tensors inside of artifacts: over {images} images, found by scale and zero point")
+        return notes
 
 
-def _sqnr(
-    ours: Sequence[dict[str, Int8Tensor]], theirs: Sequence[Sequence[Int8Tensor]], rtol: float
-) -> dict[str, float | None]:
+def _sqnr(ours: Sequence[dict[str, Int8Tensor]], theirs: Sequence[Sequence[Int8Tensor]], rtol: float) -> ByLayer:
     """By layer. Which tensor it is, and the order of its axes, is settled on the first image."""
-    found = {}
+    found: ByLayer = {}
     for name, tensor in ours[0].items():
         place: Place | None = find(tensor, theirs[0], rtol)
         if place is not None:

@@ -78,6 +78,7 @@ def validate_run(
     compute_units: str = ALL,
     simulate: bool = True,
     roundings: Sequence[str] = (),
+    look: Callable[[CellKey, RemoteSession], None] | None = None,
 ) -> tuple[ValidationRecord, ...]:
     """Score every artifact of `targets` and write validation.json (cells of other targets are kept).
 
@@ -86,6 +87,7 @@ def validate_run(
         compute_units: of Core ML (targets.coreml.units); each choice is a runtime, and cells, of its own.
         simulate: compute files by the target's reference too.
         roundings: the reference's models ("fp16"), for files that they differ for; none: all.
+        look: called with each session that answered all images, while it is open; several at a time.
 
     Raises:
         UsageError: nothing was converted.
@@ -94,10 +96,13 @@ def validate_run(
     conversions = chosen(run, targets, "validate")
     reference = load_logits_subset(run, limit)
     with ExitStack() as stack:
-        cells = [_open(stack, run, c, runtime, threads) for c in conversions for runtime in _runtimes(c, compute_units)]
+        wanted = [(c, runtime, threads) for c in conversions for runtime in _runtimes(c, compute_units)]
         if simulate:
-            cells += [_open(stack, run, c, runtime, 1) for c in conversions for runtime in _references(c, roundings)]
+            wanted += [(c, runtime, 1) for c in conversions for runtime in _references(c, roundings)]
+        cells = _open_all(stack, run, wanted, threads)
         _infer(run, cells, reference, threads)
+        if look is not None:
+            _look(cells, look, threads)
     records = tuple(_record(cell, reference) for cell in cells)
     for cell, record in zip(cells, records, strict=True):
         say(_line(record))
@@ -136,16 +141,30 @@ def _references(record: ConversionRecord, roundings: Sequence[str]) -> tuple[str
     return tuple(name for name in simulated if not roundings or name.removeprefix(REFERENCE_PREFIX) in roundings)
 
 
-def _open(stack: ExitStack, run: Run, conversion: ConversionRecord, runtime: str, threads: int) -> _Open:
-    """A session in a worker of its own: one runtime that aborts takes no other with it."""
+def _open_all(
+    stack: ExitStack, run: Run, wanted: Sequence[tuple[ConversionRecord, str, int]], at_once: int
+) -> list[_Open]:
+    """Each in a worker of its own: one runtime that aborts takes no other with it."""
+    workers = [stack.enter_context(HostWorker()) for _ in wanted]
+    with ThreadPoolExecutor(at_once) as pool:  # a worker starts by importing its SDK, for seconds
+        return list(pool.map(lambda worker, cell: _open(worker, run, *cell), workers, wanted))
+
+
+def _open(worker: HostWorker, run: Run, conversion: ConversionRecord, runtime: str, threads: int) -> _Open:
     assert conversion.sha256 is not None  # it is ok
     cell = _Open(cell_key(conversion, runtime), conversion.sha256)
     try:
-        worker = stack.enter_context(HostWorker())
         cell.session = worker.open(conversion.target, artifact_path(run, conversion), runtime, threads)
     except TargetError as error:
         cell.outcome = Outcome.of(error)
     return cell
+
+
+def _look(cells: Sequence[_Open], look: Callable[[CellKey, RemoteSession], None], at_once: int) -> None:
+    live = [(cell.key, cell.session) for cell in cells if cell.session is not None]
+    with progress("looking into sessions", len(live), "sessions") as bar, ThreadPoolExecutor(at_once) as pool:
+        for _ in pool.map(lambda cell: look(*cell), live):
+            bar.advance()
 
 
 def _infer(run: Run, cells: Sequence[_Open], reference: StageLogits, threads: int) -> None:

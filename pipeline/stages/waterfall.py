@@ -26,7 +26,7 @@ from pipeline.stages.thumbnails import thumbnail
 from pipeline.stages.validate import load_validation
 
 WATERFALL = "waterfall.json"
-BATCH = 16  # images of a torch stage at once: 4 to 32 were equally fast on two cores
+BATCH = 16  # images of a torch stage at once
 IMAGES = 24  # kept with thumbnails
 
 
