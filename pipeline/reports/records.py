@@ -215,6 +215,7 @@ class LatencyRecord:
         host: the machine (pipeline.provenance.host); empty in records of older versions.
         cpu_rounds_ms, control_cpu_rounds_ms, float_cpu_rounds_ms: processor time of the same inferences, for one
             thread only: it leaves out what waiting for a busy processor adds. None where it was not measured.
+        sha256: of the artifact that was timed; None in records of older versions.
     """
 
     key: CellKey
@@ -233,6 +234,7 @@ class LatencyRecord:
     cpu_rounds_ms: Rounds | None = None
     control_cpu_rounds_ms: Rounds | None = None
     float_cpu_rounds_ms: Rounds | None = None
+    sha256: str | None = None
 
     @property
     def to_control(self) -> RoundRatios | None:

@@ -130,7 +130,9 @@ def _cell(
 ) -> CellFacts:
     key = validation.key
     file = FileFacts.of(conversion) if conversion else None
-    timing = _timing(latency, run.manifest["provenance"]) if latency else None
+    timing = None
+    if latency is not None and (latency.sha256 is None or conversion is None or latency.sha256 == conversion.sha256):
+        timing = _timing(latency, run.manifest["provenance"])  # of this very file, as far as an older record can tell
     if conversion is not None and conversion.outcome.status != "ok":
         return CellFacts(key, conversion.outcome, None, None, None)
     if validation.outcome.status != "ok":

@@ -44,6 +44,7 @@ class _Cell:
     key: CellKey
     runtime: str
     path: Path
+    sha256: str | None
     images: np.ndarray
     control: Beside | str
     floating: Beside | str
@@ -59,6 +60,7 @@ class _Cell:
             key=cell_key(conversion, runtime),
             runtime=runtime,
             path=artifact_path(run, conversion),
+            sha256=conversion.sha256,
             images=_noise(conversion.facts.inputs[0].shape, plan.seed),
             control=_control(run, control_run, conversion, runtime),
             floating=_float(run, conversion, runtime),
@@ -106,6 +108,7 @@ class _Cell:
             cpu_rounds_ms=own.cpu_rounds_ms,
             control_cpu_rounds_ms=control.cpu_rounds_ms if control else None,
             float_cpu_rounds_ms=floating.cpu_rounds_ms if floating else None,
+            sha256=self.sha256,
         )
 
 

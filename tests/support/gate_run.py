@@ -88,6 +88,7 @@ def benchmark(run: Run, ratio: float, seed: int = 0) -> None:
     """Latency of every runtime at `ratio` times a control."""
     records = []
     for target, runtimes in RUNTIMES.items():
+        sha256 = made_up_conversion(run.model, target, "int8", "qat").sha256
         for runtime in runtimes:
             key = CellKey(run.model, target, runtime, "int8", "qat", "host")
             records.append(
@@ -102,6 +103,7 @@ def benchmark(run: Run, ratio: float, seed: int = 0) -> None:
                     control_note="",
                     host=HOST,
                     processes=5,
+                    sha256=sha256,
                 )
             )
     save_cells(run, LATENCY, LatencyRecord, records)

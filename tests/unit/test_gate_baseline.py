@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gate_run
 import numpy as np
 import pytest
 from gate_facts import CELL, KEY, N, cell, not_run, run_facts, scored
 
 from pipeline.errors import RunError, UsageError
 from pipeline.reports.bits import ZLIB, pack, unpack
-from pipeline.stages.baseline import baseline_text, read_baseline, write_baseline
+from pipeline.stages.baseline import baseline_text, facts_of, read_baseline, write_baseline
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 360, 2000])
@@ -68,6 +69,14 @@ def test_keys_are_sorted_and_the_text_is_json() -> None:
     assert list(data) == sorted(data)
     assert list(data["cells"][0]["file"]) == sorted(data["cells"][0]["file"])
     assert data["cells"][0]["scored"]["n"] == N
+
+
+def test_times_of_a_file_that_was_converted_again_are_not_compared(tmp_path: Path) -> None:
+    run = gate_run.made_up_run_folder(tmp_path)
+    gate_run.benchmark(run, 3.0)
+    assert {cell.key.target for cell in facts_of(run).cells if cell.timing} == {"executorch", "tflite"}
+    gate_run.convert(run, "tflite", sha256="12" * 32)
+    assert {cell.key.target for cell in facts_of(run).cells if cell.timing} == {"executorch"}
 
 
 def damaged(change: Any) -> str:
