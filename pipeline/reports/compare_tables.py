@@ -55,15 +55,14 @@ def _paired(paired: PairedImages | None) -> tuple[Value, Value, Value, Value]:
     low, high = change.interval_pp()
     detectable = change.detectable_pp()
     return (
-        Value(f"{change.drop_pp:+.2f} pp\n{low:+.2f} to {high:+.2f}\n{change.lost} lost, {change.gained} gained"),
-        Value(p_value(change.p_value)),
-        Value("none", "text") if detectable is None else Value(f"{detectable:.2f} pp\nn {change.n}"),
+        Value(
+            f"{change.drop_pp:+.2f} pp\n{low:+.2f} to {high:+.2f}\n{change.lost} lost, {change.gained} gained",
+            sort=change.drop_pp,
+        ),
+        Value(v.p_text(change.p_value), sort=change.p_value),
+        Value("none", "text") if detectable is None else Value(f"{detectable:.2f} pp\nn {change.n}", sort=detectable),
         v.share(paired.same_class.same, paired.same_class.n),
     )
-
-
-def p_value(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
 
 
 def _files(comparison: Comparison) -> Table:
@@ -83,7 +82,8 @@ def _quotient(a: Half | None, b: Half | None) -> Value:
         return v.NONE_HERE
     if not a.size_bytes or b.size_bytes is None:
         return v.NOT_MEASURED
-    return Value(f"{b.size_bytes / a.size_bytes:.3f}×")
+    quotient = b.size_bytes / a.size_bytes
+    return Value(f"{quotient:.3f}×", sort=quotient)
 
 
 def _by_file(comparison: Comparison) -> list[tuple[str, Half | None, Half | None]]:
@@ -117,7 +117,7 @@ def _flips(comparison: Comparison) -> Table:
     named = [(STAGE_TITLES[s.stage], s.paired) for s in comparison.stages]
     for label, paired in [*named, *((c.label, c.paired) for c in comparison.cells)]:
         for flips in (paired.flips if paired else ())[:MAX_FLIPS]:
-            counts = (Value(str(flips.n)), Value(str(flips.lost)), Value(str(flips.gained)))
+            counts = (Value(str(count), sort=count) for count in (flips.n, flips.lost, flips.gained))
             rows.append((v.words(label), v.words(flips.name), *counts))
     return Table(
         title="Images whose answer changed, by class",
@@ -166,7 +166,7 @@ def _change(change: RatioChange | None) -> Value:
     if change is None:
         return Value("not comparable", "not measured")
     spread = "1 round" if change.low is None else f"{change.low:.3f}–{change.high:.3f}"
-    return Value(f"{change.change:.3f}×\n{spread}\nn {change.before_rounds}, {change.rounds}")
+    return Value(f"{change.change:.3f}×\n{spread}\nn {change.before_rounds}, {change.rounds}", sort=change.change)
 
 
 def title(comparison: Comparison) -> str:
