@@ -110,6 +110,7 @@ def _check(
     if json:
         write_atomic(json, gate_json.render(result, error.exit_code if error else 0))
     if markdown:
+        markdown.parent.mkdir(parents=True, exist_ok=True)
         with markdown.open("a") as file:
             file.write(gate_markdown.render(result))
     if error:

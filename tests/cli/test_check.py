@@ -101,7 +101,7 @@ def test_other_images_are_10(check: Checked) -> None:
 def test_files_are_written_beside_the_table(check: Checked, tmp_path: Path) -> None:
     gate_run.validate(check.run, 60)
     written = [tmp_path / "out" / name for name in ("junit.xml", "check.json")]
-    summary = tmp_path / "summary.md"
+    summary = tmp_path / "elsewhere" / "summary.md"
     ended = check("--junit", written[0], "--json", written[1], "--markdown", summary)
     assert ended.code == 9
     assert ElementTree.parse(written[0]).getroot().get("failures") == "6"  # drop and agreement in three runtimes
