@@ -30,6 +30,16 @@ class ArtifactLogits:
     sha256: str
 
 
+def rows_of(indices: np.ndarray, among: np.ndarray) -> list[int]:
+    """Where each image of `indices` stands in `among`, both positions in the validation split.
+
+    Raises:
+        KeyError: the first one that is not there.
+    """
+    row = {int(index): number for number, index in enumerate(among)}
+    return [row[int(index)] for index in indices]
+
+
 def logits_name(key: CellKey) -> str:
     """Path of a cell's logits relative to its run folder, for example `logits/tflite-litert-int8-qat-host.npz`."""
     parts = (key.target, key.runtime, key.precision, key.source, key.device)

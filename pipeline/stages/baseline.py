@@ -35,7 +35,7 @@ from pipeline.reports.codec import from_dict, to_dict
 from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Outcome, ValidationRecord
 from pipeline.reports.schema import WeightsRecord
 from pipeline.rundir import Run, write_atomic
-from pipeline.stages.artifact_logits import load_artifact_logits
+from pipeline.stages.artifact_logits import load_artifact_logits, rows_of
 from pipeline.stages.artifacts import load_conversions
 from pipeline.stages.cell_file import LATENCY, VALIDATION, load_cells
 from targets import registry
@@ -152,9 +152,8 @@ def _not_converted(conversion: ConversionRecord) -> CellFacts:
 
 def _scored(validation: ValidationRecord, logits: np.ndarray, indices: np.ndarray, stages: StageLogits) -> Scored:
     """`stages` hold all images that were scored, an artifact all or some of them."""
-    position = {int(index): row for row, index in enumerate(stages.indices)}
     try:
-        rows = [position[int(index)] for index in indices]
+        rows = rows_of(indices, stages.indices)
     except KeyError as error:
         raise RunError(f"{validation.key.label}: image {error} has no torch logits: run validate again") from None
     labels = stages.labels[rows]

@@ -13,7 +13,7 @@ from pipeline.reports.compare_record import ComparedRun, Half
 from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Source, ValidationRecord
 from pipeline.reports.values import flat
 from pipeline.rundir import Run
-from pipeline.stages.artifact_logits import load_artifact_logits
+from pipeline.stages.artifact_logits import load_artifact_logits, rows_of
 from pipeline.stages.artifacts import load_conversions
 from pipeline.stages.cell_file import LATENCY, VALIDATION, load_cells
 from targets.types import Precision
@@ -120,8 +120,7 @@ class Side:
             return "its logits were not kept: run validate again"
         if conversion is None or stored.sha256 != conversion.sha256:
             return "the file was converted again after it was validated: run validate again"
-        position = {int(index): i for i, index in enumerate(self.logits.indices)}
-        rows = [position[int(index)] for index in stored.indices]
+        rows = rows_of(stored.indices, self.logits.indices)
         return Scored(stored.logits, stored.indices, self.logits.labels[rows])
 
     def host(self, record: LatencyRecord) -> dict[str, str]:

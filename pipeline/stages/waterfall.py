@@ -19,7 +19,7 @@ from pipeline.reports.codec import from_dict, to_dict
 from pipeline.reports.records import CellKey, ConversionRecord
 from pipeline.reports.waterfall_record import Explanation, ImageRecord, WaterfallRecord, WaterfallStage
 from pipeline.rundir import Run, write_json
-from pipeline.stages.artifact_logits import ArtifactLogits, load_artifact_logits
+from pipeline.stages.artifact_logits import ArtifactLogits, load_artifact_logits, rows_of
 from pipeline.stages.artifacts import load_conversions
 from pipeline.stages.scored_images import ScoredImages
 from pipeline.stages.thumbnails import thumbnail
@@ -181,7 +181,7 @@ def _artifact(record: ConversionRecord) -> tuple[str, str, str]:
 
 def _rows(kept: ArtifactLogits, reference: StageLogits) -> list[int] | None:
     """Where the reference's images are among those kept; None if one is not."""
-    row_of = {int(index): row for row, index in enumerate(kept.indices)}
-    if not all(int(index) in row_of for index in reference.indices):
+    try:
+        return rows_of(reference.indices, kept.indices)
+    except KeyError:
         return None
-    return [row_of[int(index)] for index in reference.indices]
