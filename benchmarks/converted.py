@@ -21,7 +21,7 @@ from pipeline.models.build import build
 from pipeline.progress import progress
 from pipeline.qat.graph import export, prepare, to_qdq_program
 from pipeline.qat.quantizer import Scheme
-from pipeline.qat.trainees import calibrate
+from pipeline.qat.reestimate import calibrate
 from pipeline.rewrites.deploy import in_form
 from targets import registry
 from targets.devices.host import HostWorker

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from calibration.dataset import DataSource, Split
+from calibration.dataset import DataSource, Split, Stream
 from calibration.errors import DataError
 
 SHOWN = 20  # lines of the list in an error; the count is always told
@@ -52,16 +52,23 @@ class AuditReport:
             DataError: a class or split has no image left.
         """
         train, val = (
-            split.without([b.index for b in self.bad if b.split == split.name]) for split in (source.train, source.val)
+            split.without([b.index for b in self.bad if b.split == split.name]) for split in (source.pool, source.val)
         )
+        if isinstance(source.train, Stream):  # the rest of it is met in training only
+            return replace(source, train=replace(source.train, pool=train, skip_bad=True), val=val)
         return replace(source, train=train, val=val)
 
 
+def images_to_check(source: DataSource, val_only: bool = False) -> int:
+    """How many images `audit` decodes: of a stream those that are kept on disk."""
+    return len(source.val) + (0 if val_only else len(source.pool))
+
+
 def audit(source: DataSource, val_only: bool = False, on_image: Callable[[], None] = lambda: None) -> AuditReport:
-    """Decode every image once, with a thread for each core (decoding releases Python's lock)."""
+    """Decode every image once, with a thread for each core (decoding releases Python's lock); of a stream the pool."""
     bad: list[BadImage] = []
     looked_at = 0
-    for split in (source.val,) if val_only else (source.train, source.val):
+    for split in (source.val,) if val_only else (source.pool, source.val):
         looked_at += len(split)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for index, reason in enumerate(pool.map(lambda i, s=split: _problem(s, i), range(len(split)))):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -84,6 +84,80 @@ class Split:
         )
 
 
+class Encoded(NamedTuple):
+    """One image of a stream as it travels: the bytes of its file."""
+
+    content: bytes
+    label: int
+    id: str
+
+
+class Feed(Protocol):
+    """Images that can only be read one after the other, again and again."""
+
+    def one_pass(self, seed: int, epoch: int, shard: tuple[int, int]) -> Iterator[Encoded]:
+        """All images of a process in a shuffled order that depends on these arguments alone.
+
+        Args:
+            shard: rank of the process and number of processes; together they see every image once.
+
+        Raises:
+            DataError: it cannot be read on.
+        """
+        ...
+
+    def identity(self) -> str:
+        """What names this content and no other, as far as can be told without reading it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A training split that is read, not indexed: larger than the disk, or somewhere else.
+
+    Attributes:
+        images: of one epoch, as declared; its length.
+        pool: class-balanced images from the beginning of it, kept on disk: what calibration and checks look at.
+        skip_bad: leave out images that cannot be decoded instead of stopping.
+    """
+
+    name: str
+    images: int
+    classes: int
+    feed: Feed
+    pool: Split
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise DataError(f"the split {self.name} is declared to have {self.images} images")
+
+    def __len__(self) -> int:
+        return self.images
+
+    def digest(self) -> str:
+        """Hex sha256 over what the stream is called, how long it is and the content of its pool; not over all of it."""
+        return hashlib.sha256(f"{self.feed.identity()}\0{self.images}\0{self.pool.digest()}".encode()).hexdigest()
+
+    def encoded(self, seed: int, epoch: int, shard: tuple[int, int]) -> Iterator[Encoded]:
+        """The images of one process, endlessly: a process whose part is short begins it anew.
+
+        Raises:
+            DataError: nothing comes, or a label without a class.
+        """
+        while True:
+            count = 0
+            for sample in self.feed.one_pass(seed, epoch, shard):
+                if not 0 <= sample.label < self.classes:
+                    raise DataError(
+                        f"{sample.id} has label {sample.label}, and there are {self.classes} classes: repair the set"
+                    )
+                count += 1
+                yield sample
+            if not count:
+                raise DataError(f"the split {self.name} gave no image to process {shard[0]} of {shard[1]}")
+
+
 @dataclass(frozen=True)
 class DataSource:
     """Both splits of a data set; `classes` are the names in label order.
@@ -94,7 +168,7 @@ class DataSource:
 
     name: str
     classes: tuple[str, ...]
-    train: Split
+    train: Split | Stream
     val: Split
 
     def __post_init__(self) -> None:
@@ -102,7 +176,7 @@ class DataSource:
             raise DataError(
                 f"{self.name} has {len(self.classes)} class ({', '.join(self.classes)}): at least 2 are needed"
             )
-        for split in (self.train, self.val):
+        for split in (self.pool, self.val):
             if not len(split):
                 raise DataError(f"{self.name}: the split {split.name} has no images")
             low, high = int(split.labels.min()), int(split.labels.max())
@@ -111,6 +185,8 @@ class DataSource:
                     f"{self.name}: the labels of {split.name} go from {low} to {high}, and there are "
                     f"{len(self.classes)} classes: take a data set whose {split.name} split has labels"
                 )
+            if split is not self.train and split is not self.val:
+                continue  # the pool of a stream need not have seen every class
             counts = np.bincount(split.labels, minlength=len(self.classes))
             empty = [name for name, count in zip(self.classes, counts, strict=True) if not count]
             if empty:
@@ -118,3 +194,8 @@ class DataSource:
                     f"{self.name}: {len(empty)} of {len(self.classes)} classes have no image in {split.name} "
                     f"({', '.join(empty[:5])}): add images, or remove these classes from both splits"
                 )
+
+    @property
+    def pool(self) -> Split:
+        """Training images that can be had by position: all of them, or those that are kept of a stream."""
+        return self.train.pool if isinstance(self.train, Stream) else self.train

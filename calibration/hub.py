@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PREFIXES = ("torch/", "hfds/")
-STREAMS = ("hfids/", "tfds/", "wds/")
+STREAMS = ("tfds/",)  # calibration.webdataset and calibration.hf_stream read the others
 VAL_SPLITS = ("validation", "val", "test")
 INSTALL = "pip install -c constraints.txt -e '.[hub]'"
 
@@ -69,7 +69,10 @@ def load(spec: str) -> DataSource:
         DataError: a streaming set, a missing package, an unknown name or split, no network.
     """
     if spec.lower().startswith(STREAMS):
-        raise DataError(f"{spec} is a stream without random access: give its {' or '.join(PREFIXES)} form, or a folder")
+        raise DataError(
+            f"{spec} is a stream of TensorFlow Datasets, which is not read here: give its {' or '.join(PREFIXES)} "
+            "form, WebDataset shards (wds/), or a folder"
+        )
     train = _create(spec, "train")
     val_name, val = _first_val(spec)
     classes = _classes(train, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
 from collections.abc import Callable
@@ -64,20 +65,9 @@ def train_transform(evaluation: EvalTransform, hflip: bool, scale_min: float) ->
         hflip: mirror half of the images.
         scale_min: smallest area of the random crop as a fraction of the image.
     """
-    ensure_torchvision()
-    from timm.data import create_transform
+    from calibration.augment import Augmentation
 
-    return create_transform(
-        input_size=evaluation.input_size,
-        is_training=True,
-        scale=(scale_min, 1.0),
-        ratio=(0.8, 1.25),
-        hflip=0.5 if hflip else 0.0,
-        color_jitter=0.2,
-        interpolation=evaluation.interpolation,
-        mean=evaluation.mean,
-        std=evaluation.std,
-    )
+    return Augmentation(hflip=hflip, scale_min=scale_min).transform(evaluation)
 
 
 #: What Pillow's decoders raise on damaged files: AVIF and BLP a RuntimeError, IM a TypeError (found by damaging 1,500
@@ -108,6 +98,23 @@ def read_image(source: Path | BinaryIO) -> Image:
         raise DataError(f"{name} is too large: {error}") from None
     except _DECODE_ERRORS as error:
         raise DataError(f"{name} cannot be decoded: {error}") from None
+
+
+class _Named(io.BytesIO):
+    """Bytes of an image with a name for messages."""
+
+    def __init__(self, content: bytes, name: str):
+        super().__init__(content)
+        self.name = name
+
+
+def read_encoded(content: bytes, name: str) -> Image:
+    """`read_image` of the bytes of a file that is called `name`.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    return read_image(_Named(content, name))
 
 
 def to_rgb(image: Image) -> Image:

@@ -11,6 +11,9 @@ from pipeline.errors import RunError, UsageError, suggest
 
 #: Names offered without importing torch; pipeline.qat.observers is tested to hold exactly these.
 OBSERVER_NAMES = ("moving-average", "histogram", "mse")
+#: How activation ranges follow training; AMP_NAMES: the number format of the forward pass.
+RANGE_NAMES = ("observed", "learned", "re-estimated")
+AMP_NAMES = ("auto", "bf16", "fp16", "off")
 #: Of a T2T-ViT: as published, or after pipeline.rewrites. Other models have one form.
 FORM_NAMES = ("deploy", "official")
 
@@ -32,7 +35,18 @@ class RunConfig:
         qk_scale: attention scale of T2T-ViT weights; None takes what the weights source says.
         limit_val: score at most so many validation images (evenly spread); None means all.
         skip_bad: leave unreadable images out instead of stopping.
-        amp: `auto` (bfloat16 on a CUDA device that has it), `bf16` or `off`.
+        amp: `auto` (bfloat16 on a CUDA device that has it), `bf16`, `fp16` (with loss scaling) or `off`.
+        accumulate, ema, dropout, distill, temperature, distill_features, ranges: see pipeline.qat.plan.TrainPlan.
+        equalize: even out channel ranges before quantization where that is exact (pipeline.rewrites.equalize).
+        bias_correction: after calibration, move biases by their layer's mean error (pipeline.qat.bias_correction).
+        float_layers: names of Linears and convolutions that stay float (mixed precision), in training too.
+        float_after_training: the same, but trained in int8 like the rest and taken out at the end: what a search finds.
+        max_drop: search the fewest of these that keep the drop in top-1 on every target at so many percentage points;
+            None: no search.
+        drop_targets: that hold it; none named: all.
+        rank_images: that the search ranks layers on.
+        channels_last: store images and activations channels last in training.
+        compile: run the forward and backward pass through torch.compile in training.
     """
 
     model: str
@@ -51,6 +65,22 @@ class RunConfig:
     observer: str = "moving-average"
     observer_freeze: float = 0.6
     batch_norm_freeze: float = 0.5
+    accumulate: int = 1
+    ema: float = 0.0
+    dropout: bool = True
+    distill: float = 0.0
+    temperature: float = 2.0
+    distill_features: float = 0.0
+    ranges: str = "observed"
+    equalize: bool = False
+    bias_correction: bool = False
+    float_layers: tuple[str, ...] = ()
+    float_after_training: tuple[str, ...] = ()
+    max_drop: float | None = None
+    drop_targets: tuple[str, ...] = ()
+    rank_images: int = 32
+    channels_last: bool = False
+    compile: bool = False
     calibration_images: int = 64
     qk_scale: float | None = None
     img_size: int | None = None
@@ -64,6 +94,12 @@ class RunConfig:
     checkpoint_steps: int = 200
 
     def __post_init__(self) -> None:
+        for name in ("float_layers", "float_after_training", "drop_targets"):
+            object.__setattr__(self, name, tuple(getattr(self, name) or ()))  # JSON gives a list, the command line None
+        if self.max_drop is not None and not 0 <= self.max_drop < 100:
+            raise UsageError(f"--max-drop is {self.max_drop}: give percentage points, from 0 to below 100")
+        if self.drop_targets and self.max_drop is None:
+            raise UsageError("--drop-target says which targets hold --max-drop: give that too, or leave it out")
         if self.observer not in OBSERVER_NAMES:
             raise UsageError(
                 f"--observer {self.observer!r} is not one of {', '.join(OBSERVER_NAMES)}."
@@ -73,9 +109,15 @@ class RunConfig:
             raise UsageError(
                 f"--form {self.form!r} is not one of {', '.join(FORM_NAMES)}.{suggest(self.form, FORM_NAMES)}"
             )
-        if self.amp not in ("auto", "bf16", "off"):
-            raise UsageError(f"--amp {self.amp!r} is not one of auto, bf16, off")
-        for name, low in (("calibration_images", 1), ("threads", 0), ("workers", 0), ("checkpoint_steps", 1)):
+        if self.amp not in AMP_NAMES:
+            raise UsageError(f"--amp {self.amp!r} is not one of {', '.join(AMP_NAMES)}.{suggest(self.amp, AMP_NAMES)}")
+        for name, low in (
+            ("calibration_images", 1),
+            ("rank_images", 1),
+            ("threads", 0),
+            ("workers", 0),
+            ("checkpoint_steps", 1),
+        ):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least {low}")
         for name in ("float_lr", "qk_scale"):  # TrainPlan checks the others

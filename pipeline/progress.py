@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.launch import chief
+
 
 class Tracker:
     """Handed to the work: `advance` counts, `note` shows a short figure beside the bar."""
@@ -30,14 +32,15 @@ class Tracker:
 @contextmanager
 def progress(what: str, total: int, unit: str = "images") -> Iterator[Tracker]:
     """A bar with `unit` a second and time left while the body runs."""
-    if sys.stderr.isatty():
+    if chief() and sys.stderr.isatty():
         with _bar(what, total, unit) as tracker:
             yield tracker
         return
     tracker = Tracker()
     yield tracker
     rate = tracker.done / tracker.seconds
-    print(f"{what}: {tracker.done} {unit} in {tracker.seconds:.1f} s ({rate:.1f} {unit}/s)", file=sys.stderr)
+    if chief():
+        print(f"{what}: {tracker.done} {unit} in {tracker.seconds:.1f} s ({rate:.1f} {unit}/s)", file=sys.stderr)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from targets.types import ConvertRequest, QuantParams, TargetError
+from targets.types import ConvertRequest, Precision, QuantParams, TargetError
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,8 @@ QUANTIZE_OPS = (
     "quantized_decomposed.quantize_per_tensor.default",
     "quantized_decomposed.quantize_per_channel.default",
 )
+# Activations of the precisions of targets.types.STATIC.
+_ACTIVATIONS: dict[Precision, str] = {"int8": "int8", "w8a16": "int16"}
 DEQUANTIZE_OPS = (
     "quantized_decomposed.dequantize_per_tensor.default",
     "quantized_decomposed.dequantize_per_channel.default",
@@ -43,16 +45,34 @@ def load_program(path: Path) -> ExportedProgram:
 def check_quantized_as_asked(request: ConvertRequest) -> None:
     """
     Raises:
-        TargetError: stage "convert", int8 of a float program, or a float precision of a QDQ program.
+        TargetError: stage "convert", a precision with scales of its own of a float program, or of one with other
+            activations; any other precision of a QDQ program.
     """
-    quantized = any(str(node.target) in QUANTIZE_OPS for node in request.program.graph.nodes)
-    if request.precision == "int8" and not quantized:
-        raise TargetError(
-            "convert", "int8 needs a program with quantize operators, this one has none: pass the QDQ program"
-        )
-    if request.precision != "int8" and quantized:
-        cause = f"{request.precision} needs a float program, this one has quantize operators: pass the float program"
+    found = _activation_dtypes(request.program)
+    if request.precision not in _ACTIVATIONS:
+        if found:
+            cause = (
+                f"{request.precision} needs a float program, this one has quantize operators: pass the float program"
+            )
+            raise TargetError("convert", cause)
+        return
+    wanted = _ACTIVATIONS[request.precision]
+    if not found:
+        cause = f"{request.precision} needs a program with quantize operators, this one has none: pass the QDQ program"
         raise TargetError("convert", cause)
+    if found != {wanted}:
+        seen = ", ".join(sorted(found))
+        cause = f"{request.precision} has {wanted} activations, those of this program are {seen}: pass its own program"
+        raise TargetError("convert", cause)
+
+
+def _activation_dtypes(program: ExportedProgram) -> set[str]:
+    """What a program quantizes tensors to for itself: "int8"; empty for a float program."""
+    return {
+        str(node.args[-1]).removeprefix("torch.")
+        for node in program.graph.nodes
+        if str(node.target) == "quantized_decomposed.quantize_per_tensor.default"
+    }
 
 
 def input_shape(program: ExportedProgram) -> tuple[int, int, int]:

@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     import numpy as np
     from torch.export import ExportedProgram
 
-#: int8: weights and activations (W8A8). w8, w4: weights alone, in linear int8 or int4 blocks; lut8, lut6, lut4: weights
-#: alone, palettized to 256, 64 or 16 values; activations of these are fp16.
-Precision = Literal["fp32", "fp16", "int8", "w8", "w4", "lut8", "lut6", "lut4"]
+#: int8, w8a16: int8 weights, activations int8 or int16 with the scales of a program. w8, w4: weights alone, in linear
+#: int8 or int4; lut8, lut6, lut4: weights alone, palettized to 256, 64 or 16 values; activations of these are float.
+#: int8-dynamic, w4a8-dynamic: int8 or int4 weights, activations quantized to int8 while the file runs.
+Precision = Literal[
+    "fp32", "fp16", "int8", "w8", "w4", "lut8", "lut6", "lut4", "w8a16", "int8-dynamic", "w4a8-dynamic"
+]  # fmt: skip
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WEIGHT_ONLY: tuple[Precision, ...] = ("w8", "w4", "lut8", "lut6", "lut4")
+DYNAMIC: tuple[Precision, ...] = ("int8-dynamic", "w4a8-dynamic")
+#: Made from a QDQ program, whose scales they keep; all others are made from the float program.
+STATIC: tuple[Precision, ...] = ("int8", "w8a16")
 
 Stage = Literal["probe", "convert", "inspect", "load", "run"]
 
@@ -81,6 +87,8 @@ class PackageOptions:
         unsigned_weights: int8 weights are stored unsigned, zero point 128, for systems that read signed ones wrongly
             (targets.coreml.encodings); their values are the same.
         author, license: of the model, where the format has room for them.
+        group_size: input channels that share a scale in a precision with int4 weights in groups (targets.schemes);
+            None: the target's default.
     """
 
     image_input: bool = False
@@ -92,6 +100,7 @@ class PackageOptions:
     unsigned_weights: bool = False
     author: str = ""
     license: str = ""
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or any(s <= 0 for s in self.std):
@@ -105,9 +114,9 @@ class ConvertRequest:
     """One conversion.
 
     Attributes:
-        program: float program (fp32, fp16) or QDQ program (int8), images [B, 3, H, W] -> logits [B, classes],
+        program: QDQ program for a precision of STATIC, else float program, images [B, 3, H, W] -> logits [B, classes],
             with a dynamic batch dimension; the QDQ program has unfolded weights (float -> quantize -> dequantize).
-        precision: of the artifact. int8 takes the scales from the program and learns none of its own.
+        precision: of the artifact. Those of STATIC take the scales from the program and learn none of their own.
         output: file (or .mlpackage folder) to write; the caller moves it into place after it was run.
         metadata: provenance strings for the file where the format has room for them.
         options: what else the user asked for.
@@ -157,7 +166,7 @@ class GraphFacts:
         float_weight_names: of `float_weights`, for the error message.
         quant_params: of every quantized tensor in the file, weights and activations.
         operators_by_dtype: "conv fp16" -> count, where the format tells what an operator computes in; else empty.
-        weights_by_dtype: trained constants by how they are stored ("int8", "fp16", "lut4"); empty where not told.
+        weights_by_dtype: trained constants by how they are stored ("int8", "int4", "fp16", "lut4"); empty if not told.
         cautions: what is documented or known to go wrong or slow with this file on a device, one sentence each.
     """
 

@@ -32,6 +32,21 @@ def convert(
     ptq: Annotated[
         bool, typer.Option("--ptq", help="int8 by calibrating the float model, without the trained scales.")
     ] = False,
+    group_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Input channels that share a scale of an int4 weight; default 32.  --list-schemes tells the choices.",
+            show_default=False,
+        ),
+    ] = None,
+    list_schemes: Annotated[
+        bool,
+        typer.Option(
+            "--list-schemes",
+            help="Print which target is made in which precision, and why not in others.",
+            is_eager=True,
+        ),
+    ] = False,
     image_input: Annotated[
         bool,
         typer.Option(
@@ -77,6 +92,11 @@ def convert(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Convert, read the file back, run it in a fresh process, and only then put it into the run folder."""
+    if list_schemes:
+        from pipeline.reports.scheme_table import show
+
+        show()
+        return
     targets, precisions = targets_of(target, backend), precisions_of(precision, scheme)
     from pipeline.stages.convert import convert_cells, plan_cells
     from pipeline.stages.package_options import Wishes, check_wishes
@@ -90,6 +110,7 @@ def convert(
         unsigned_weights=unsigned_weights,
         author=author,
         license=license,
+        group_size=group_size,
     )
     check_wishes(wishes, cells, say)
     found = find_run(runs_dir, run)

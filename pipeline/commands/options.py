@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import UsageError, suggest
+from pipeline.launch import chief
 from targets import registry
 from targets.coreml import units
-from targets.types import PRECISIONS, WEIGHT_ONLY, Precision
+from targets.schemes import ALIASES
+from targets.types import PRECISIONS, Precision
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGE_T2T_RUNS", help="Folder that holds the runs.")]
 RunDir = Annotated[Path | None, typer.Option("--run", help="A run folder or its name; default: the latest run.")]
@@ -32,25 +34,27 @@ PrecisionName = Annotated[
     typer.Option(
         "--precision",
         "-p",
-        help="fp32, fp16, int8, or of the weights alone w8, w4, lut8, lut6, lut4; may be repeated.  [default: int8]",
+        help="fp32, fp16, int8, w8a16, int8-dynamic, w4a8-dynamic, or of the weights alone w8, w4, lut8, lut6, lut4; "
+        "may be repeated.  [default: int8]",
     ),
 ]
 SchemeName = Annotated[
     list[str] | None,
     typer.Option(
         "--scheme",
-        help="The same by what is compressed: w8a8 (int8), w8, w4, lut8, lut6 or lut4; may be repeated.",
+        help="The same by what is compressed: w8a8 (int8), w8a16, w8a8-dynamic (int8-dynamic), w4a8-dynamic, w8, w4, "
+        "lut8, lut6 or lut4; may be repeated. --list-schemes tells which target has which.",
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Amp = Annotated[str, typer.Option(help="Mixed precision: auto (bfloat16 on CUDA), bf16 or off.")]
+Amp = Annotated[str, typer.Option(help="Mixed precision: auto (bfloat16 on CUDA), bf16, fp16 or off.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")]
 Workers = Annotated[int, typer.Option(help="Processes that read images; 0: none beside this one.")]
 RUNS = Path("runs")
 MODEL_HELP = "t2t_vit_7, t2t_vit_10, t2t_vit_12, mobilenet_v2 or any timm model."
-#: Compression schemes by the precision of the files that have them.
-SCHEMES: dict[str, Precision] = {"w8a8": "int8", **{name: name for name in WEIGHT_ONLY}}
+#: Names of compression schemes -> the precision of the files that have them.
+SCHEMES: dict[str, Precision] = {**ALIASES, **{name: name for name in PRECISIONS if name not in ("fp32", "fp16")}}
 DATA_HELP = "digits, a folder with train/ and val/, or a timm data set name."
 
 
@@ -125,5 +129,6 @@ def _known(name: str, option: str, known: Mapping[str, Precision]) -> Precision:
 
 
 def say(line: str) -> None:
-    """A line of progress for the reader, on stderr: stdout is for results."""
-    print(line, file=sys.stderr, flush=True)
+    """A line of progress for the reader, on stderr: stdout is for results. Of several processes the first one talks."""
+    if chief():
+        print(line, file=sys.stderr, flush=True)

@@ -24,6 +24,17 @@ def print_run(run: Run) -> None:
     print("next: python main.py convert --target all")
 
 
+def print_mixed(run: Run) -> None:
+    """The trials for --max-drop, if there were any."""
+    from pipeline.reports.mixed_table import mixed_table
+    from pipeline.reports.terminal import show_table
+    from pipeline.stages.mixed_record_file import load_mixed
+
+    record = load_mixed(run)
+    if record is not None:
+        show_table(mixed_table(run.model, record))
+
+
 def raise_if_failed(what: str, outcomes: Iterable[tuple[str, Outcome]]) -> None:
     """
     Raises:

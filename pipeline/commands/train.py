@@ -8,27 +8,129 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import DATA_HELP, MODEL_HELP, Amp, Device, SkipBad, Threads, Workers, say
+from pipeline.launch import chief
+
+_AUGMENTATION, _SPEED = "Augmentation, where it should differ from --augment", "Speed and scale"
 
 
 def train(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-    out: Annotated[
-        Path, typer.Option(help="The .safetensors file to write; FILE.training/ beside it keeps the curves.")
-    ],
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "digits",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The .safetensors file to write; FILE.training/ beside it keeps the curves.",
+            show_default="weights/MODEL-DATA.safetensors, if that is not there yet",
+        ),
+    ] = None,
     weights: Annotated[str, typer.Option(help="Where to start from: none, demo, pretrained or a file.")] = "none",
-    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 12,
-    half_size_epochs: Annotated[
-        int, typer.Option(help="How many of the first epochs see images of half the height and width.")
-    ] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 5e-4,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="The recipe: paper (T2T-ViT's), light (crops and mirroring, for few images or epochs) or none.",
+            show_default="paper; light for the digits",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training split.", show_default="paper 300, else 12")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images of a forward pass in each process.", show_default="paper 64, else 32")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak learning rate of AdamW.",
+            show_default="paper 1e-3 for 512 images a step, with the square root for others; else 5e-4",
+        ),
+    ] = None,
+    warmup_epochs: Annotated[
+        float | None, typer.Option(help="Epochs in which it rises.", show_default="10, at most a tenth of all")
+    ] = None,
     weight_decay: Annotated[float, typer.Option(help="AdamW weight decay.")] = 0.03,
-    scale_min: Annotated[float, typer.Option(help="Smallest area of the random crop, as a fraction.")] = 0.6,
-    hflip: Annotated[bool, typer.Option(help="Mirror half of the images.")] = True,
-    max_steps: Annotated[int | None, typer.Option(help="Steps in an epoch at most.  [default: all]")] = None,
+    label_smoothing: Annotated[float, typer.Option(help="Of the cross-entropy.")] = 0.1,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            "--ema",
+            "--ema-decay",
+            help="Decay of the moving average of weights; 0: the last weights.",
+            show_default="paper 0.99996, else 0",
+        ),
+    ] = None,
+    drop_path: Annotated[
+        float | None,
+        typer.Option(help="Stochastic depth at the last block.", show_default="paper 0.1 for T2T-ViT, else 0"),
+    ] = None,
+    auto_augment: Annotated[
+        str | None,
+        typer.Option(
+            help="A policy in timm's notation; '' for none.",
+            show_default="paper rand-m9-mstd0.5-inc1, else none",
+            rich_help_panel=_AUGMENTATION,
+        ),
+    ] = None,
+    reprob: Annotated[
+        float | None,
+        typer.Option(help="Random erasing.", show_default="paper 0.25, else 0", rich_help_panel=_AUGMENTATION),
+    ] = None,
+    mixup: Annotated[
+        float | None,
+        typer.Option(help="Alpha of mixup.", show_default="paper 0.8, else 0", rich_help_panel=_AUGMENTATION),
+    ] = None,
+    cutmix: Annotated[
+        float | None,
+        typer.Option(help="Alpha of CutMix.", show_default="paper 1.0, else 0", rich_help_panel=_AUGMENTATION),
+    ] = None,
+    color_jitter: Annotated[
+        float | None,
+        typer.Option(help="Colour jitter.", show_default="light 0.2, else 0", rich_help_panel=_AUGMENTATION),
+    ] = None,
+    scale_min: Annotated[
+        float | None,
+        typer.Option(
+            help="Smallest area of the random crop, as a fraction.",
+            show_default="paper 0.08, light 0.6, digits 0.8",
+            rich_help_panel=_AUGMENTATION,
+        ),
+    ] = None,
+    hflip: Annotated[
+        bool | None,
+        typer.Option(
+            "--hflip/--no-hflip",
+            help="Mirror half of the images.",
+            show_default="yes, but the digits",
+            rich_help_panel=_AUGMENTATION,
+        ),
+    ] = None,
+    half_size_epochs: Annotated[
+        int,
+        typer.Option(
+            help="How many of the first epochs see images of half the height and width.", rich_help_panel=_SPEED
+        ),
+    ] = 0,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Steps in an epoch at most.", show_default="all", rich_help_panel=_SPEED)
+    ] = None,
+    accumulate: Annotated[
+        int, typer.Option(help="Forward passes whose gradients make one step.", rich_help_panel=_SPEED)
+    ] = 1,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Memory layout in training.", rich_help_panel=_SPEED)
+    ] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Train through torch.compile.", rich_help_panel=_SPEED)
+    ] = False,
+    epoch_images: Annotated[
+        int | None,
+        typer.Option(
+            help="Training images of a stream (hfids/) that does not tell their number.", show_default="its own"
+        ),
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Write float16 (half the size; read back as float32).")] = False,
-    img_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.  [default: the model's]")] = None,
+    img_size: Annotated[
+        int | None, typer.Option(help="Side of the input in pixels.", show_default="the model's")
+    ] = None,
     skip_bad: SkipBad = False,
     seed: Annotated[int, typer.Option(help="Of weights, shuffling, augmentation and dropout.")] = 0,
     device: Device = "auto",
@@ -41,17 +143,28 @@ def train(
     ] = False,
 ) -> None:
     """Train in float, from scratch or from given weights."""
+    from pipeline.qat.float_plan import FloatRecipe
     from pipeline.qat.float_training import FloatTraining, train_float
-    from pipeline.qat.plan import TrainPlan
 
-    plan = TrainPlan(
+    recipe = FloatRecipe(
+        augment=augment,
         epochs=epochs,
-        half_size_epochs=half_size_epochs,
         batch_size=batch_size,
+        accumulate=accumulate,
         lr=lr,
+        warmup_epochs=warmup_epochs,
         weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        ema=ema,
+        drop_path=drop_path,
+        auto_augment=auto_augment,
+        reprob=reprob,
+        color_jitter=color_jitter,
+        mixup=mixup,
+        cutmix=cutmix,
         scale_min=scale_min,
         hflip=hflip,
+        half_size_epochs=half_size_epochs,
         max_steps=max_steps,
         seed=seed,
     )
@@ -60,14 +173,18 @@ def train(
         data=data,
         weights=weights,
         out=out,
+        epoch_images=epoch_images,
         half=half,
         img_size=img_size,
         skip_bad=skip_bad,
         device=device,
         amp=amp,
+        channels_last=channels_last,
+        compile=compile,
         threads=threads,
         workers=workers,
         checkpoint_steps=checkpoint_steps,
     )
-    right, n = train_float(training, plan, resume, say)
-    print(f"{out}: top-1 {100 * right / n:.2f} % ({right} of {n})")
+    trained = train_float(training, recipe, resume, say)
+    if chief():
+        print(f"{trained.file}: top-1 {100 * trained.right / trained.n:.2f} % ({trained.right} of {trained.n})")

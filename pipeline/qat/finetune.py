@@ -20,36 +20,43 @@ from pipeline.config import RunConfig
 from pipeline.errors import TrainingError, UsageError
 from pipeline.provenance import collect
 from pipeline.qat import checkpoint as files
-from pipeline.qat.graph import export, prepare, to_qdq_program
+from pipeline.qat.calibrated import CalibrationSet, calibrated_graph, calibration_set, float_form
+from pipeline.qat.distributed import share, spread_state, world
+from pipeline.qat.execution import Execution
+from pipeline.qat.graph import export, to_qdq_program
+from pipeline.qat.learned_ranges import learn_ranges
 from pipeline.qat.plan import TrainPlan
+from pipeline.qat.precision import choose_precision
 from pipeline.qat.quantizer import Scheme
-from pipeline.qat.setting import EVAL_BATCH, Say, Setting, evenly
-from pipeline.qat.subject import Subject, choose_amp, choose_device, load_data, load_subject, seed_everything
+from pipeline.qat.reestimate import reestimate_ranges
+from pipeline.qat.setting import Say, Setting, evenly
+from pipeline.qat.subject import Subject, choose_device, load_data, load_subject, seed_everything
 from pipeline.qat.train import RESUME_FILE, EpochRecord, Trainee, fit
-from pipeline.qat.trainees import FloatTrainee, QatTrainee, calibrate
-from pipeline.rewrites.deploy import in_form
+from pipeline.qat.trainees import FloatTrainee, QatTrainee, teacher_of
 from pipeline.rundir import Run, create_run, set_latest, write_json
-
-#: Images on which the rewritten model is compared with the float model, and the largest difference of their logits.
-SAME_IMAGES, SAME_TOLERANCE = 4, 1e-4
 
 
 def start(config: RunConfig, root: Path) -> tuple[Run, Subject]:
-    """Check data, model and weights, and only then make the run folder.
+    """Check data, model and weights, and only then make the run folder. Of several processes the first one makes it.
 
     Raises:
         EdgeT2TError: nothing was written.
     """
     _check(config)
     subject = _subject(config)
+    path = share(_new_run(config, root).path if world().chief else root)
+    return Run(path), subject
+
+
+def _new_run(config: RunConfig, root: Path) -> Run:
     run = create_run(root, config.model)
     write_json(run.path / files.CONFIG, config.to_dict())
     run.record(files.CONFIG, facts={"status": "unfinished"})
-    return run, subject
+    return run
 
 
-def reopen(run: Run) -> tuple[RunConfig, Subject]:
-    """Config and subject of an unfinished run.
+def config_of(run: Run) -> RunConfig:
+    """Of an unfinished run.
 
     Raises:
         UsageError: it is finished.
@@ -57,7 +64,16 @@ def reopen(run: Run) -> tuple[RunConfig, Subject]:
     """
     if run.manifest.get("status") == "finished":
         raise UsageError(f"run {run.id} is finished: there is nothing to resume")
-    config = RunConfig.from_dict(run.read_json(files.CONFIG))
+    return RunConfig.from_dict(run.read_json(files.CONFIG))
+
+
+def reopen(run: Run) -> tuple[RunConfig, Subject]:
+    """Config and subject of an unfinished run.
+
+    Raises:
+        UsageError, RunError: see config_of.
+    """
+    config = config_of(run)
     return config, _subject(config)
 
 
@@ -68,7 +84,7 @@ def quantize(run: Run, config: RunConfig, subject: Subject, say: Say, latest: bo
     setting = Setting(
         subject=subject,
         device=device,
-        amp=choose_amp(config.amp, device),
+        precision=choose_precision(config.amp, device),
         val_indices=evenly(len(subject.data.val), config.limit_val),
         workers=config.workers,
         checkpoint_steps=config.checkpoint_steps,
@@ -77,6 +93,8 @@ def quantize(run: Run, config: RunConfig, subject: Subject, say: Say, latest: bo
     work = _Work(run, config, setting, threads)
     work.float_phase()
     work.qat_phase()
+    if not world().chief:
+        return
     run.record(facts={"status": "finished", "provenance": {**collect(), "threads": str(threads)}})
     if latest:
         set_latest(run)
@@ -87,7 +105,7 @@ def _check(config: RunConfig) -> None:
     from pipeline.models.weights import peek
 
     _plans(config, head_replaced=False)
-    choose_amp(config.amp, choose_device(config.device))
+    choose_precision(config.amp, choose_device(config.device))
     peek(config.weights, config.model, config.qk_scale)
 
 
@@ -115,6 +133,13 @@ def _plans(config: RunConfig, head_replaced: bool) -> tuple[TrainPlan, TrainPlan
         max_steps=config.max_steps,
         observer_freeze=config.observer_freeze,
         batch_norm_freeze=config.batch_norm_freeze,
+        accumulate=config.accumulate,
+        ema=config.ema,
+        dropout=config.dropout,
+        distill=config.distill,
+        temperature=config.temperature,
+        distill_features=config.distill_features,
+        ranges=config.ranges,
     )
     default_epochs = config.epochs if head_replaced else 0
     float_epochs = default_epochs if config.float_epochs is None else config.float_epochs
@@ -127,34 +152,47 @@ class _Work:
     def __init__(self, run: Run, config: RunConfig, setting: Setting, threads: int):
         self.run, self.config, self.setting, self.threads = run, config, setting, threads
         self.subject = setting.subject
+        self.execution = Execution(config.channels_last, config.compile)
         self.float_plan, self.qat_plan = _plans(config, self.subject.weights.head_replaced)
         self.records: list[dict[str, Any]] = []
         self.scored: dict[str, np.ndarray] = {}  # logits after the last epoch of each phase that ended here
 
     def float_phase(self) -> None:
         """Float weights and program of this run's classes."""
-        from pipeline.models.weights import load_weights, save_weights
+        from pipeline.models.weights import load_weights
 
         run, subject = self.run, self.subject
-        if run.has(files.FLOAT_WEIGHTS):
-            load_weights(subject.model, subject.model_config, run.file(files.FLOAT_WEIGHTS))
-            self.records += [r for r in files.read_metrics(run) if r["phase"] == "float"]
+        if share(world().chief and run.has(files.FLOAT_WEIGHTS)):
+            if world().chief:
+                load_weights(subject.model, subject.model_config, run.file(files.FLOAT_WEIGHTS))
+                self.records += [r for r in files.read_metrics(run) if r["phase"] == "float"]
+            spread_state(subject.model)
         else:
-            self._train("float", FloatTrainee(subject.model.to(self.setting.device), self.float_plan), self.float_plan)
+            trainee = FloatTrainee(subject.model.to(self.setting.device), self.float_plan, self.execution)
+            self._train("float", trainee, self.float_plan)
             subject.model.cpu().eval()
-            weights_file = run.path / files.FLOAT_WEIGHTS
-            save_weights(subject.model, subject.model_config, weights_file, classes=subject.data.classes)
-            files.save_program(export(self._in_form(), subject.input_size), run.path / files.FLOAT_PROGRAM)
-            write_json(run.path / files.SUBJECT, dict(subject.facts()))
-            run.record(files.FLOAT_WEIGHTS, files.FLOAT_PROGRAM, files.SUBJECT)
-        self._resume_file("float").unlink(missing_ok=True)
+            if world().chief:
+                self._write_float()
+        if world().chief:
+            self._resume_file("float").unlink(missing_ok=True)
+
+    def _write_float(self) -> None:
+        from pipeline.models.weights import save_weights
+
+        run, subject = self.run, self.subject
+        weights_file = run.path / files.FLOAT_WEIGHTS
+        save_weights(subject.model, subject.model_config, weights_file, classes=subject.data.classes)
+        form = float_form(subject, self.config)
+        files.save_program(export(form, subject.input_size), run.path / files.FLOAT_PROGRAM)
+        write_json(run.path / files.SUBJECT, dict(subject.facts()))
+        run.record(files.FLOAT_WEIGHTS, files.FLOAT_PROGRAM, files.SUBJECT)
 
     def qat_phase(self) -> None:
         """Calibrate, train with fake quantization, write the QDQ program, score every stage."""
         from targets.program import load_program
 
         run, subject, config, setting = self.run, self.subject, self.config, self.setting
-        scheme = Scheme(observer=config.observer)
+        scheme = Scheme(observer=config.observer, float_layers=config.float_layers)
         logits = {"float": self._logits_after("float", subject.model.to(setting.device))}
         bad = int((~np.isfinite(logits["float"]).all(axis=1)).sum())
         if bad:
@@ -162,31 +200,30 @@ class _Work:
                 f"the float model gives NaN or infinity for {bad} of {len(logits['float'])} validation images: "
                 "there is nothing to quantize; check the weights, and --qk-scale for T2T-ViT"
             )
-        graph = prepare(self._in_form(), subject.input_size, scheme).to(setting.device)
-        calibration = run_calibration(
-            graph, subject, config.calibration_images, config.seed, setting.device, config.workers
-        )
-        trainee = QatTrainee(graph, self.qat_plan)
-        self._train("qat", trainee, self.qat_plan)
+        images = calibration_set(subject, config.calibration_images, config.seed, config.workers)
+        graph, calibration = calibrated_graph(subject, config, scheme, images, setting.device)
+        trainee = self._train_quantized(graph, images)
         trainee.begin_evaluation()
         logits["fake_quant"] = self._logits_after("qat", graph)
+        if not world().chief:
+            return
         files.save_program(to_qdq_program(graph, subject.input_size), run.path / files.QDQ_PROGRAM)
         # What is scored is what was written: the program is read back from the disk.
         reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
-        logits["qdq"] = setting.score("QDQ program", reloaded, torch.device("cpu"))
+        logits["qdq"] = setting.score_here("QDQ program", reloaded, torch.device("cpu"))
         self._publish(logits, scheme, calibration)
 
-    def _in_form(self) -> torch.nn.Module:
-        """The float model as it is quantized and converted.
-
-        Raises:
-            TrainingError: it does not compute what the float model computes.
-        """
-        subject = self.subject
-        form = in_form(subject.model, self.config.form)
-        if form is not subject.model:
-            check_same(subject, form)
-        return form
+    def _train_quantized(self, graph: GraphModule, images: CalibrationSet) -> QatTrainee:
+        plan, device = self.qat_plan, self.setting.device
+        teacher = teacher_of(graph, plan)
+        if plan.ranges == "learned":
+            learn_ranges(graph)
+        trainee = QatTrainee(graph, plan, teacher, self.execution)
+        self._train("qat", trainee, plan)
+        if plan.ranges == "re-estimated" and plan.epochs:
+            reestimate_ranges(graph, images.batches(), images.images, device)
+            self.scored.pop("qat", None)  # the logits of the last epoch are of other ranges
+        return trainee
 
     def _train(self, name: str, trainee: Trainee, plan: TrainPlan) -> None:
         def on_history(history: list[EpochRecord]) -> None:
@@ -216,10 +253,11 @@ class _Work:
             "scheme": asdict(scheme),
             "calibration": calibration,
             "training": {
+                "processes": world().size,
                 "float": asdict(self.float_plan),
                 "qat": asdict(self.qat_plan),
                 "device": str(setting.device),
-                "amp": "bf16" if setting.amp else "off",
+                "amp": setting.precision.name,
                 "threads": self.threads,
                 "history": self.records,
             },
@@ -227,41 +265,3 @@ class _Work:
         write_json(run.path / files.QUANTIZATION, facts)
         run.record(files.QDQ_PROGRAM, files.LOGITS, files.METRICS, files.QUANTIZATION)
         self._resume_file("qat").unlink(missing_ok=True)
-
-
-def check_same(subject: Subject, form: torch.nn.Module) -> None:
-    """
-    Raises:
-        TrainingError: the rewritten model differs from the float model on images of the training split.
-    """
-    from calibration.loader import eval_batches
-
-    first = range(min(SAME_IMAGES, len(subject.data.train)))
-    images, _, _ = next(eval_batches(subject.data.train, subject.transform, SAME_IMAGES, first))
-    with torch.no_grad():
-        images = images.to(next(form.parameters()).device)
-        expected, seen = subject.model(images).double(), form(images).double()
-    error = float((seen - expected).norm() / expected.norm())
-    if error > SAME_TOLERANCE:  # a NaN in the float model is told where its logits are scored
-        raise TrainingError(
-            f"the deploy form differs from the float model by {error:.1e} of its logits (rounding gives 1e-6): please "
-            "report these weights; --form official quantizes them as they are"
-        )
-
-
-def run_calibration(
-    graph: GraphModule, subject: Subject, images: int, seed: int, device: torch.device, workers: int
-) -> dict[str, Any]:
-    """Calibrate a prepared graph on the seeded, class-balanced subset of the training split.
-
-    Returns:
-        size, seed and digest of the subset, for the manifest.
-    """
-    from calibration.loader import eval_batches
-    from calibration.sampler import calibration_subset, subset_digest
-
-    train = subject.data.train
-    indices = calibration_subset(train.labels, min(images, len(train)), seed)
-    batches = (batch for batch, _, _ in eval_batches(train, subject.transform, EVAL_BATCH, indices, workers))
-    calibrate(graph, batches, len(indices), device)
-    return {"images": len(indices), "seed": seed, "digest": subset_digest(train, indices, subject.transform)}

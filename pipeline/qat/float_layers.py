@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph_module import _get_attr
+from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
-from pipeline.qat.quantizer import AVERAGES, CLAMPS, COPIES
+from pipeline.qat.quantizer import CLAMPS, EdgeQuantizer, Scheme, layer_name, weighted_layers
 from targets.program import DEQUANTIZE_OPS, QUANTIZE_OPS
 
 aten = torch.ops.aten
@@ -50,6 +53,11 @@ class Int8Layer:
     input: Rounding
     output: Rounding | None
 
+    @property
+    def module(self) -> str:
+        """`name` without the number of the call: what Scheme.float_layers calls it."""
+        return str(self.weight.source.target).removesuffix(".weight")
+
 
 class QdqGraph:
     """A QDQ program's module with its roundings and int8 layers found.
@@ -69,19 +77,26 @@ class QdqGraph:
             assert all(str(user.target) in DEQUANTIZE_OPS for user in rounding.dequantize), rounding
         self.by_dequantize = {d: rounding for rounding in self.roundings.values() for d in rounding.dequantize}
         self.layers = self._find_layers()
-        self._nodes = {layer.node for layer in self.layers}
+        self._plain = _Plain(self)
 
-    def kept_float(self, layer: Int8Layer) -> frozenset[Node]:
-        """The dequantize operators that fall away if EdgeQuantizer leaves `layer` alone out.
+    @cached_property
+    def float_names(self) -> frozenset[str]:
+        """Linears and convolutions of the program that are float already."""
+        every = {layer_name(node) for node in weighted_layers(self._plain.module, frozenset())}
+        return frozenset(every - {layer.module for layer in self.layers})
 
-        Its weight's; its input's, unless an int8 operator computes that; its output's, unless another layer reads it.
-        Copies before and after it follow, and so do additions and averages that it leaves with a float operand.
+    def kept_float(self, *layers: Int8Layer) -> frozenset[Node]:
+        """The dequantize operators that fall away if EdgeQuantizer leaves `layers` out too.
+
+        A module that is called twice is left out in both places. EdgeQuantizer itself says what stays: it annotates
+        the program without its rounding, and with fewer layers it never rounds where it did not before.
         """
-        off = set(layer.weight.dequantize)
-        self._float_input(layer.node.all_input_nodes[0], layer.node, off)
-        if layer.output is not None:
-            self._float_output(layer.output, off)
-        return frozenset(off)
+        rounded = self._plain.rounded(self.float_names | {layer.module for layer in layers})
+        return frozenset(
+            node
+            for node, rounding in self.by_dequantize.items()
+            if not any((rounding.source, reader) in rounded for reader in self._readers(node))
+        )
 
     def scale_of(self, rounding: Rounding) -> Tensor:
         """[1] or [channels]"""
@@ -108,60 +123,75 @@ class QdqGraph:
             layers.append(Int8Layer(label, KINDS[node.target], node, last, weight, source, output))
         return tuple(layers)
 
-    def _float_input(self, read: Node, reader: Node, off: set[Node]) -> None:
-        """`reader` takes what it reads as it was before rounding, through copies; other readers have it rounded.
+    def _readers(self, dequantize: Node) -> set[Node]:
+        """Who reads what was rounded; rounding it again (where a dropout was) is not reading."""
+        found: set[Node] = set()
+        for user in dequantize.users:
+            again = self.roundings.get(user)
+            found |= {user} if again is None else set().union(*map(self._readers, again.dequantize))
+        return found
 
-        Every reader has a dequantize operator of its own, and what a copy copies is rounded behind it too.
-        """
-        rounding = self.by_dequantize.get(read)
-        if rounding is None or set(read.users) != {reader} or self._computes_int8(rounding.source):
-            return
-        off.add(read)
-        source = rounding.source
-        if _copies(source) and all(user in self.roundings for user in source.users):
-            for upstream in source.all_input_nodes:
-                self._float_input(upstream, source, off)
 
-    def _float_output(self, rounding: Rounding, off: set[Node]) -> None:
-        """What is not rounded any more, and all int8 operators but layers that are float then."""
-        for read in rounding.dequantize:
-            if read in off or any(self._rounds_itself(reader) for reader in read.users):
+class _Plain:
+    """The program without any rounding, and what EdgeQuantizer would round in it."""
+
+    def __init__(self, qdq: QdqGraph):
+        graph = Graph()
+        copies: dict[Node, Node] = {}
+        for node in qdq.module.graph.nodes:
+            if node in qdq.by_dequantize or node in qdq.roundings:
+                copies[node] = copies[node.all_input_nodes[0]]
+            else:
+                copies[node] = graph.node_copy(node, copies.__getitem__)
+        self.module = GraphModule(qdq.module, graph)
+        self._copies = copies
+        wide = any(torch.int16 in rounding.quantize.args for rounding in qdq.roundings.values())
+        self._bits = 16 if wide else 8
+
+    def rounded(self, left_float: frozenset[str]) -> _Edges:
+        """Which reader sees which tensor rounded, if the layers named in `left_float` stay float."""
+        for node in self.module.graph.nodes:
+            node.meta.pop(Q_ANNOTATION_KEY, None)
+        EdgeQuantizer(Scheme(activation_bits=self._bits, float_layers=tuple(sorted(left_float)))).annotate(self.module)
+        edges: set[tuple[Node, Node]] = set()
+        for node in self.module.graph.nodes:
+            annotation = node.meta.get(Q_ANNOTATION_KEY)
+            if annotation is None:
                 continue
-            off.add(read)
-            for reader in read.users:
-                if self._computes_int8(reader):  # an addition or average: its other operand is not rounded for it
-                    for other in reader.all_input_nodes:
-                        self._float_input(other, reader, off)
-                if self._computes_int8(reader) or _copies(reader):
-                    for user in reader.users:
-                        if user in self.roundings:
-                            self._float_output(self.roundings[user], off)
+            edges |= {(read, node) for read in annotation.input_qspec_map}
+            if annotation.output_qspec is not None:
+                edges |= {(node, reader) for reader in node.users}
+        return _Edges(self._copies, frozenset(edges))
 
-    def _rounds_itself(self, reader: Node) -> bool:
-        """Layers, and concatenations that feed them, have int8 inputs whatever comes before them."""
-        joins = reader.target == aten.cat.default and any(user in self.roundings for user in reader.users)
-        return reader in self._nodes or joins
 
-    def _computes_int8(self, node: Node) -> bool:
-        """Whether `node` is an int8 operator that computes: a layer or its clamp, an addition or an average."""
-        if node.target in CLAMPS:
-            return node.args[0] in self._nodes
-        if node.target not in (*AVERAGES, aten.add.Tensor):
-            return node in self._nodes
-        rounded = any(user in self.roundings for user in node.users)
-        return rounded and all(a in self.by_dequantize for a in node.all_input_nodes)
+@dataclass(frozen=True)
+class _Edges:
+    """(tensor, reader) pairs of the plain graph, asked for by the nodes of the program."""
+
+    copies: dict[Node, Node]
+    edges: frozenset[tuple[Node, Node]]
+
+    def __contains__(self, pair: tuple[Node, Node]) -> bool:
+        return (self.copies[pair[0]], self.copies[pair[1]]) in self.edges
+
+
+def leave_out(module: GraphModule, off: Collection[Node]) -> GraphModule:
+    """Take the dequantize operators `off`, and the quantize operators that nobody reads then, out, in place."""
+    for rounding in QdqGraph(module).roundings.values():
+        for node in rounding.dequantize:
+            if node in off:
+                node.replace_all_uses_with(rounding.source)
+                module.graph.erase_node(node)
+        if not rounding.quantize.users:
+            module.graph.erase_node(rounding.quantize)
+    module.graph.lint()
+    module.recompile()
+    return module
 
 
 def without_rounding(module: GraphModule) -> GraphModule:
     """Take every quantize / dequantize pair out of a QDQ program's module, in place: nothing is rounded any more."""
-    for rounding in QdqGraph(module).roundings.values():
-        for node in rounding.dequantize:
-            node.replace_all_uses_with(rounding.source)
-            module.graph.erase_node(node)
-        module.graph.erase_node(rounding.quantize)
-    module.graph.lint()
-    module.recompile()
-    return module
+    return leave_out(module, QdqGraph(module).by_dequantize)
 
 
 def _constant(argument: object, module: GraphModule) -> Tensor:
@@ -174,7 +204,3 @@ def _constant(argument: object, module: GraphModule) -> Tensor:
 def _last_fused(node: Node) -> Node:
     users = list(node.users)
     return users[0] if len(users) == 1 and users[0].target in CLAMPS else node
-
-
-def _copies(node: Node) -> bool:
-    return node.target in (*COPIES, aten.cat.default)

@@ -11,7 +11,10 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
 
+from pipeline.qat.batch_norm_scale import divide_outputs, divide_weights
+from pipeline.qat.learned_ranges import freeze_learned
 from pipeline.qat.quantizer import EdgeQuantizer, Scheme
+from pipeline.qat.shared_ranges import count_once, restore_sites
 
 aten = torch.ops.aten
 #: Changes a normalised activation by at most a millionth, and stays far from float32's smallest numbers.
@@ -43,6 +46,8 @@ def prepare(model: nn.Module, input_size: tuple[int, int, int], scheme: Scheme) 
             _lift_zero_gains(module)
     program = export(model, input_size)
     prepared = prepare_qat_pt2e(program.module(), EdgeQuantizer(scheme))
+    divide_weights(prepared)
+    count_once(prepared)
     set_training(prepared, False)
     return prepared
 
@@ -57,18 +62,20 @@ def _lift_zero_gains(norm: nn.modules.batchnorm._BatchNorm) -> None:
             norm.weight[norm.weight.abs() < SMALLEST_GAIN] = SMALLEST_GAIN
 
 
-def set_training(graph: GraphModule, training: bool, freeze_batch_norm: bool = False) -> None:
+def set_training(graph: GraphModule, training: bool, freeze_batch_norm: bool = False, dropout: bool = True) -> None:
     """Switch dropout and BatchNorm of an exported graph, where `.train()` and `.eval()` have no effect.
 
     Args:
         freeze_batch_norm: keep BatchNorm on its running statistics although the graph is training.
+        dropout: False keeps dropout off although the graph is training.
     """
     changed = False
     for node in graph.graph.nodes:
         position = TRAINING_ARGUMENT.get(node.target)
         if position is None:
             continue
-        value = training and not (freeze_batch_norm and node.target == aten.batch_norm.default)
+        still = freeze_batch_norm if node.target == aten.batch_norm.default else not dropout
+        value = training and not still
         if node.args[position] != value:
             node.update_arg(position, value)
             changed = True
@@ -99,8 +106,12 @@ def to_qdq_program(graph: GraphModule, input_size: tuple[int, int, int]) -> Expo
 
     The given graph is not changed; the program lives on the CPU in eval mode.
     """
-    trained = copy.deepcopy(graph).cpu()
+    trained = copy.deepcopy(graph)
+    freeze_learned(trained)  # on the device they were trained on: another one may round their exponential otherwise
+    trained.cpu()
     set_training(trained, False)
+    divide_outputs(trained)
+    restore_sites(trained)
     converted = convert_pt2e(trained, fold_quantize=False)
     _drop_dropout(converted)
     with torch.no_grad():

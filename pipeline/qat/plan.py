@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pipeline.errors import UsageError
+from pipeline.config import RANGE_NAMES
+from pipeline.errors import UsageError, suggest
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class TrainPlan:
 
     Attributes:
         epochs: passes over the training split; 0 skips the phase.
-        batch_size: images a step.
+        batch_size: images of one forward pass in one process.
+        accumulate: forward passes whose gradients make one step, of batch_size x accumulate x processes images.
         lr: peak learning rate of AdamW, reached after the warm-up, then a half cosine to zero.
         weight_decay: on matrices and kernels; biases, norms, class token are exempt.
         warmup_fraction: of all steps, linear from zero.
@@ -27,6 +29,14 @@ class TrainPlan:
         observer_freeze: fraction of all steps after which activation and weight scales no longer move.
         batch_norm_freeze: fraction of all steps after which BatchNorm uses its running statistics.
         half_size_epochs: first epochs on images of half the height and width (float training only).
+        ema: decay of the moving average of weights that is scored and kept; 0: the last weights.
+        dropout: whether dropout is active in training.
+        distill: share of the distillation loss in the objective, 1 - distill is the cross-entropy's (QAT only).
+        temperature: of distillation.
+        distill_features: weight of the distance of the residual stream to the float model's, after each block.
+        ranges: of activations in QAT: "observed" (moving, then frozen), "learned" (LSQ), or "re-estimated" (observed,
+            and measured anew with the final weights).
+        range_lr: learning rate of learned ranges, relative to `lr`.
     """
 
     epochs: int = 1
@@ -43,28 +53,49 @@ class TrainPlan:
     observer_freeze: float = 0.6
     batch_norm_freeze: float = 0.5
     half_size_epochs: int = 0
+    accumulate: int = 1
+    ema: float = 0.0
+    dropout: bool = True
+    distill: float = 0.0
+    temperature: float = 2.0
+    distill_features: float = 0.0
+    ranges: str = "observed"
+    range_lr: float = 10.0
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 0)
         _at_least("batch-size", self.batch_size, 2)  # BatchNorm in training needs two images
+        _at_least("accumulate", self.accumulate, 1)
         _at_least("seed", self.seed, 0)
         if self.max_steps is not None:
             _at_least("max-steps", self.max_steps, 1)
         _between("half-size-epochs", self.half_size_epochs, 0, self.epochs)
-        for name in ("lr", "clip_norm"):
+        for name in ("lr", "clip_norm", "temperature", "range_lr"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(f"--{name.replace('_', '-')} is {value}: give a number above 0")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise UsageError(f"--weight-decay is {self.weight_decay}: give a number of at least 0")
-        for name in ("warmup_fraction", "label_smoothing", "observer_freeze", "batch_norm_freeze"):
+        for name in ("weight_decay", "distill_features"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"--{name.replace('_', '-')} is {value}: give a number of at least 0")
+        if not 0.0 <= self.ema < 1.0:
+            raise UsageError(f"--ema is {self.ema}: give a decay of at least 0 and below 1, 0.999 for example")
+        if self.ranges not in RANGE_NAMES:
+            raise UsageError(
+                f"--ranges {self.ranges!r} is not one of {', '.join(RANGE_NAMES)}.{suggest(self.ranges, RANGE_NAMES)}"
+            )
+        for name in ("warmup_fraction", "label_smoothing", "observer_freeze", "batch_norm_freeze", "distill"):
             _between(name.replace("_", "-"), getattr(self, name), 0.0, 1.0)
         if not 0.0 < self.scale_min <= 1.0:
             raise UsageError(f"--scale-min is {self.scale_min}: give a fraction above 0 and at most 1")
 
-    def steps_per_epoch(self, images: int) -> int:
-        """Optimizer steps of one epoch over `images` training images; a last batch of one image is dropped."""
-        steps = images // self.batch_size + (images % self.batch_size > 1)
+    def steps_per_epoch(self, images: int, processes: int = 1) -> int:
+        """Optimizer steps of one epoch over `images` training images.
+
+        A last batch that would leave a process less than two images is dropped.
+        """
+        whole, rest = divmod(images, self.batch_size * processes)
+        steps = math.ceil((whole + (rest >= 2 * processes)) / self.accumulate)
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def lr_at(self, step: int, total: int) -> float:

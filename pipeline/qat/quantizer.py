@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.fake_quantize import FakeQuantize
-from torchao.quantization.pt2e.observer import MovingAveragePerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
     QuantizationSpec,
@@ -24,7 +22,8 @@ from torchao.quantization.pt2e.quantizer import (
 )
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY, QuantizationSpecBase
 
-from pipeline.qat.observers import OBSERVERS, SCALE_EPSILON
+from pipeline.qat.observers import OBSERVERS, WEIGHT_OBSERVER
+from pipeline.qat.wide_range import WIDE_MAX, WIDE_OBSERVER
 
 aten = torch.ops.aten
 WEIGHTED = (aten.linear.default, aten.conv2d.default)
@@ -48,19 +47,24 @@ class Scheme:
 
     Attributes:
         observer: activation observer by name, one of pipeline.qat.observers.OBSERVERS.
-        weight_bits, activation_bits: 8; the weight range is [-127, 127], as TFLite's 8-bit quantization
-            specification asks of weights.
+        weight_bits: 8; the weight range is [-127, 127], as TFLite's 8-bit quantization specification asks of weights.
+        activation_bits: 8, or 16 (symmetric, for PTQ of precision w8a16).
+        float_layers: names of Linears and convolutions that stay float (mixed precision).
     """
 
     observer: str = "moving-average"
     weight_bits: int = 8
     activation_bits: int = 8
+    float_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.observer not in OBSERVERS:
             raise ValueError(f"observer {self.observer!r} is not one of {', '.join(OBSERVERS)}")
-        if (self.weight_bits, self.activation_bits) != (8, 8):
-            raise ValueError("only 8-bit weights and activations are implemented")
+        if self.weight_bits != 8 or self.activation_bits not in (8, 16):
+            raise ValueError(
+                f"{self.weight_bits}-bit weights with {self.activation_bits}-bit activations: weights have 8 bits, and "
+                "activations 8 or 16"
+            )
 
 
 class EdgeQuantizer(Quantizer):
@@ -68,6 +72,7 @@ class EdgeQuantizer(Quantizer):
 
     def __init__(self, scheme: Scheme):
         super().__init__()
+        self.float_layers = frozenset(scheme.float_layers)
         self.activation = QuantizationSpec(
             dtype=torch.int8,
             quant_min=-128,
@@ -75,22 +80,28 @@ class EdgeQuantizer(Quantizer):
             qscheme=torch.per_tensor_affine,
             observer_or_fake_quant_ctr=OBSERVERS[scheme.observer],
         )
-        # averaging_constant 1: the weight range is that of the current weights, never of past ones.
+        if scheme.activation_bits == 16:
+            self.activation = QuantizationSpec(
+                dtype=torch.int16,
+                quant_min=-WIDE_MAX,
+                quant_max=WIDE_MAX,
+                qscheme=torch.per_tensor_symmetric,
+                observer_or_fake_quant_ctr=WIDE_OBSERVER,
+            )
         self.weight = QuantizationSpec(
             dtype=torch.int8,
             quant_min=-127,
             quant_max=127,
             qscheme=torch.per_channel_symmetric,
             ch_axis=0,
-            observer_or_fake_quant_ctr=FakeQuantize.with_args(
-                observer=MovingAveragePerChannelMinMaxObserver, averaging_constant=1.0, eps=SCALE_EPSILON
-            ),
+            observer_or_fake_quant_ctr=WEIGHT_OBSERVER,
         )
 
     def annotate(self, model: GraphModule) -> GraphModule:
         int8: set[Node] = set()  # nodes whose output is quantized
-        layers = _layers(model)
-        feeding = _copies_that_feed(layers, model)
+        layers = weighted_layers(model, self.float_layers)
+        # TFLite has no CONCATENATION of int16 tensors, and int16 operators run outside of delegates.
+        feeding = _copies_that_feed(layers, model) if self.activation.dtype == torch.int8 else set()
         for node in model.graph.nodes:
             if node.op != "call_function":
                 continue
@@ -155,17 +166,25 @@ def _copies_that_feed(layers: set[Node], model: GraphModule) -> set[Node]:
     return feeding
 
 
-def _layers(model: GraphModule) -> set[Node]:
-    """Linears and convolutions, but for those with a buffer as weight.
+def weighted_layers(model: GraphModule, left_float: frozenset[str]) -> set[Node]:
+    """Linears and convolutions, but for those named in `left_float` and those with a buffer as weight.
 
-    These are sums and means written as products, part of the float arithmetic around them.
+    The latter are sums and means written as products, part of the float arithmetic around them.
     """
     buffers = {name for name, _ in model.named_buffers()}
     return {
         node
         for node in model.graph.nodes
-        if node.target in WEIGHTED and not (node.args[1].op == "get_attr" and node.args[1].target in buffers)
+        if node.target in WEIGHTED
+        and not (node.args[1].op == "get_attr" and node.args[1].target in buffers)
+        and layer_name(node) not in left_float
     }
+
+
+def layer_name(node: Node) -> str:
+    """Of a Linear or convolution: the name of its weight without ".weight"."""
+    weight = node.args[1]
+    return str(weight.target).removesuffix(".weight") if isinstance(weight, Node) else ""
 
 
 def _is_table(model: GraphModule, operand: object) -> bool:

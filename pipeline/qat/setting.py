@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.qat.distributed import rows_of_all, world
 from pipeline.qat.evaluate import collect_logits
 from pipeline.qat.plan import TrainPlan
+from pipeline.qat.precision import Precision
 from pipeline.qat.subject import Subject
 from pipeline.qat.train import EpochRecord, Phase
 
@@ -25,13 +27,13 @@ class Setting:
 
     Attributes:
         val_indices: positions in the validation split, in the order of all logits.
-        amp: bfloat16 autocast in training.
+        precision: number format of the forward pass in training.
         workers: processes that read images.
     """
 
     subject: Subject
     device: torch.device
-    amp: bool
+    precision: Precision
     val_indices: tuple[int, ...]
     workers: int
     checkpoint_steps: int
@@ -43,7 +45,20 @@ class Setting:
         return np.asarray(self.subject.data.val.labels)[list(self.val_indices)]
 
     def score(self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None) -> np.ndarray:
-        """Logits [N, classes] of the scored images."""
+        """Logits [N, classes] of the scored images, in every process; each process computes its part of them."""
+        n, (rank, size) = len(self.val_indices), world().shard
+        rows = self._rows(what, forward, device, range(rank, n, size))
+        return rows_of_all(rows, list(range(rank, n, size)), n)
+
+    def score_here(
+        self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None
+    ) -> np.ndarray:
+        """`score` in this process alone: the others may be elsewhere."""
+        return self._rows(what, forward, device, range(len(self.val_indices)))
+
+    def _rows(
+        self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None, positions: range
+    ) -> np.ndarray:
         return collect_logits(
             f"scoring {what}",
             forward,
@@ -51,7 +66,7 @@ class Setting:
             self.subject.transform,
             EVAL_BATCH,
             device or self.device,
-            self.val_indices,
+            [self.val_indices[p] for p in positions],
             self.workers,
         )
 
@@ -79,6 +94,8 @@ class Setting:
             return int((logits.argmax(axis=1) == labels).sum()), len(labels)
 
         def on_epoch(history: list[EpochRecord]) -> None:
+            if not world().chief:
+                return
             record = history[-1]
             on_history(history)
             write_curves(folder.parent / "tensorboard", record)
@@ -95,7 +112,7 @@ class Setting:
             evaluate=evaluate,
             on_epoch=on_epoch,
             device=self.device,
-            amp=self.amp,
+            precision=self.precision,
             checkpoint_steps=self.checkpoint_steps,
         )
 
@@ -103,7 +120,7 @@ class Setting:
 def training_batches(
     subject: Subject, plan: TrainPlan, epoch: int, first_step: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Augmented batches of one epoch, the same for the same plan whatever the number of workers."""
+    """This process's augmented batches of one epoch from batch `first_step` on, whatever the number of workers."""
     from calibration.loader import train_loader
     from calibration.preprocess import train_transform
 
@@ -116,6 +133,7 @@ def training_batches(
         epoch=epoch,
         workers=workers,
         start_step=first_step,
+        shard=world().shard,
     )
 
 

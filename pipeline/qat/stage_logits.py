@@ -46,13 +46,16 @@ def save_logits(logits: StageLogits, path: Path) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def load_logits(run: Run) -> StageLogits:
+def load_logits(run: Run, name: str = LOGITS) -> StageLogits:
     """The stored logits of a finished run.
+
+    Args:
+        name: of the file in the run folder.
 
     Raises:
         RunError: the file is missing, changed or damaged.
     """
-    path = run.file(LOGITS)
+    path = run.file(name)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             stages = {k.removeprefix("stage_"): arrays[k] for k in arrays.files if k.startswith("stage_")}

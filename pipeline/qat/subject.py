@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.errors import TrainingError, UsageError
+from pipeline.errors import UsageError
 from pipeline.progress import progress
 
 if TYPE_CHECKING:
@@ -102,34 +102,22 @@ def load_subject(
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU.
+    """`auto` is CUDA where there is one, else the CPU; of several processes on one machine each takes a GPU of its own.
 
     Raises:
         UsageError: a device that is not here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if name == "cuda":
+            device = torch.device("cuda", torch.cuda.current_device())
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"--device {name!r} cannot be used here: {first} Use auto, cpu or cuda.") from error
     return device
-
-
-def choose_amp(name: str, device: torch.device) -> bool:
-    """Whether to autocast to bfloat16: `auto` does on a CUDA device that has it, `bf16` insists.
-
-    Raises:
-        TrainingError: `bf16` on a device without it.
-    """
-    if name == "off" or (name == "auto" and device.type != "cuda"):
-        return False
-    capable = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    if name == "bf16" and not capable:
-        raise TrainingError(f"--amp bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use --amp off")
-    return capable
 
 
 def seed_everything(seed: int, threads: int) -> int:

@@ -1,42 +1,55 @@
 """One training phase: a trainee, a plan and the training split in, the trained module and its history out.
 
-The same loop trains in float and with fake quantization. It is deterministic given seed, device and thread count,
-and a phase that was interrupted resumes to the same result as one that was not.
+The same loop trains in float and with fake quantization, in one process or many. It is deterministic given seed,
+device, thread count and number of processes, and a phase that was interrupted resumes to the same result as one that
+was not.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pipeline.errors import RunError, TrainingError
+from pipeline.errors import TrainingError
 from pipeline.progress import progress
+from pipeline.qat.averaging import WeightAverage
+from pipeline.qat.distributed import spread_state, sum_gradients, total, world
 from pipeline.qat.nonfinite import first_nonfinite
 from pipeline.qat.plan import TrainPlan
-from pipeline.rundir import write_atomic
+from pipeline.qat.precision import OFF, Precision
+from pipeline.qat.resume_point import RESUME_FILE, State, Training, restore, save
+from pipeline.qat.stop_signal import stop_signal
 
-RESUME_FILE = "resume.pt"
-Batches = Callable[[int, int], Iterator[tuple[Tensor, Tensor, Tensor]]]
-"""(epoch, first step) -> batches of images [B, 3, H, W], labels [B], indices [B]."""
+__all__ = ["RESUME_FILE", "EpochRecord", "Phase", "Trainee", "fit"]
+
+Batch = tuple[Tensor, Tensor, Tensor]
+Batches = Callable[[int, int], Iterator[Batch]]
+"""(epoch, first forward pass) -> this process's images [B, 3, H, W], labels [B] or [B, classes], indices [B]."""
 
 
 class Trainee(Protocol):
-    """What is trained, and how it changes mode."""
+    """What is trained, how it changes mode, and what it minimises."""
 
     @property
     def module(self) -> nn.Module: ...
 
     def begin_step(self, epoch: int, done_fraction: float, images: Tensor) -> Tensor:
         """Enter training mode as the schedule wants it after `done_fraction` of all steps; may resize the images."""
+        ...
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the batch, [] float32."""
+        ...
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Of AdamW: parameters, weight_decay, and lr_scale, a factor of the plan's learning rate."""
         ...
 
     def begin_evaluation(self) -> None: ...
@@ -56,17 +69,6 @@ class EpochRecord:
     images_per_second: float
 
 
-@dataclass
-class _State:
-    """Where training stands; all that a resume needs beside module, optimizer and generator state."""
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    loss_sum: float = 0.0
-    images: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Phase:
     """One call of `fit`.
@@ -77,7 +79,7 @@ class Phase:
         images: size of the training split.
         evaluate: returns (right, n) on the validation split.
         on_epoch: given the history so far after every epoch (metrics file, TensorBoard, a line for the reader).
-        amp: bfloat16 autocast. float16 is not offered: the Performer's exponentials overflow it.
+        precision: number format of the forward pass.
         checkpoint_steps: a resume point at least this often.
     """
 
@@ -88,28 +90,34 @@ class Phase:
     evaluate: Callable[[], tuple[int, int]]
     on_epoch: Callable[[list[EpochRecord]], None]
     device: torch.device
-    amp: bool = False
+    precision: Precision = OFF
     checkpoint_steps: int = 200
 
 
 def fit(trainee: Trainee, plan: TrainPlan, phase: Phase) -> list[EpochRecord]:
     """Train to the end of `plan`, from `phase.folder/resume.pt` where there is one.
 
+    The module has the averaged weights afterwards if the plan wants an average.
+
     Raises:
         TrainingError: the loss or a gradient is not finite; the last good resume point is kept.
         KeyboardInterrupt: after a resume point was written, on SIGINT or SIGTERM.
     """
-    steps_per_epoch = plan.steps_per_epoch(phase.images)
+    steps_per_epoch = plan.steps_per_epoch(phase.images, world().size)
     if plan.epochs and not steps_per_epoch:
-        raise TrainingError(f"{phase.images} training images make no batch: training needs at least 2")
+        raise TrainingError(
+            f"{phase.images} training images make no batch: training needs at least {2 * world().size}, two for each "
+            "process"
+        )
     # Dropout draws from torch's global generator: it is forked, seeded, saved and restored.
     devices = [phase.device] if phase.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _stop_signal() as stop:
-        torch.manual_seed(plan.seed)
+    with torch.random.fork_rng(devices), stop_signal() as stop:
+        torch.manual_seed(plan.seed + world().rank)
         loop = _Loop(trainee, plan, phase, steps_per_epoch)
         loop.restore()
         while loop.state.epoch < plan.epochs:
             loop.run_epoch(stop)
+        loop.training.average.keep()
         return loop.history()
 
 
@@ -118,30 +126,36 @@ class _Loop:
         self.trainee, self.plan, self.phase = trainee, plan, phase
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = max(1, steps_per_epoch * plan.epochs)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(trainee.module, plan.weight_decay), lr=plan.lr)
-        self.state = _State()
+        module = trainee.module
+        spread_state(module)
+        self.training = Training(
+            module=module,
+            optimizer=torch.optim.AdamW(trainee.parameter_groups(), lr=plan.lr),
+            average=WeightAverage(module, plan.ema),
+            scaler=phase.precision.scaler(phase.device),
+        )
+        self.state = State()
         self.resume_file = phase.folder / RESUME_FILE
 
     def run_epoch(self, stop: Callable[[], bool]) -> None:
-        state, phase = self.state, self.phase
-        first = state.step_in_epoch
-        title = f"{phase.name} epoch {state.epoch + 1}/{self.plan.epochs}"
-        with progress(title, self.steps_per_epoch * self.plan.batch_size) as bar:
-            for images, labels, _ in phase.batches(state.epoch, first):
-                lr = self.step(images.to(phase.device), labels.to(phase.device))
-                bar.advance(len(images))
+        state, phase, plan = self.state, self.phase, self.plan
+        title = f"{phase.name} epoch {state.epoch + 1}/{plan.epochs}"
+        images_a_step = plan.batch_size * plan.accumulate * world().size
+        batches = phase.batches(state.epoch, state.step_in_epoch * plan.accumulate)
+        with progress(title, self.steps_per_epoch * images_a_step) as bar:
+            for group in _groups(batches, plan.accumulate):
+                lr, seen, stopping = self.step(group, stop)
+                bar.advance(seen)
                 bar.note(f"loss {state.loss_sum / state.images:.3f}  lr {lr:.1e}")
                 if state.step_in_epoch >= self.steps_per_epoch:
                     break
-                if stop():
+                if stopping:
                     self.save()
                     raise KeyboardInterrupt
                 if state.step_in_epoch % phase.checkpoint_steps == 0:
                     self.save()
-            seconds = bar.seconds
-            done = bar.done
-        self.trainee.begin_evaluation()
-        right, n = phase.evaluate()
+            images_per_second = bar.done / bar.seconds
+        right, n = self.evaluate()
         record = EpochRecord(
             phase=phase.name,
             epoch=state.epoch + 1,
@@ -150,41 +164,77 @@ class _Loop:
             lr=lr,
             top1=right,
             n=n,
-            images_per_second=done / seconds,
+            images_per_second=images_per_second,
         )
         state.history.append(asdict(record))
         state.epoch, state.step_in_epoch, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
         self.save()
         phase.on_epoch(self.history())
-        if stop() and state.epoch < self.plan.epochs:
+        if total([stop()], phase.device)[0] and state.epoch < plan.epochs:
             raise KeyboardInterrupt
 
     def history(self) -> list[EpochRecord]:
         return [EpochRecord(**record) for record in self.state.history]
 
-    def step(self, images: Tensor, labels: Tensor) -> float:
-        """One optimizer step; returns the learning rate."""
-        state, phase = self.state, self.phase
+    def evaluate(self) -> tuple[int, int]:
+        """(right, n) on the validation split, with the averaged weights where the plan wants them."""
+        spread_state(self.trainee.module)
+        self.trainee.begin_evaluation()
+        with self.training.average.applied():
+            return self.phase.evaluate()
+
+    def step(self, group: list[Batch], stop: Callable[[], bool]) -> tuple[float, int, bool]:
+        """One optimizer step.
+
+        Returns:
+            the learning rate, how many images all processes saw, and whether any process was told to stop.
+        """
+        state, training = self.state, self.training
         done = state.epoch * self.steps_per_epoch + state.step_in_epoch
         lr = self.plan.lr_at(done, self.total_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        images = self.trainee.begin_step(state.epoch, done / self.total_steps, images)
-        with torch.autocast(phase.device.type, dtype=torch.bfloat16, enabled=phase.amp):
-            logits = self.trainee.module(images)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.plan.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        value = loss.item()
-        if math.isfinite(value):
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(self.trainee.module.parameters(), self.plan.clip_norm)
-        if not math.isfinite(value) or not math.isfinite(norm.item()):
-            self.stop_nonfinite(done, value, images)
-        self.optimizer.step()
+        for parameters in training.optimizer.param_groups:
+            parameters["lr"] = lr * parameters["lr_scale"]
+        (seen,) = total([sum(len(images) for images, _, _ in group)], self.phase.device)
+        training.optimizer.zero_grad(set_to_none=True)
+        summed, norm, worst = self.backward(group, done, seen)
+        loss_sum, stopping = total([summed, stop()], self.phase.device)
+        loss = loss_sum / seen
+        if not math.isfinite(loss) or not (math.isfinite(norm) or training.scaler.is_enabled()):
+            self.stop_nonfinite(done, loss, worst)
+        training.scaler.step(training.optimizer)  # a step whose gradients overflowed float16 is left out
+        training.scaler.update()
+        if training.scaler.is_enabled() and training.scaler.get_scale() < 1:
+            self.stop_nonfinite(done, loss, worst)
+        training.average.update()
         state.step_in_epoch += 1
-        state.loss_sum += value * len(labels)
-        state.images += len(labels)
-        return lr
+        state.loss_sum += loss_sum
+        state.images += int(seen)
+        return lr, int(seen), bool(stopping)
+
+    def backward(self, group: list[Batch], done: int, seen: float) -> tuple[float, float, Tensor]:
+        """Gradients of the mean over the images of all passes and processes, clipped.
+
+        Returns:
+            the sum of this process's losses, the norm of everyone's gradients before clipping, and the first images of
+            this process that gave no finite loss (the last ones where all did).
+        """
+        device, scaler = self.phase.device, self.training.scaler
+        summed = 0.0
+        worst: Tensor | None = None
+        for images, targets, _ in group:
+            images = self.trainee.begin_step(self.state.epoch, done / self.total_steps, images.to(device))
+            with self.phase.precision.autocast(device):
+                loss = self.trainee.loss(images, targets.to(device))
+            value = loss.item()
+            summed += value * len(images)
+            if worst is None and not math.isfinite(value):
+                worst = images
+            scaler.scale(loss * (len(images) / seen)).backward()
+        parameters = list(self.trainee.module.parameters())
+        sum_gradients(parameters)
+        scaler.unscale_(self.training.optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm)
+        return summed, norm.item(), images if worst is None else worst
 
     def stop_nonfinite(self, step: int, loss: float, images: Tensor) -> None:
         where = first_nonfinite(self.trainee.module, images)
@@ -196,7 +246,10 @@ class _Loop:
                 for name, p in self.trainee.module.named_parameters()
                 if p.grad is not None and not bool(torch.isfinite(p.grad).all())
             ]
-            what = f"the loss is {loss:.4g} but {len(bad)} gradients are not finite, the first that of {bad[0]}"
+            first = f", the first that of {bad[0]}" if bad else ""
+            what = f"the loss is {loss:.4g} but {len(bad)} gradients are not finite{first}"
+        elif world().size > 1:
+            what = f"loss {loss}, from the images of another process"
         else:
             what = f"loss {loss} from finite logits: a label outside the classes?"
         kept = f"the last good checkpoint is kept ({self.resume_file.name})" if self.resume_file.exists() else ""
@@ -206,23 +259,7 @@ class _Loop:
         )
 
     def save(self) -> None:
-        """Write the resume point: temp file, fsync, rename."""
-        import io
-
-        buffer = io.BytesIO()
-        cuda = self.phase.device.type == "cuda"
-        torch.save(
-            {
-                "plan": asdict(self.plan),
-                "state": asdict(self.state),
-                "module": self.trainee.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state(self.phase.device) if cuda else None,
-            },
-            buffer,
-        )
-        write_atomic(self.resume_file, buffer.getvalue())
+        save(self.resume_file, self.plan, self.state, self.training, self.phase.device)
 
     def restore(self) -> None:
         """Continue from the resume point if there is one.
@@ -230,53 +267,11 @@ class _Loop:
         Raises:
             RunError: it belongs to another plan, or is damaged.
         """
-        if not self.resume_file.exists():
-            return
-        try:
-            saved = torch.load(self.resume_file, weights_only=True, map_location=self.phase.device)
-        except Exception as error:  # torch.load raises whatever its unpickler meets
-            raise RunError(f"{self.resume_file} cannot be read ({error}): start the run again") from error
-        if saved["plan"] != asdict(self.plan):
-            changed = [k for k, v in asdict(self.plan).items() if saved["plan"].get(k) != v]
-            raise RunError(f"{self.resume_file} was written with other settings of {', '.join(changed)}")
-        self.trainee.module.load_state_dict(saved["module"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.state = _State(**saved["state"])
-        torch.set_rng_state(saved["rng"].cpu())
-        if saved["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(saved["cuda_rng"].cpu(), self.phase.device)
+        self.state = restore(self.resume_file, self.plan, self.training, self.phase.device) or self.state
 
 
-def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels only (the authors' no_weight_decay exempts the class token too)."""
-    decay: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            exempt = parameter.ndim <= 1 or "cls_token" in name or "class_token" in name
-            (plain if exempt else decay).append(parameter)
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Turns SIGINT and SIGTERM into a flag that is looked at between steps; a second one stops at once."""
-    import threading
-
-    asked = False
-
-    def ask(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches in lists of `size`, the last one maybe shorter."""
+    rest = iter(batches)
+    while group := list(islice(rest, size)):
+        yield group

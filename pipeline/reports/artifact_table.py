@@ -47,7 +47,9 @@ def artifacts(run: RunRecord) -> Table:
         if facts.weights_by_dtype:
             notes.append((name, f"weights by dtype: {v.names(v.tally(facts.weights_by_dtype))}"))
         if record.precision == "int8" and facts.float_weight_names:
-            notes.append((name, f"weights left in float: {v.names(facts.float_weight_names)}"))
+            meant = len(_float_layers(run))
+            why = f" ({meant} layers are meant to be)" if meant else ""
+            notes.append((name, f"weights left in float{why}: {v.names(facts.float_weight_names)}"))
         if record.scales_missing:
             notes.append((name, f"trained scales not found: {v.names(record.scales_missing)}"))
         if record.load_check:
@@ -67,6 +69,12 @@ def artifacts(run: RunRecord) -> Table:
         rows=tuple(rows),
         notes=grouped(notes),
     )
+
+
+def _float_layers(run: RunRecord) -> list[object]:
+    """Of the scheme; runs of older versions have none."""
+    layers = run.scheme.get("float_layers")
+    return list(layers) if isinstance(layers, list | tuple) else []
 
 
 def file_facts(name: str, facts: FactsRecord) -> Table:

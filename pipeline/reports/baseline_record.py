@@ -95,6 +95,7 @@ class FileFacts:
     Attributes:
         undelegated: operators outside of the delegate; None where the format does not tell, as `partitions`.
         float_weight_names: of an int8 file only, in others all weights are float.
+        meant_float: float layers of the scheme, of an int8 file: so many of `float_weights` are no mistake.
         scales_total: trained scales of the program; None for a float file, as `scales_found`.
     """
 
@@ -106,6 +107,7 @@ class FileFacts:
     scales_total: int | None
     scales_found: int | None
     scales_missing: tuple[str, ...]
+    meant_float: int = 0
 
     @property
     def scales_lost(self) -> int | None:
@@ -114,8 +116,12 @@ class FileFacts:
         return self.scales_total - self.scales_found
 
     @classmethod
-    def of(cls, record: ConversionRecord) -> FileFacts | None:
-        """None for an artifact that was not made."""
+    def of(cls, record: ConversionRecord, float_layers: int = 0) -> FileFacts | None:
+        """None for an artifact that was not made.
+
+        Args:
+            float_layers: of the run's scheme.
+        """
         facts = record.facts
         if facts is None:
             return None
@@ -128,6 +134,7 @@ class FileFacts:
             scales_total=record.scales_total,
             scales_found=record.scales_found,
             scales_missing=record.scales_missing,
+            meant_float=float_layers if record.precision == "int8" else 0,
         )
 
 

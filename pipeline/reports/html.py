@@ -18,7 +18,10 @@ from pipeline.reports.schema import Report
 from pipeline.reports.svg import SERIES
 from pipeline.reports.values import printable
 
-GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲"}
+GLYPHS = {
+    "o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "<": "◀", ">": "▶",
+    "P": "✚", "X": "✖", "p": "⬟", "h": "⬢", "*": "★",
+}  # fmt: skip
 
 
 def render(report: Report) -> str:

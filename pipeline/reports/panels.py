@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_IN = 4.1  # 295 pt: the width of a panel on a 360 px phone, so 1 pt is 1 CSS pixel there
-MARKERS = {"fp32": "o", "fp16": "s", "int8 qat": "D", "int8 ptq": "^"}
+#: By variant: precision, and of int8 and w8a16 where the scales come from.
+MARKERS = {
+    "fp32": "o", "fp16": "s", "int8 qat": "D", "int8 ptq": "^", "w8a16 ptq": "v", "w8a16 qat": "v",
+    "int8-dynamic": "P", "w4a8-dynamic": "X", "w8": "<", "w4": ">", "lut8": "p", "lut6": "h", "lut4": "*",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

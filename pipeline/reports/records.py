@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
 from pipeline.metrics.latency import RoundRatios, round_ratios
-from targets.types import PRECISIONS, GraphFacts, Precision, RangeEvent, TargetError, TensorSpec, Unavailable
+from targets.types import PRECISIONS, STATIC, GraphFacts, Precision, RangeEvent, TargetError, TensorSpec, Unavailable
 
 Source = Literal["float", "ptq", "qat"]  # float program; int8 scales from calibration alone; int8 trained scales
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -304,8 +304,9 @@ def _check_rounds(rounds: Rounds | None) -> None:
 def _check_precision(precision: str, source: str) -> None:
     if precision not in PRECISIONS or source not in SOURCES:
         raise ValueError(f"precision {precision!r}, source {source!r}: known are {PRECISIONS} and {SOURCES}")
-    if (precision == "int8") == (source == "float"):
-        raise ValueError(f"precision {precision} from source {source}: int8 is qat or ptq, the others are float")
+    if (precision in STATIC) == (source == "float"):
+        static = ", ".join(STATIC)
+        raise ValueError(f"precision {precision} from source {source}: {static} are qat or ptq, the others are float")
 
 
 def _check_seconds(seconds: float | None) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import RunError
 from pipeline.reports.codec import from_dict, to_dict
+from pipeline.reports.mixed_record import MixedRecord
 from pipeline.reports.records import ConversionRecord, LatencyRecord, StageRecord, ValidationRecord, check_sha256
 from pipeline.reports.waterfall_record import WaterfallRecord
 
@@ -65,6 +66,7 @@ class RunRecord:
     latencies: tuple[LatencyRecord, ...]
     provenance: Mapping[str, object]
     waterfall: WaterfallRecord | None = None
+    mixed: MixedRecord | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes < 2 or self.parameters < 1:

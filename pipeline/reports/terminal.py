@@ -13,6 +13,7 @@ from rich.text import Text
 from pipeline.reports.artifact_table import artifacts
 from pipeline.reports.drift_table import drift_by_stage, range_events
 from pipeline.reports.latency_table import latencies
+from pipeline.reports.mixed_table import mixed_precision
 from pipeline.reports.overview_table import overview
 from pipeline.reports.schema import Report
 from pipeline.reports.table import Table, reasons
@@ -27,7 +28,8 @@ STYLES = {"figure": "", "text": "", "not measured": "dim", "unavailable": "yello
 def renderable(report: Report) -> Group:
     """What a rich console prints: the overview, then the report's first run; the files have the rest."""
     run = report.runs[0]
-    tables = (overview(report), stages(run), drift_by_stage(run), range_events(run), artifacts(run), latencies(run))
+    makers = (stages, mixed_precision, drift_by_stage, range_events, artifacts, latencies)
+    tables = (overview(report), *(make(run) for make in makers))
     return Group(*(table_renderable(table) for table in tables if table is not None))
 
 
@@ -35,6 +37,12 @@ def show(report: Report) -> None:
     """Print on stdout; a narrow terminal wraps the lines of the table, its columns stay whole."""
     console = Console()
     Console(width=max(WIDTH, console.width)).print(renderable(report))
+
+
+def show_table(table: Table) -> None:
+    """Print one table on stdout."""
+    console = Console()
+    Console(width=max(WIDTH, console.width)).print(table_renderable(table))
 
 
 def render(report: Report, width: int = WIDTH) -> str:

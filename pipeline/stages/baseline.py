@@ -61,13 +61,20 @@ def facts_of(run: Run, now: datetime | None = None) -> RunFacts:
     stages = load_logits(run)
     conversions = {(c.target, c.precision, c.source): c for c in load_conversions(run)}
     latencies = {record.key: record for record in load_cells(run, LATENCY, LatencyRecord)}
+    subject, quantization = run.read_json(SUBJECT), run.read_json(QUANTIZATION)
     cells = [
-        _cell(run, v, conversions.get((v.key.target, v.key.precision, v.key.source)), latencies.get(v.key), stages)
+        _cell(
+            run,
+            v,
+            conversions.get((v.key.target, v.key.precision, v.key.source)),
+            latencies.get(v.key),
+            stages,
+            len(quantization["scheme"].get("float_layers", ())),
+        )
         for v in validations
     ]
     seen = {(v.key.target, v.key.precision, v.key.source) for v in validations}
     cells += [_not_converted(c) for place, c in conversions.items() if place not in seen and c.outcome.status != "ok"]
-    subject, quantization = run.read_json(SUBJECT), run.read_json(QUANTIZATION)
     known = manifest["provenance"]
     return RunFacts(
         schema_version=SCHEMA_VERSION,
@@ -127,9 +134,10 @@ def _cell(
     conversion: ConversionRecord | None,
     latency: LatencyRecord | None,
     stages: StageLogits,
+    float_layers: int,
 ) -> CellFacts:
     key = validation.key
-    file = FileFacts.of(conversion) if conversion else None
+    file = FileFacts.of(conversion, float_layers) if conversion else None
     timing = None
     if latency is not None and (latency.sha256 is None or conversion is None or latency.sha256 == conversion.sha256):
         timing = _timing(latency, run.manifest["provenance"])  # of this very file, as far as an older record can tell

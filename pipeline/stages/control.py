@@ -8,11 +8,11 @@ from pathlib import Path
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.qat import checkpoint as files
-from pipeline.reports.records import ConversionRecord, Source
+from pipeline.reports.records import ConversionRecord
 from pipeline.rundir import Run, find_run, list_runs
 from pipeline.stages.artifacts import load_conversions
 from pipeline.stages.benchmark import CONTROL_MODEL
-from pipeline.stages.convert import Cell, convert_cells
+from pipeline.stages.convert import Cell, convert_cells, source_of
 
 #: Fact in the manifest of a control that was made here for its latency only: its accuracy means nothing.
 LATENCY_ONLY = "latency_only"
@@ -64,8 +64,7 @@ def _ok(run: Run) -> list[ConversionRecord]:
 
 
 def _cell(record: ConversionRecord) -> Cell:
-    source: Source = "float" if record.precision != "int8" else "qat"
-    return Cell(record.target, record.precision, source)
+    return Cell(record.target, record.precision, source_of(record.precision))
 
 
 def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:

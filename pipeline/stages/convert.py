@@ -21,11 +21,12 @@ from pipeline.qat import checkpoint as files
 from pipeline.reports.records import OK, ConversionRecord, FactsRecord, Outcome, Source
 from pipeline.rundir import Run, publish, sha256_of
 from pipeline.stages.artifacts import artifact_name, save_conversion
-from pipeline.stages.package_options import HONOURED_BY, Wishes, classes_of, package_options
+from pipeline.stages.package_options import HONOURED_BY, Wishes, classes_of, options_by_target
 from targets import registry
 from targets.devices.host import HostWorker
 from targets.match import ScaleMatch, match_scales
-from targets.types import GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
+from targets.schemes import why_not
+from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
 
 Say = Callable[[str], None]
 
@@ -40,26 +41,34 @@ class Cell:
 
 
 def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_float: bool, say: Say) -> list[Cell]:
-    """All combinations that exist; int8 comes from the trained program unless `from_float` asks for calibration alone.
+    """All combinations that exist; why the others do not is said. What `int8` comes from: see source_of.
 
     Raises:
         UsageError: none of them exists.
     """
-    int8: Source = "ptq" if from_float else "qat"
-    cells = [
-        Cell(t, p, int8 if p == "int8" else "float")
-        for t in targets
-        for p in precisions
-        if p in registry.get(t).precisions
-    ]
+    cells, missing = [], []
     for target in targets:
-        known = registry.get(target).precisions
-        if missing := [p for p in precisions if p not in known]:
-            line = f"{target} is not converted in {', '.join(missing)}, only in {', '.join(known)}"
-            if not cells:
-                raise UsageError(line)
-            say(line)
+        for precision in precisions:
+            if reason := why_not(precision, target):
+                missing.append(f"{reason} (all: convert --list-schemes)")
+            else:
+                cells.append(Cell(target, precision, source_of(precision, from_float)))
+    if not cells:
+        raise UsageError("; ".join(missing))
+    for line in missing:
+        say(line)
     return cells
+
+
+def source_of(precision: Precision, from_float: bool = False) -> Source:
+    """What a file of this precision is made from.
+
+    Args:
+        from_float: int8 by calibration alone, not from the trained program. Of w8a16 there is no trained one.
+    """
+    if precision not in STATIC:
+        return "float"
+    return "ptq" if from_float or precision != "int8" else "qat"
 
 
 def convert_cells(
@@ -73,29 +82,31 @@ def convert_cells(
     Raises:
         RunError: the run has no checkpoint, or its files changed.
     """
-    programs = {source: _program(run, source, say) for source in dict.fromkeys(cell.source for cell in cells)}
-    scales: dict[Source, Mapping[str, QuantParams]] = {
-        source: _scales(path) for source, path in programs.items() if source != "float"
-    }
-    wanted = package_options(run, wishes or Wishes())
+    programs = {kind: _program(run, kind, say) for kind in dict.fromkeys(map(_kind, cells))}
+    scales = {kind: {} if kind == "float" else _scales(path) for kind, path in programs.items()}
+    options = options_by_target(run, wishes or Wishes(), cells)
     records = []
     for cell in cells:
-        options = wanted if cell.target in HONOURED_BY else PackageOptions()
-        record = _convert(run, cell, programs[cell.source], scales.get(cell.source, {}), options)
+        record = _convert(run, cell, programs[_kind(cell)], scales[_kind(cell)], options[cell])
         say(_line(record))
         records.append(record)
     return tuple(records)
 
 
-def _program(run: Run, source: Source, say: Say) -> Path:
-    """The exported program behind a source, its sha256 compared with the manifest."""
-    if source == "float":
+def _kind(cell: Cell) -> str:
+    """Cells of one kind are made from one program: "float", "qat", "ptq", "ptq w8a16"."""
+    return f"ptq {cell.precision}" if cell.source == "ptq" and cell.precision != "int8" else cell.source
+
+
+def _program(run: Run, kind: str, say: Say) -> Path:
+    """The exported program of a kind, its sha256 compared with the manifest."""
+    if kind == "float":
         return run.file(files.FLOAT_PROGRAM)
-    if source == "qat":
+    if kind == "qat":
         return run.file(files.QDQ_PROGRAM)
     from pipeline.qat.ptq import ptq_program
 
-    return ptq_program(run, say)
+    return ptq_program(run, say, activation_bits=16 if kind == "ptq w8a16" else 8)
 
 
 def _scales(program: Path) -> Mapping[str, QuantParams]:
@@ -203,6 +214,9 @@ def _line(record: ConversionRecord) -> str:
     parts = [f"{record.facts.size_bytes / 1e6:.2f} MB"]
     if record.precision == "int8":
         parts.append(f"{record.facts.int8_weights} int8 and {record.facts.float_weights} float weights")
+    elif record.precision not in ("fp32", "fp16") and record.facts.weights_by_dtype:
+        counts = [f"{count} {dtype}" for dtype, count in record.facts.weights_by_dtype.items()]
+        parts.append(f"{' and '.join(counts)} weights")
     if record.scales_total is not None:
         parts.append(f"{record.scales_found} of {record.scales_total} trained scales found")
     if record.facts.partitions is not None:

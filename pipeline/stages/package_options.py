@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.qat import checkpoint as files
 from pipeline.rundir import Run
 from targets.coreml import deployment
+from targets.schemes import SCHEMES, group_size
 from targets.types import PackageOptions, Precision
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ SIGNED: tuple[Precision, ...] = ("int8", "w8")
 
 @dataclass(frozen=True)
 class Wishes:
-    """Options of `convert`; what they need from the run is looked up by `package_options`.
+    """Options of `convert`; what they need from the run is looked up by `options_by_target`.
 
     Attributes:
         class_labels: whether the file shall name the run's classes.
+        group_size: input channels that share a scale of an int4 weight, in any target that has groups.
     """
 
     image_input: bool = False
@@ -36,9 +38,10 @@ class Wishes:
     unsigned_weights: bool = False
     author: str = ""
     license: str = ""
+    group_size: int | None = None
 
     def given(self) -> list[str]:
-        """The options that were used, as a user types them."""
+        """The options that were used and that belong to HONOURED_BY, as a user types them."""
         values = {
             "--image-input": self.image_input,
             "--class-labels": self.class_labels,
@@ -58,6 +61,7 @@ def check_wishes(wishes: Wishes, cells: Sequence[Cell], say: Say) -> None:
         UsageError: no target with room for the option, a system that lacks what a precision needs, or float32 operators
             for files that have no others.
     """
+    _check_group_size(wishes.group_size, cells)
     given = wishes.given()
     if not given:
         return
@@ -82,15 +86,38 @@ def check_wishes(wishes: Wishes, cells: Sequence[Cell], say: Say) -> None:
         say(f"{options} {belong}, and {'say' if plural else 'says'} nothing to {', '.join(others)}")
 
 
-def package_options(run: Run, wishes: Wishes) -> PackageOptions:
-    """The wishes with mean, standard deviation and classes of the run.
+def _check_group_size(size: int | None, cells: Sequence[Cell]) -> None:
+    """
+    Raises:
+        UsageError: none of the files has groups, or one of those that have cannot have this size.
+    """
+    if size is None:
+        return
+    grouped = [cell for cell in cells if SCHEMES[cell.precision][cell.target].group_sizes]
+    if not grouped:
+        made = ", ".join(
+            f"{precision} of {target}"
+            for precision, by_target in SCHEMES.items()
+            for target, support in by_target.items()
+            if support.group_sizes
+        )
+        raise UsageError(f"--group-size {size}: no file asked for has groups; those that have are {made}")
+    for cell in grouped:
+        try:
+            group_size(cell.precision, cell.target, size)
+        except ValueError as error:
+            raise UsageError(f"--group-size {size}: {error}") from error
+
+
+def options_by_target(run: Run, wishes: Wishes, cells: Sequence[Cell]) -> dict[Cell, PackageOptions]:
+    """The wishes with mean, standard deviation and classes of the run, as far as each cell's format has room for them.
 
     Raises:
         RunError: the run has no record of them, or it changed.
     """
     subject = run.read_json(files.SUBJECT)
     config = subject["model_config"]
-    return PackageOptions(
+    everything = PackageOptions(
         image_input=wishes.image_input,
         mean=tuple(map(float, config["mean"])),
         std=tuple(map(float, config["std"])),
@@ -101,6 +128,11 @@ def package_options(run: Run, wishes: Wishes) -> PackageOptions:
         author=wishes.author,
         license=wishes.license,
     )
+    found = {}
+    for cell in cells:
+        size = wishes.group_size if SCHEMES[cell.precision][cell.target].group_sizes else None
+        found[cell] = replace(everything if cell.target in HONOURED_BY else PackageOptions(), group_size=size)
+    return found
 
 
 def classes_of(run: Run) -> list[str]:

@@ -13,35 +13,38 @@ import numpy as np
 
 from targets.coreml.mil import load_model
 from targets.coreml.palette import palette
+from targets.schemes import group_size
 from targets.types import Precision, TargetError
 from targets.weights import is_trained
 
 #: Operators that hold a layer's weights, and the input that is the weight.
 _WEIGHT_INPUT = {"linear": "weight", "conv": "weight", "conv_transpose": "weight", "matmul": "y"}
-#: Input channels that share a scale in w4: the default of coremltools' OpLinearQuantizerConfig.
-BLOCK = 32
 _PALETTE_BITS: dict[Precision, int] = {"lut8": 8, "lut6": 6, "lut4": 4}
 _FP16_BITS = 16
 
 
-def compress(model: Any, precision: Precision) -> Any:
+def compress(model: Any, precision: Precision, asked_group_size: int | None = None) -> Any:
     """Compress the weights of `model` (as ct.convert returns it); the description stays.
 
     - w8: linear, symmetric, one scale for each output channel, integers -127..127. Without -128 the data fit
       every re-encoding that is used where a device decodes signed data wrongly (targets.coreml.encodings).
-    - w4: linear, symmetric, one scale for each output channel and 32 input channels, integers -7..7. A weight whose
-      input channels do not divide by 32 (depthwise, stem) becomes w8.
+    - w4: linear, symmetric, one scale for each output channel and group of input channels (32, or what is asked for),
+      integers -7..7. A weight whose input channels do not divide into groups (depthwise, stem) becomes w8.
     - lut8, lut6, lut4: one palette of 256, 64 or 16 values for each weight, by k-means, wherever palette and indices
       take less room than the weight; other weights stay half precision.
 
     Raises:
-        TargetError: stage "convert", coremltools refuses, or there is nothing to compress.
+        TargetError: stage "convert", coremltools refuses, a group size that is not made, or nothing to compress.
     """
+    try:
+        size = group_size(precision, "coreml", asked_group_size)
+    except ValueError as error:
+        raise TargetError("convert", str(error)) from error
     try:
         if bits := _PALETTE_BITS.get(precision):
             return _palettized(model, bits)
         if precision == "w4":
-            model = _quantized(model, {"dtype": "int4", "granularity": "per_block", "block_size": BLOCK})
+            model = _quantized(model, {"dtype": "int4", "granularity": "per_block", "block_size": size})
         return _quantized(model, {"dtype": "int8", "granularity": "per_channel"})
     except TargetError:
         raise

@@ -30,12 +30,14 @@ from targets.program import (
     static_batch,
 )
 from targets.quieted import quieted
+from targets.schemes import made_by, why_not
 from targets.triton_first import load_triton_first
-from targets.types import PRECISIONS as PRECISIONS
 from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+PRECISIONS: tuple[Precision, ...] = made_by("coreml")
 
 
 def unavailable_reason() -> str:
@@ -57,6 +59,8 @@ def convert(request: ConvertRequest) -> None:
         TargetError: stage "convert"; coremltools names the operator that it does not know, and options that do not fit
             the program or the precision are named.
     """
+    if reason := why_not(request.precision, "coreml"):
+        raise TargetError("convert", reason)
     check_quantized_as_asked(request)
     if reason := problem(request.precision, request.options.deployment_target):
         raise TargetError("convert", reason)
@@ -67,7 +71,7 @@ def convert(request: ConvertRequest) -> None:
     model = lower(request.program, request.precision, request.options)
     with quieted():
         if request.precision in WEIGHT_ONLY:
-            model = compress(model, request.precision)
+            model = compress(model, request.precision, request.options.group_size)
         if request.options.unsigned_weights:
             model = store_unsigned(model)
         if labels:

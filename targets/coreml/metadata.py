@@ -15,7 +15,7 @@ _PRECISIONS: dict[Precision, str] = {
     "fp16": "half precision",
     "int8": "int8 weights and activations, computed in half precision between them",
     "w8": "int8 weights, half precision activations",
-    "w4": "int4 weights in blocks of 32, half precision activations",
+    "w4": "int4 weights in groups, half precision activations",
     "lut8": "weights from palettes of 256 values, half precision activations",
     "lut6": "weights from palettes of 64 values, half precision activations",
     "lut4": "weights from palettes of 16 values, half precision activations",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from targets.program import fold_quantized_weights, static_batch
+from targets.executorch.dynamic import quantize_dynamically
+from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
 from targets.quieted import quieted
-from targets.types import ConvertRequest, Precision, TargetError, Unavailable
+from targets.schemes import made_by, why_not
+from targets.types import DYNAMIC, ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+PRECISIONS: tuple[Precision, ...] = made_by("executorch")
 
 
 def unavailable_reason() -> str:
@@ -33,12 +35,15 @@ def convert(request: ConvertRequest) -> None:
         Unavailable: no ExecuTorch here.
         TargetError: stage "convert".
     """
-    if request.precision not in PRECISIONS:
-        cause = f"no {request.precision} for XNNPACK (known: {', '.join(PRECISIONS)}): int8 is smaller and faster"
-        raise TargetError("convert", cause)
+    if reason := why_not(request.precision, "executorch"):
+        raise TargetError("convert", reason)
+    check_quantized_as_asked(request)
     if reason := unavailable_reason():
         raise Unavailable("convert", reason)
     program = fold_quantized_weights(request.program) if request.precision == "int8" else static_batch(request.program)
+    if request.precision in DYNAMIC:
+        with quieted():
+            program = quantize_dynamically(program, request.precision, request.options.group_size)
     request.output.write_bytes(_lower(program))
 
 

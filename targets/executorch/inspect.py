@@ -29,10 +29,12 @@ _FILTER_FIELDS = {
     "XNNBatchMatrixMultiply": "input2_id",
 }
 _INT8_TYPES = ("xnn_datatype_qint8", "xnn_datatype_qcint8")
+_INT4_TYPES = ("xnn_datatype_qcint4", "xnn_datatype_qbint4")
 _FLOAT_TYPES = ("xnn_datatype_fp32", "xnn_datatype_fp16", "xnn_datatype_bf16", "xnn_datatype_pfp32")
 # Quantized biases have in_scale * weight_scale: derived from trained scales, and no trained scale themselves.
 _BIAS_TYPES = ("xnn_datatype_qint32", "xnn_datatype_qcint32")
-# XNNPACK's names for a number format -> ours; "qc": with a scale for each channel.
+# XNNPACK's names for a number format -> ours; "qc": with a scale for each channel, "qb": for each group of them,
+# "qd": quantized while the file runs.
 _DTYPES = {
     "xnn_datatype_fp32": "fp32",
     "xnn_datatype_pfp32": "fp32",
@@ -40,6 +42,10 @@ _DTYPES = {
     "xnn_datatype_bf16": "bf16",
     "xnn_datatype_qint8": "int8",
     "xnn_datatype_qcint8": "int8",
+    "xnn_datatype_qdint8": "int8",
+    "xnn_datatype_qpint8": "int8",
+    "xnn_datatype_qcint4": "int4",
+    "xnn_datatype_qbint4": "int4",
 }
 
 
@@ -150,8 +156,11 @@ def _tally_delegate(container: Container, graph: Json, tally: Tally) -> Iterator
         weight = values[node["xnode_union"][field]]
         if weight["constant_buffer_idx"] == 0:  # computed while running: a matrix product of two activations
             continue
-        if weight["datatype"] not in (*_INT8_TYPES, *_FLOAT_TYPES):
+        if weight["datatype"] not in (*_INT8_TYPES, *_INT4_TYPES, *_FLOAT_TYPES):
             raise ValueError(f"a weight of type {weight['datatype']}, which this project does not write")
+        if weight["datatype"] in _INT4_TYPES:
+            yield "int4"
+            continue
         is_int8 = weight["datatype"] in _INT8_TYPES
         if is_int8 or is_trained(_float_constant(container, graph, weight)):
             tally.add_weight(f"{node['xnode_union_type']} {weight['dims']}", is_int8)
@@ -169,10 +178,17 @@ def _quant_params(container: Container, graph: Json, union: Json) -> Iterator[Qu
     if union["quant_params_type"] == "PerTensorQuant":
         scale = np.array([params["scale"]], np.uint32).view(np.float32)
         yield QuantParams((float(scale[0]),), (params["zero_point"],))
-    elif union["quant_params_type"] == "PerChannelQuant":
+    elif union["quant_params_type"] in ("PerChannelQuant", "PerChannelGroupQuant"):
         if params["scale_buffer_idx"]:
             location = graph["constant_data"][params["scale_buffer_idx"]]
-            scale = np.frombuffer(container.named_data(location["named_key"]), np.float32, params["num_scales"])
+            stored = container.named_data(location["named_key"])
+            scale = _bfloat16(stored) if "group_size" in params else np.frombuffer(stored, np.float32)
+            scale = scale[: params["num_scales"]]
         else:
             scale = np.array(params["scale"], np.uint32).view(np.float32)
         yield QuantParams(tuple(map(float, scale)), (0,))
+
+
+def _bfloat16(stored: bytes) -> np.ndarray:
+    """float32 of the same values: its upper halves are bfloat16, in which XNNPACK keeps the scales of groups."""
+    return (np.frombuffer(stored, np.uint16).astype(np.uint32) << 16).view(np.float32)

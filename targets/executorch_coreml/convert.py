@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from targets.executorch.convert import cause_of
 from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
 from targets.quieted import quieted
+from targets.schemes import made_by, why_not
 from targets.triton_first import load_triton_first
 from targets.types import ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[Precision, ...] = made_by("executorch-coreml")
 
 
 def unavailable_reason() -> str:
@@ -40,9 +41,8 @@ def convert(request: ConvertRequest) -> None:
         Unavailable: no ExecuTorch or no coremltools here.
         TargetError: stage "convert".
     """
-    if request.precision not in PRECISIONS:
-        known = ", ".join(PRECISIONS)
-        raise TargetError("convert", f"no {request.precision} for ExecuTorch's Core ML backend (known: {known})")
+    if reason := why_not(request.precision, "executorch-coreml"):
+        raise TargetError("convert", reason)
     if request.options != PackageOptions():
         cause = f"a .pte file has no room for {request.options}: convert with --target coreml, or without these options"
         raise TargetError("convert", cause)

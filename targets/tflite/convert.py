@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from targets.program import check_quantized_as_asked, input_shape, static_batch
 from targets.quieted import quieted
-from targets.tflite import flatbuffer, passes
+from targets.schemes import made_by, why_not
+from targets.tflite import flatbuffer, passes, wide_activations
+from targets.tflite.compress import compress
 from targets.triton_first import load_triton_first
-from targets.types import ConvertRequest, Precision, TargetError, Unavailable
+from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 #: XNNPACK takes them in float only.
 _NOT_DELEGATED_IN_INT8 = ("GELU", "SOFTMAX", "BATCH_MATMUL")
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[Precision, ...] = made_by("tflite")
 
 
 def unavailable_reason() -> str:
@@ -52,7 +54,13 @@ def convert(request: ConvertRequest) -> None:
     content = lower(static_batch(request.program), request.precision)
     if request.precision == "fp16":
         content = _store_weights_as_float16(content)
+    elif request.precision in WEIGHT_ONLY + DYNAMIC:
+        with _quiet():
+            content = compress(content, request.precision, request.options.group_size)
     model = flatbuffer.parse(content, request.output.name)
+    if request.precision == "w8a16":
+        wide_activations.remove_barriers(model)
+        wide_activations.widen_biases(model)
     passes.make_boundary_float(model)
     passes.make_operators_float(model, _NOT_DELEGATED_IN_INT8)
     passes.make_products_of_activations(model)
@@ -62,23 +70,26 @@ def convert(request: ConvertRequest) -> None:
 
 
 def lower(program: ExportedProgram, precision: Precision) -> bytes:
-    """The TFLite file that litert-torch makes of a program for one image: float, or int8 from a QDQ program.
+    """The TFLite file that litert-torch makes of a program for one image: float, or with the integers of a QDQ program.
 
     The boundary of an int8 file is as the converter leaves it: int8 where the program quantizes its input or output.
+    One with int16 activations has a second input and additions (targets.tflite.wide_activations).
 
     Raises:
         TargetError: stage "convert"; operators that litert-torch cannot lower are named.
     """
     import torch
 
+    images = (torch.zeros(1, *input_shape(program)),)
     with _quiet():
         import litert_torch
 
         try:
+            has_barriers = precision == "w8a16"
             model = litert_torch.convert(
-                _contiguous(program.module()),
-                (torch.zeros(1, *input_shape(program)),),
-                quant_config=_static_pt2e() if precision == "int8" else None,
+                _contiguous(wide_activations.with_barriers(program) if has_barriers else program.module()),
+                (*images, torch.zeros(1)) if has_barriers else images,
+                quant_config=_static_pt2e() if precision in STATIC else None,
             )
             return bytes(model.model_content())
         except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
@@ -86,8 +97,8 @@ def lower(program: ExportedProgram, precision: Precision) -> bytes:
 
 
 def _check_program(request: ConvertRequest) -> None:
-    if request.precision not in PRECISIONS:
-        raise TargetError("convert", f"TFLite has no precision {request.precision!r} (known: {', '.join(PRECISIONS)})")
+    if reason := why_not(request.precision, "tflite"):
+        raise TargetError("convert", reason)
     check_quantized_as_asked(request)
 
 

@@ -107,6 +107,16 @@ def has_scale(tensor: Tensor) -> bool:
     )
 
 
+def group_scales(model: Model, graph: Subgraph, tensor: Tensor) -> np.ndarray | None:
+    """Scales of a constant whose groups of input channels have one each, row after row; None of any other tensor."""
+    details = tensor.quantization.details if tensor.quantization is not None else None
+    if details is None or not hasattr(details, "blockSize"):
+        return None
+    scales = graph.tensors[details.scales]
+    kind = {"FLOAT32": np.float32, "FLOAT16": np.float16}[type_name(scales)]
+    return np.frombuffer(bytes(model.buffers[scales.buffer].data), kind)
+
+
 def is_trained_constant(model: Model, tensor: Tensor) -> bool:
     """Whether the tensor is stored in the file and holds something trained."""
     data = model.buffers[tensor.buffer].data
@@ -153,3 +163,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def is_int8(tensor: Tensor) -> bool:
     return type_name(tensor) in ("INT8", "UINT8") and has_scale(tensor)
+
+
+def is_integer(tensor: Tensor) -> bool:
+    """An integer tensor that stands for real numbers."""
+    return type_name(tensor) in QUANTIZED_TYPES and has_scale(tensor)

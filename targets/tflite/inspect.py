@@ -9,22 +9,15 @@ these are the partition's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from targets.tflite import flatbuffer, runner
+from targets.tflite.compress import WEIGHT_INPUT
 from targets.tflite.flatbuffer import Model, Operator, Subgraph, Tensor
 from targets.types import GraphFacts, QuantParams, TargetError, TensorSpec, Unavailable
 
-# Operators that hold a layer's weights, and the position of the weight among their inputs.
-_WEIGHT_INPUT = {
-    "FULLY_CONNECTED": 1,
-    "CONV_2D": 1,
-    "DEPTHWISE_CONV_2D": 1,
-    "TRANSPOSE_CONV": 1,
-    "BATCH_MATMUL": 1,
-}
 _FLOAT_TYPES = ("FLOAT32", "FLOAT16", "BFLOAT16")
 # The schema's names for a number format -> ours; others are ours in small letters.
 _DTYPES = {"FLOAT32": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
@@ -64,7 +57,7 @@ def inspect(path: Path) -> GraphFacts:
         int8_weights=sum(flatbuffer.type_name(tensor) == "INT8" for _, tensor in weights),
         float_weights=len(floats),
         float_weight_names=floats,
-        quant_params=tuple(_quant_params(tensor) for tensor in graph.tensors if _is_quantized(tensor)),
+        quant_params=tuple(_all_quant_params(model, graph)),
         operators_by_dtype=_counted(_typed(model, graph, operator) for operator in graph.operators),
         weights_by_dtype=_counted(_dtype(tensor) for _, tensor in weights),
     )
@@ -89,7 +82,7 @@ def _weights(model: Model) -> list[tuple[str, Tensor]]:
             op.outputs[0]: op.inputs[0] for op in graph.operators if flatbuffer.operator_name(model, op) == "DEQUANTIZE"
         }
         for operator in graph.operators:
-            position = _WEIGHT_INPUT.get(flatbuffer.operator_name(model, operator))
+            position = WEIGHT_INPUT.get(flatbuffer.operator_name(model, operator))
             if position is None:
                 continue
             index = operator.inputs[position]
@@ -137,17 +130,19 @@ def _partition(nodes: Sequence[Mapping[str, Any]], delegate: Mapping[str, Any]) 
     return replaced
 
 
-def _is_quantized(tensor: Tensor) -> bool:
-    # int32 biases carry scales too: input scale times weight scale, derived and not trained.
-    return flatbuffer.type_name(tensor) in flatbuffer.QUANTIZED_TYPES and flatbuffer.has_scale(tensor)
-
-
-def _quant_params(tensor: Tensor) -> QuantParams:
-    scale, zero_point = tensor.quantization.scale, tensor.quantization.zeroPoint
-    return QuantParams(
-        scale=tuple(float(s) for s in scale),
-        zero_point=tuple(int(z) for z in zero_point) if zero_point is not None else (0,) * len(scale),
-    )
+def _all_quant_params(model: Model, graph: Subgraph) -> Iterator[QuantParams]:
+    for tensor in graph.tensors:
+        # int32 and int64 biases carry scales too: input scale times weight scale, derived and not trained.
+        if flatbuffer.type_name(tensor) not in flatbuffer.QUANTIZED_TYPES:
+            continue
+        if flatbuffer.has_scale(tensor):
+            scale, zero_point = tensor.quantization.scale, tensor.quantization.zeroPoint
+            yield QuantParams(
+                scale=tuple(float(s) for s in scale),
+                zero_point=tuple(int(z) for z in zero_point) if zero_point is not None else (0,) * len(scale),
+            )
+        elif (groups := flatbuffer.group_scales(model, graph, tensor)) is not None:
+            yield QuantParams(tuple(map(float, groups)), (0,))
 
 
 def _spec(tensor: Tensor) -> TensorSpec:

@@ -14,6 +14,7 @@ from targets.tflite.flatbuffer import (
     Operator,
     Subgraph,
     is_int8,
+    is_integer,
     module_path,
     operator_name,
     type_name,
@@ -21,7 +22,7 @@ from targets.tflite.flatbuffer import (
 
 
 def make_boundary_float(model: Model) -> bool:
-    """Put QUANTIZE before int8 inputs and DEQUANTIZE after int8 outputs; whether anything was changed.
+    """Put QUANTIZE before integer inputs and DEQUANTIZE after integer outputs; whether anything was changed.
 
     The converter drops a quantize that reads an input and a dequantize that writes an output. Back in place, every
     artifact takes and gives float32, and the time of the conversion is measured like in the other files.
@@ -32,14 +33,14 @@ def make_boundary_float(model: Model) -> bool:
     codes = schema.BuiltinOperator
     changed = False
     for position, index in enumerate(graph.inputs):
-        if is_int8(graph.tensors[index]):
+        if is_integer(graph.tensors[index]):
             outer = _float_twin(graph, index)
             graph.operators.insert(0, _operator(model, codes.QUANTIZE, outer, index))
             graph.inputs[position] = outer
             _move_signature(model, "inputs", index, outer)
             changed = True
     for position, index in enumerate(graph.outputs):
-        if is_int8(graph.tensors[index]):
+        if is_integer(graph.tensors[index]):
             outer = _float_twin(graph, index)
             graph.operators.append(_operator(model, codes.DEQUANTIZE, index, outer))
             graph.outputs[position] = outer
@@ -93,7 +94,7 @@ def make_products_of_activations(model: Model) -> bool:
         is_fused = operator.builtinOptions.fusedActivationFunction != schema.ActivationFunctionType.NONE
         if is_constant or has_bias or is_fused or type_name(weight) != "FLOAT32":
             continue
-        operator.opcodeIndex = _opcode_index(model, schema.BuiltinOperator.BATCH_MATMUL)
+        operator.opcodeIndex = opcode_index(model, schema.BuiltinOperator.BATCH_MATMUL)
         operator.inputs = list(operator.inputs[:2])
         operator.builtinOptionsType = schema.BuiltinOptions.BatchMatMulOptions
         operator.builtinOptions = schema.BatchMatMulOptionsT()
@@ -141,12 +142,12 @@ def _operator(model: Model, builtin: int, source: int, result: int) -> Operator:
     from ai_edge_litert import schema_py_generated as schema
 
     operator = schema.OperatorT()
-    operator.opcodeIndex = _opcode_index(model, builtin)
+    operator.opcodeIndex = opcode_index(model, builtin)
     operator.inputs, operator.outputs = [source], [result]
     return operator
 
 
-def _opcode_index(model: Model, builtin: int) -> int:
+def opcode_index(model: Model, builtin: int) -> int:
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 

@@ -45,7 +45,7 @@ def folder_with_a_bad_image(root: Path) -> Path:
         ("convert --precision int4", 2, "int4"),
         ("convert --scheme w5", 2, "--scheme 'w5' is not one of w8a8"),
         ("convert --scheme w8 --precision fp16", 2, "give one of the two"),
-        ("convert --target tflite --scheme w8", 2, "tflite is not converted in w8"),
+        ("convert --target tflite --scheme lut8", 2, "tflite is not converted in lut8"),
         ("convert --target executorch --image-input", 2, "--image-input belongs to coreml alone"),
         ("convert --target coreml --scheme w4 --deployment-target iOS17", 2, "w4 needs iOS18 or later"),
         ("convert --target coreml --deployment-target MacOS14", 2, "Did you mean 'macOS14'"),

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from targets.types import PRECISIONS
+
 INPUT_SIZE = (3, 32, 32)
 CLASSES = 5
 
@@ -54,7 +56,7 @@ class SavedProgram:
 
 
 def save_programs(folder: Path) -> dict[str, SavedProgram]:
-    """By precision: the float program for fp32 and fp16, the QDQ program for int8."""
+    """By precision: QDQ programs for int8 and w8a16, the float program for all others."""
     from pipeline.qat.graph import export, prepare, set_observers, to_qdq_program
     from pipeline.qat.quantizer import Scheme
 
@@ -69,15 +71,17 @@ def save_programs(folder: Path) -> dict[str, SavedProgram]:
             model(torch.randn(16, *INPUT_SIZE))  # running statistics
     float_program = export(model.eval(), INPUT_SIZE)
 
-    prepared = prepare(model, INPUT_SIZE, Scheme())
-    set_observers(prepared, True)
-    with torch.no_grad():
-        for _ in range(4):
-            prepared(torch.randn(16, *INPUT_SIZE))
-    qdq_program = to_qdq_program(prepared, INPUT_SIZE)
-
-    float_saved = save_program(float_program, folder / "float.pt2", images)
-    return {"fp32": float_saved, "fp16": float_saved, "int8": save_program(qdq_program, folder / "qdq.pt2", images)}
+    saved: dict[str, SavedProgram] = dict.fromkeys(
+        PRECISIONS, save_program(float_program, folder / "float.pt2", images)
+    )
+    for precision, bits in {"int8": 8, "w8a16": 16}.items():
+        prepared = prepare(model, INPUT_SIZE, Scheme(activation_bits=bits))
+        set_observers(prepared, True)
+        with torch.no_grad():
+            for _ in range(4):
+                prepared(torch.randn(16, *INPUT_SIZE))
+        saved[precision] = save_program(to_qdq_program(prepared, INPUT_SIZE), folder / f"{precision}.pt2", images)
+    return saved
 
 
 def save_program(program: torch.export.ExportedProgram, path: Path, images: Tensor) -> SavedProgram:

@@ -13,7 +13,7 @@ from tiny_hybrid import SavedProgram, save_program
 from pipeline.models.t2t_vit import T2TViT
 from pipeline.qat.graph import prepare, to_qdq_program
 from pipeline.qat.quantizer import Scheme
-from pipeline.qat.trainees import calibrate
+from pipeline.qat.reestimate import calibrate
 from targets import registry
 from targets.devices.host import HostWorker
 

@@ -14,7 +14,7 @@ from tiny_hybrid import SavedProgram
 from pipeline.models.t2t_vit import T2TViT
 from pipeline.qat.graph import prepare, to_qdq_program
 from pipeline.qat.quantizer import Scheme
-from pipeline.qat.trainees import calibrate
+from pipeline.qat.reestimate import calibrate
 from pipeline.rewrites.deploy import deploy_form
 from targets.program import load_program, static_batch
 from targets.tflite import convert, flatbuffer, passes, runner

@@ -45,7 +45,7 @@ def test_a_config_of_another_version_is_named_with_the_nearest_key() -> None:
         ({"observer": "hist"}, "Did you mean 'histogram'"),
         ({"form": "fast"}, "--form 'fast' is not one of deploy, official"),
         ({"form": "deply"}, "Did you mean 'deploy'"),
-        ({"amp": "fp16"}, "--amp 'fp16' is not one of auto, bf16, off"),
+        ({"amp": "fp8"}, "--amp 'fp8' is not one of auto, bf16, fp16, off"),
         ({"calibration_images": 0}, "--calibration-images is 0: give at least 1"),
         ({"limit_val": 0}, "--limit-val is 0"),
         ({"workers": -1}, "--workers is -1"),

@@ -25,11 +25,13 @@ def test_a_precision_that_one_target_lacks_is_told_and_the_others_go_on() -> Non
     said: list[str] = []
     cells = plan_cells(registry.names(), ["fp16"], from_float=False, say=said.append)
     assert [c.target for c in cells] == ["coreml", "tflite"]
-    assert said == ["executorch is not converted in fp16, only in fp32, int8"]
+    (line,) = said
+    assert line.startswith("executorch is not converted in fp16: ")
+    assert line.endswith("(all: convert --list-schemes)")
 
 
 def test_nothing_to_do_is_an_error() -> None:
-    with pytest.raises(UsageError, match="executorch is not converted in fp16, only in fp32, int8"):
+    with pytest.raises(UsageError, match="executorch is not converted in fp16: left out of this project"):
         plan_cells(["executorch"], ["fp16"], from_float=False, say=pytest.fail)
 
 
@@ -44,7 +46,7 @@ def test_a_scheme_is_another_name_of_a_precision() -> None:
     [
         (["fp16"], ["w8"], "--scheme w8 means --precision w8, and --precision is fp16"),
         (["int8", "w8"], ["w8a8"], "give one of the two"),
-        (None, ["lut5"], "--scheme 'lut5' is not one of w8a8, w8, w4, lut8, lut6, lut4. Did you mean 'lut"),
+        (None, ["lut5"], "lut8, lut6, lut4, w8a16, int8-dynamic, w4a8-dynamic. Did you mean 'lut"),
         (["w8a8"], None, "--precision 'w8a8' is not one of fp32"),
     ],
 )
@@ -59,10 +61,11 @@ def test_schemes_and_precisions_that_contradict_are_refused(
 def test_weight_only_files_come_from_the_float_program_and_other_targets_say_that_they_have_none() -> None:
     said: list[str] = []
     cells = plan_cells(registry.names(), ["w4", "lut6"], from_float=False, say=said.append)
-    assert cells == [Cell("coreml", "w4", "float"), Cell("coreml", "lut6", "float")]
-    assert [line.split(",")[0] for line in said] == [
+    assert cells == [Cell("coreml", "w4", "float"), Cell("coreml", "lut6", "float"), Cell("tflite", "w4", "float")]
+    assert [line.split(":")[0] for line in said] == [
         "executorch is not converted in w4",
-        "tflite is not converted in w4",
+        "executorch is not converted in lut6",
+        "tflite is not converted in lut6",
     ]
 
 

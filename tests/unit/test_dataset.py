@@ -174,9 +174,9 @@ def test_splits_can_go_to_loader_processes() -> None:
     assert copy.digest() == split.digest()
 
 
-def test_a_stream_is_refused() -> None:
-    with pytest.raises(DataError, match="without random access"):
-        open_data("wds/some-shards")
+def test_a_stream_that_is_not_read_here_is_refused() -> None:
+    with pytest.raises(DataError, match=r"is a stream of TensorFlow Datasets.*WebDataset shards \(wds/\)"):
+        open_data("tfds/mnist")
 
 
 def test_a_hub_name_that_does_not_exist_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from calibration.augment import Mixing
 from calibration.dataset import DIGITS, Split
 from calibration.errors import DataError
 from calibration.loader import eval_batches, train_loader
@@ -127,3 +128,83 @@ def test_every_image_of_an_epoch_is_augmented_on_its_own() -> None:
     draws = torch.cat([drawn for drawn, _, _ in train_loader(some(12), draw, 4, seed=0, epoch=0)])
     for column in draws.T:
         assert len(set(column.tolist())) == 12
+
+
+@pytest.mark.parametrize(("images", "world"), [(24, 2), (23, 3), (21, 3), (22, 4), (9, 4)])
+def test_processes_share_the_batches_of_one(images: int, world: int) -> None:
+    """Step by step, the images of all processes are those of one process with the batch of all of them."""
+    split = some(images)
+    alone = [i.tolist() for _, _, i in train_loader(split, AUGMENTED, 2 * world, seed=3, epoch=1)]
+    shared = [list(train_loader(split, AUGMENTED, 2, seed=3, epoch=1, shard=(r, world))) for r in range(world)]
+    assert len({len(batches) for batches in shared}) == 1
+    assert all(len(i) >= 2 for batches in shared for _, _, i in batches)
+    for step in range(len(shared[0])):
+        together = [batches[step][2].tolist() for batches in shared]
+        assert [i for turn in zip(*together, strict=True) for i in turn] == alone[step]
+    assert len(alone) - len(shared[0]) == (1 if 2 <= images % (2 * world) < 2 * world else 0)
+
+
+def test_the_pixels_of_a_share_are_those_of_one_process() -> None:
+    split = some(12)
+    pixels = {
+        int(i): x
+        for images, _, ids in train_loader(split, AUGMENTED, 6, 3, 0)
+        for x, i in zip(images, ids, strict=True)
+    }
+    for rank in range(2):
+        for images, _, ids in train_loader(split, AUGMENTED, 3, 3, 0, shard=(rank, 2)):
+            assert all(torch.equal(x, pixels[int(i)]) for x, i in zip(images, ids, strict=True))
+
+
+MIX = Mixing(mixup=0.8, cutmix=1.0, classes=10, label_smoothing=0.1)
+
+
+def mixed(n: int = 21, **options: object) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    return list(train_loader(some(n), AUGMENTED, 5, **{"seed": 3, "epoch": 0, "mix": MIX, **options}))  # type: ignore[arg-type]
+
+
+def test_mixing_depends_on_seed_epoch_and_step_not_on_workers_or_a_resume() -> None:
+    whole = mixed()
+    for other, start in ((mixed(workers=2), 0), (mixed(start_step=2), 2), (mixed(start_step=1, workers=1), 1)):
+        assert len(other) == 4 - start
+        for (a, s, i), (b, t, j) in zip(whole[start:], other, strict=True):
+            assert torch.equal(a, b)
+            assert torch.equal(s, t)
+            assert torch.equal(i, j)
+
+
+def shares(batches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> list[float]:
+    """The largest probability of each batch's first image, which depends on the share alone where labels differ."""
+    return [float(targets[0].max()) for _, targets, _ in batches]
+
+
+def test_every_batch_epoch_and_process_is_mixed_on_its_own() -> None:
+    seen = shares(mixed()) + shares(mixed(epoch=1)) + shares(mixed(seed=4))
+    assert len(set(seen)) > len(seen) // 2  # equal labels, or a share near 0 or 1, may give the same
+    one, other = (mixed(n=20, shard=(rank, 2)) for rank in range(2))
+    assert shares(one) != shares(other)
+
+
+def test_mixing_is_not_seeded_as_an_image_is() -> None:
+    """numpy pads short seeds with zeros: (3, 0, 2) and (3, 0, 2, 0) are the same seed."""
+    draws: dict[str, list[float]] = {"image": [], "batch": []}
+
+    def draw(image: Image.Image) -> torch.Tensor:
+        draws["image"].append(np.random.rand())
+        return torch.zeros(3, 2, 2)
+
+    def mix(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        draws["batch"].append(np.random.rand())
+        return images, labels
+
+    list(train_loader(some(12), draw, 2, seed=3, epoch=0, mix=mix))  # type: ignore[arg-type]
+    assert (len(draws["image"]), len(draws["batch"])) == (12, 6)
+    assert not set(draws["image"]) & set(draws["batch"])
+
+
+def test_mixing_leaves_the_global_generators_alone() -> None:
+    np.random.seed(1), torch.manual_seed(1)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    mixed()
+    assert (np.random.get_state()[1] == before[0]).all()
+    assert torch.equal(torch.get_rng_state(), before[1])

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_hybrid import INPUT_SIZE
+from torch import nn
 
+from pipeline.errors import TrainingError
+from pipeline.qat.graph import prepare
 from pipeline.qat.observers import OBSERVERS, SCALE_EPSILON, MeanSquaredErrorObserver
+from pipeline.qat.quantizer import Scheme
+from pipeline.qat.reestimate import calibrate
 
 
 def make(kind: type = MeanSquaredErrorObserver) -> MeanSquaredErrorObserver:
@@ -56,3 +62,18 @@ def test_every_observer_covers_a_uniform_range(name: str) -> None:
     scale, zero_point = fake_quantize.calculate_qparams()
     assert float(scale) == pytest.approx(8 / 255, rel=0.05)
     assert int(zero_point) == pytest.approx(-64, abs=4)
+
+
+def test_every_batch_of_the_calibration_counts_alike() -> None:
+    graph = prepare(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * 32 * 32, 2)), INPUT_SIZE, Scheme())
+    batches = [torch.full((2, *INPUT_SIZE), value) for value in (1.0, 2.0, 6.0)]
+    calibrate(graph, batches, 6, torch.device("cpu"))
+    first = graph.get_submodule("activation_post_process_0").activation_post_process
+    assert float(first.max_val) == pytest.approx(3.0)
+    assert first.averaging_constant == pytest.approx(0.01), "training goes on with the moving average"
+
+
+def test_calibration_without_images_is_refused() -> None:
+    graph = prepare(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * 32 * 32, 2)), INPUT_SIZE, Scheme())
+    with pytest.raises(TrainingError, match="without images"):
+        calibrate(graph, [], 0, torch.device("cpu"))

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from pipeline.errors import UsageError
 from pipeline.qat.graph import prepare
 from pipeline.qat.plan import TrainPlan
 from pipeline.qat.quantizer import Scheme
+from pipeline.qat.reestimate import calibrate
 from pipeline.qat.train import Phase, fit
-from pipeline.qat.trainees import QatTrainee, calibrate
+from pipeline.qat.trainees import QatTrainee
 
 
 def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
@@ -107,6 +109,12 @@ class Seen:
         self.observers.append(not torch.equal(before[0], after[0]))
         self.batch_norm.append(not torch.equal(before[1], after[1]))
         return images
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        return self.trainee.loss(images, targets)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return self.trainee.parameter_groups()
 
     def begin_evaluation(self) -> None:
         self.trainee.begin_evaluation()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +15,13 @@ from torch import Tensor, nn
 
 from pipeline.errors import RunError, TrainingError
 from pipeline.qat.graph import prepare
+from pipeline.qat.learned_ranges import learn_ranges
 from pipeline.qat.plan import TrainPlan
+from pipeline.qat.precision import Format, Precision
 from pipeline.qat.quantizer import Scheme
+from pipeline.qat.reestimate import calibrate
 from pipeline.qat.train import RESUME_FILE, EpochRecord, Phase, Trainee, fit
-from pipeline.qat.trainees import FloatTrainee, QatTrainee, calibrate
+from pipeline.qat.trainees import FloatTrainee, QatTrainee, teacher_of
 
 BATCH, STEPS, EPOCHS = 4, 5, 2
 PLAN = TrainPlan(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, max_steps=STEPS)
@@ -181,3 +186,90 @@ def test_half_size_epochs_see_smaller_images() -> None:
     images = torch.randn(2, 3, 32, 32)
     assert trainee.begin_step(0, 0.0, images).shape == (2, 3, 16, 16)
     assert trainee.begin_step(1, 0.5, images) is images
+
+
+def distilled_trainee(plan: TrainPlan) -> Trainee:
+    torch.manual_seed(1)
+    graph = prepare(WithDropout(), INPUT_SIZE, Scheme())
+    calibrate(graph, [batch(0, 0)[0]], BATCH, torch.device("cpu"))
+    teacher = teacher_of(graph, plan)
+    if plan.ranges == "learned":
+        learn_ranges(graph)
+    return QatTrainee(graph, plan, teacher)
+
+
+@pytest.mark.parametrize(
+    ("parts", "number_format"),
+    [
+        ({"accumulate": 2, "ema": 0.8, "distill": 0.7, "distill_features": 1.0}, "off"),
+        ({"ranges": "learned", "dropout": False, "ema": 0.5}, "off"),
+        ({"distill": 1.0}, "bf16"),
+        ({"ema": 0.8}, "fp16"),
+    ],
+)
+def test_every_part_of_the_recipe_resumes_to_the_same_bits(
+    parts: dict[str, Any], number_format: Format, tmp_path: Path
+) -> None:
+    plan = replace(PLAN, max_steps=STEPS // parts.get("accumulate", 1), **parts)
+
+    def run(folder: Path, at_step: Callable[[int, int], None] = lambda epoch, step: None) -> Trainee:
+        trainee = distilled_trainee(plan)
+        fit(trainee, plan, replace(phase(folder, at_step, every=1), precision=Precision(number_format)))
+        return trainee
+
+    def crash(epoch: int, step: int) -> None:
+        if (epoch, step) == (1, 3):
+            raise MemoryError
+
+    straight = run(tmp_path / "straight")
+    with pytest.raises(MemoryError):
+        run(tmp_path / "cut", crash)
+    assert same_bits(straight.module, run(tmp_path / "cut").module)
+
+
+def test_the_averaged_weights_are_scored_and_kept(tmp_path: Path) -> None:
+    plan = replace(PLAN, ema=0.9, epochs=1)
+    last, averaged = float_trainee(), float_trainee()
+    fit(last, replace(plan, ema=0.0), phase(tmp_path / "last"))
+    scored: list[dict[str, Tensor]] = []
+
+    def evaluate() -> tuple[int, int]:
+        scored.append({name: p.detach().clone() for name, p in averaged.module.named_parameters()})
+        return 1, 2
+
+    fit(averaged, plan, replace(phase(tmp_path / "averaged"), evaluate=evaluate))
+    kept = dict(averaged.module.named_parameters())
+    assert all(torch.equal(kept[name], value) for name, value in scored[-1].items())
+    assert not same_bits(last.module, averaged.module)
+
+
+def test_float16_leaves_out_steps_that_overflow_and_lowers_the_scale(tmp_path: Path) -> None:
+    """Gradients times 65536 are above 65504 where the loss is large; the weights must stand still until it fits."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES))
+    with torch.no_grad():
+        module[1].weight.mul_(100)
+    before = module[1].weight.detach().clone()
+    plan = replace(PLAN, epochs=1, max_steps=1)
+    fit(FloatTrainee(module, plan), plan, replace(phase(tmp_path), precision=Precision("fp16")))
+    saved = torch.load(tmp_path / RESUME_FILE, weights_only=True)
+    assert torch.equal(before, module[1].weight)
+    assert saved["scaler"]["scale"] < 65536
+    plan = replace(PLAN, epochs=4)
+    fit(FloatTrainee(module, plan), plan, replace(phase(tmp_path / "more"), precision=Precision("fp16")))
+    assert not torch.equal(before, module[1].weight)
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_without_dropout_two_passes_are_the_same() -> None:
+    images = batch(0, 0)[0]
+    for make in (
+        lambda plan: FloatTrainee(WithDropout(), plan),
+        distilled_trainee,
+    ):
+        for dropout in (False, True):
+            trainee = make(replace(PLAN, dropout=dropout, batch_norm_freeze=0.0, observer_freeze=0.0))
+            trainee.begin_step(0, 0.5, images)
+            with torch.no_grad():
+                first, second = trainee.module(images), trainee.module(images)
+            assert torch.equal(first, second) is not dropout

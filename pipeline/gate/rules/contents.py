@@ -9,18 +9,19 @@ NAMES = 5  # in a sentence
 
 
 def float_weights(pair: Pair, limits: Limits, level: float) -> Judgement | None:
-    """Weights of an int8 file that are still float; in others they are meant to be."""
+    """Weights of an int8 file that are still float, beyond those of its float layers; in others all are meant to be."""
     now, base, budget = pair.file_now, pair.file_base, limits["max"]
     if now is None or budget is None or pair.key.precision != "int8":
         return None
-    over = now.float_weights > budget
+    over = now.float_weights - now.meant_float > budget
+    meant = f", {now.meant_float} of them as the recipe says" if now.meant_float else ""
     return Judgement(
         verdict="regressed" if over else "pass",
-        sentence=f"{now.float_weights} weights of an int8 file are float{_named(now.float_weight_names)}",
+        sentence=f"{now.float_weights} weights of an int8 file are float{_named(now.float_weight_names)}{meant}",
         next_step="inspect the file: these layers run in float and take four times the room" if over else "",
         now=float(now.float_weights),
         baseline=None if base is None else float(base.float_weights),
-        budget=budget,
+        budget=budget + now.meant_float,
         unit="weights",
     )
 

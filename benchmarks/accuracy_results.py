@@ -1,0 +1,113 @@
+"""Models, data and float weights in; what int8 costs them in every runtime, paired image by image, as a table, out.
+
+    python benchmarks/accuracy_results.py [MODEL ...] [--data DIR] [--weights DIR] [--steps N] [--runs-dir DIR]
+
+Each model is quantized by QAT and by calibration alone (PTQ), converted to all targets, and every file scored on the
+whole validation split; Core ML packages by the MIL reference in half precision. `--weights DIR` has one
+`MODEL.safetensors` for each, as `train` writes them; without it the bundled ones are taken. What is there already under
+--runs-dir is not done again. The table goes to stdout as Markdown; the runs stay, for `report` and `compare`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pipeline.commands.options import say  # noqa: E402
+from pipeline.commands.quantize_run import default_weights, new_run, resumed_run  # noqa: E402
+from pipeline.config import RunConfig  # noqa: E402
+from pipeline.metrics.accuracy import accuracy  # noqa: E402
+from pipeline.metrics.paired import paired_drop_of_logits  # noqa: E402
+from pipeline.models.zoo import ZOO  # noqa: E402
+from pipeline.qat.checkpoint import CONFIG, load_logits  # noqa: E402
+from pipeline.quiet import quiet_sdks  # noqa: E402
+from pipeline.rundir import Run, write_json  # noqa: E402
+from pipeline.stages.artifact_logits import load_artifact_logits, rows_of  # noqa: E402
+from pipeline.stages.artifacts import artifact_name  # noqa: E402
+from pipeline.stages.convert import convert_cells, plan_cells  # noqa: E402
+from pipeline.stages.validate import validate_run  # noqa: E402
+
+HEAD = """| model | int8 by | stage | top-1, % | drop, pp (95 % paired interval) | lost, gained | n |
+|---|---|---|---|---|---|---|"""
+NAMES = {"float": "float", "fake_quant": "fake quantization", "qdq": "QDQ program"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=list(ZOO), metavar="MODEL")
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--weights", type=Path, default=None)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--epochs", type=int, default=1, help="of QAT")
+    parser.add_argument("--steps", type=int, default=None, help="of QAT in an epoch at most")
+    parser.add_argument("--targets", default="executorch,coreml,tflite")
+    parser.add_argument("--ptq-targets", default="executorch,coreml,tflite", help="of the PTQ programs; may be empty")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    quiet_sdks()
+    lines = [HEAD]
+    for model in arguments.models:
+        file = arguments.weights / f"{model}.safetensors" if arguments.weights else None
+        weights = str(file) if file else default_weights(model)
+        base = {"model": model, "data": arguments.data, "weights": weights, "threads": arguments.threads}
+        trained = RunConfig(**base, epochs=arguments.epochs, max_steps=arguments.steps)
+        for name, config, targets in (
+            ("QAT", trained, arguments.targets),
+            ("PTQ", RunConfig(**base, epochs=0), arguments.ptq_targets),
+        ):
+            run = finished_run(config, arguments.runs_dir)
+            lines += rows(run, name, [target for target in targets.split(",") if target], arguments.threads)
+            print("\n".join(lines), flush=True)
+
+
+def finished_run(config: RunConfig, root: Path) -> Run:
+    """The run of this config that an earlier call finished or began, else a new one."""
+    index = root / "index.json"
+    known = json.loads(index.read_text()) if index.exists() else {}
+    key = json.dumps(config.to_dict(), sort_keys=True)
+    if key in known:
+        run = Run(root / known[key])
+        return run if run.manifest.get("status") == "finished" else resumed_run(None, run.path, root, say)
+    run = new_run(config, root, say)
+    assert RunConfig.from_dict(run.read_json(CONFIG)) == config
+    write_json(index, {**known, key: run.id})
+    return run
+
+
+def rows(run: Run, name: str, targets: Sequence[str], threads: int) -> Iterator[str]:
+    """Lines of the table: the torch stages, then every runtime that could be had here."""
+    stages = load_logits(run)
+    for stage, logits in stages.stages.items():
+        yield row(run.model, name, NAMES[stage], stages.stages["float"], logits, stages.labels)
+    if not targets:
+        return
+    cells = plan_cells(targets, ["int8"], from_float=False, say=say)
+    convert_cells(run, [c for c in cells if not run.has(artifact_name(c.target, c.precision, c.source))], say)
+    for record in validate_run(run, targets, None, threads, say, roundings=("fp16",)):
+        kept = load_artifact_logits(run, record.key)
+        if kept is None:
+            yield f"| {run.model} | {name} | {record.key.label} | not measured: {record.outcome.reason} | | | |"
+            continue
+        among = rows_of(kept.indices, stages.indices)
+        before, labels = stages.stages["float"][among], stages.labels[among]
+        yield row(run.model, name, record.key.label, before, kept.logits, labels)
+
+
+def row(model: str, name: str, stage: str, before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> str:
+    paired, scored = paired_drop_of_logits(before, after, labels), accuracy(after, labels)
+    low, high = paired.interval_pp()
+    drop = "" if before is after else f"{paired.drop_pp:+.2f} ({low:+.2f} to {high:+.2f})"
+    changed = "" if before is after else f"-{paired.lost} +{paired.gained}"
+    return f"| {model} | {name} | {stage} | {scored.top1_percent:.2f} | {drop} | {changed} | {paired.n} |"
+
+
+if __name__ == "__main__":
+    main()

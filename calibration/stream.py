@@ -1,0 +1,122 @@
+"""Shards that can only be read forwards in; their images in a shuffled order, and a training stream of them, out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from calibration.dataset import Encoded, Feed, Stream
+from calibration.kept import kept_split
+
+T = TypeVar("T")
+
+#: Images in the shuffle buffer of a process: of ImageNet (110 kB each) about 225 MB.
+BUFFER = 2048
+#: Shards that a process reads in turn, so that sets which are sorted by class are mixed further than the buffer does.
+OPEN = 4
+#: Of a stream, so many images are kept for calibration, out of so many that are looked at for them.
+POOL, LOOK_AHEAD = 1024, 8192
+#: numpy pads short seeds with zeros: these keep the draws of the order apart from those of images and batches.
+SHARDS, SAMPLES = 2, 3
+
+
+class Shards(Protocol):
+    """Files of images, each of which can be read from its beginning."""
+
+    @property
+    def count(self) -> int: ...
+
+    def samples(self, shard: int) -> Iterator[Encoded]:
+        """
+        Raises:
+            DataError: it cannot be read.
+        """
+        ...
+
+    def identity(self) -> str:
+        """What names this content and no other, as far as can be told without reading it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShuffledShards:
+    """A feed: shards in a shuffled order, a few of them in turn, their images through a shuffle buffer."""
+
+    shards: Shards
+    buffer: int = BUFFER
+    open: int = OPEN
+
+    def in_order(self) -> Iterator[Encoded]:
+        """All images as they lie in the shards."""
+        for shard in range(self.shards.count):
+            yield from self.shards.samples(shard)
+
+    def one_pass(self, seed: int, epoch: int, shard: tuple[int, int]) -> Iterator[Encoded]:
+        """Whole shards for each process; single images where there are more processes than shards."""
+        rank, world = shard
+        order = np.random.default_rng((seed, epoch, 0, 0, SHARDS)).permutation(self.shards.count).tolist()
+        whole = len(order) >= world
+        mine = order[rank::world] if whole else order
+        generator = np.random.default_rng((seed, epoch, rank if whole else 0, 0, SAMPLES))
+        samples = shuffled(interleaved(map(self.shards.samples, mine), self.open), self.buffer, generator)
+        return samples if whole else itertools.islice(samples, rank, None, world)
+
+    def identity(self) -> str:
+        return self.shards.identity()
+
+
+def interleaved(parts: Iterator[Iterator[T]], at_once: int) -> Iterator[T]:
+    """One item of each of `at_once` parts in turn; the next part takes the place of one that has ended."""
+    reading = list(itertools.islice(parts, at_once))
+    while reading:
+        going_on = []
+        for part in reading:
+            current: Iterator[T] | None = part
+            while current is not None:
+                try:
+                    yield next(current)
+                except StopIteration:
+                    current = next(parts, None)
+                    continue
+                going_on.append(current)
+                break
+        reading = going_on
+
+
+def shuffled(samples: Iterator[T], room: int, generator: np.random.Generator) -> Iterator[T]:
+    """The same samples, each drawn from the next `room` that are not given yet."""
+    waiting: list[T] = []
+    for sample in samples:
+        if len(waiting) < room:
+            waiting.append(sample)
+            continue
+        chosen = int(generator.integers(room))
+        yield waiting[chosen]
+        waiting[chosen] = sample
+    for chosen in generator.permutation(len(waiting)).tolist():
+        yield waiting[chosen]
+
+
+def streamed(name: str, spec: str, feed: Feed, images: int, classes: int) -> Stream:
+    """A training split of `images` images an epoch; its pool is read now, once, and kept."""
+    pool = kept_split(
+        name, spec, f"{feed.identity()} pool {POOL} of {LOOK_AHEAD}, {classes} classes", lambda: balanced(feed, classes)
+    )
+    return Stream(name, images, classes, feed, pool)
+
+
+def balanced(feed: Feed, classes: int) -> Iterator[Encoded]:
+    """Up to POOL images of the first LOOK_AHEAD in the order of seed 0, as even by class as these allow."""
+    quota = -(-POOL // classes)
+    counts: dict[int, int] = {}
+    for sample in itertools.islice(feed.one_pass(0, 0, (0, 1)), LOOK_AHEAD):
+        count = counts.get(sample.label, 0)
+        if count < quota:
+            counts[sample.label] = count + 1
+            yield sample
+        if sum(counts.values()) >= POOL:
+            return

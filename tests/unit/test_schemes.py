@@ -1,0 +1,108 @@
+"""The table of schemes: whole, told to the user, and equal to what stands in the documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import UsageError
+from pipeline.qat.graph import prepare, set_observers, to_qdq_program
+from pipeline.qat.observers import SCALE_EPSILON
+from pipeline.qat.quantizer import Scheme
+from pipeline.reports.html import GLYPHS
+from pipeline.reports.panels import MARKERS
+from pipeline.reports.records import CellKey
+from pipeline.reports.scheme_table import markdown
+from pipeline.stages.convert import Cell, plan_cells
+from pipeline.stages.package_options import Wishes, check_wishes
+from targets import registry, schemes
+from targets.types import PRECISIONS, STATIC
+
+DOCS = Path(__file__).parents[2] / "docs" / "convert.md"
+
+
+def test_every_precision_has_a_word_for_every_target() -> None:
+    assert set(schemes.SCHEMES) == set(PRECISIONS)
+    for precision, by_target in schemes.SCHEMES.items():
+        assert set(by_target) == set(registry.variants()), precision
+
+
+@pytest.mark.parametrize("target", registry.variants())
+def test_targets_make_what_the_table_says(target: str) -> None:
+    assert registry.get(target).precisions == schemes.made_by(target)
+
+
+def test_the_documentation_has_the_table() -> None:
+    assert markdown() in DOCS.read_text()
+
+
+def test_an_unsupported_precision_is_refused_with_its_reason_when_nothing_remains() -> None:
+    with pytest.raises(UsageError) as caught:
+        plan_cells(["executorch", "coreml"], ["w8a16"], from_float=False, say=pytest.fail)
+    said = str(caught.value)
+    assert "executorch is not converted in w8a16: XNNPACK has no int16 activations" in said
+    assert "coreml is not converted in w8a16: the quantize operator gives int8 and uint8 only" in said
+
+
+def test_only_int8_has_a_trained_program() -> None:
+    wanted = [Cell("tflite", "int8", "qat"), Cell("tflite", "w8a16", "ptq"), Cell("tflite", "int8-dynamic", "float")]
+    assert plan_cells(["tflite"], ["int8", "w8a16", "int8-dynamic"], from_float=False, say=pytest.fail) == wanted
+    for cell in wanted:  # the records take it
+        CellKey("m", cell.target, "litert", cell.precision, cell.source, "host")
+    with pytest.raises(ValueError, match="w8a16 from source float"):
+        CellKey("m", "tflite", "litert", "w8a16", "float", "host")
+
+
+@pytest.mark.parametrize(
+    ("size", "targets", "precisions", "says"),
+    [
+        (64, ["tflite"], ["w4"], "no file asked for has groups; those that have are w4a8-dynamic of executorch"),
+        (16, ["tflite", "coreml"], ["w4", "w4a8-dynamic"], "tflite has one of 32, 64, 128, 256 in w4a8-dynamic"),
+        (48, ["coreml"], ["w4"], "coreml has one of 16, 32, 64, 128, 256 in w4"),
+    ],
+)
+def test_a_group_size_that_no_file_can_have_is_refused(
+    size: int, targets: list[str], precisions: list[str], says: str
+) -> None:
+    cells = plan_cells(targets, precisions, from_float=False, say=lambda line: None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError) as caught:
+        check_wishes(Wishes(group_size=size), cells, pytest.fail)
+    assert says in str(caught.value)
+    check_wishes(Wishes(group_size=32), [Cell("coreml", "w4", "float"), Cell("coreml", "int8", "qat")], pytest.fail)
+
+
+def test_every_variant_has_a_marker_of_its_own_and_the_page_knows_it() -> None:
+    variants = [p if p not in STATIC else f"{p} ptq" for p in PRECISIONS]
+    markers = [MARKERS[variant] for variant in variants]
+    assert len(set(markers)) == len(markers)
+    assert set(MARKERS.values()) == set(GLYPHS)
+
+
+def test_sixteen_bits_are_symmetric_and_reach_to_the_largest_value() -> None:
+    torch.manual_seed(0)
+    graph = prepare(nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), (3, 4, 4), Scheme(activation_bits=16))
+    images = torch.rand(8, 3, 4, 4)  # none below zero: an asymmetric range would begin at zero
+    images[0, 0, 0, 0] = 2.0
+    set_observers(graph, True)
+    graph(images)
+    program = to_qdq_program(graph, (3, 4, 4))
+    quantize = [n for n in program.graph.nodes if str(n.target).endswith("quantize_per_tensor.default")]
+    for node in quantize:
+        assert node.args[2:] == (0, -32767, 32767, torch.int16)
+    assert quantize[0].args[1] == pytest.approx(2.0 / 32767)
+    expected = graph(images).detach()
+    assert torch.allclose(program.module()(images), expected, atol=1e-6)
+
+    tiny = prepare(nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), (3, 4, 4), Scheme(activation_bits=16))
+    set_observers(tiny, True)
+    tiny(torch.full((8, 3, 4, 4), 1e-9))
+    first = next(n for n in to_qdq_program(tiny, (3, 4, 4)).graph.nodes if "quantize_per_tensor" in str(n.target))
+    assert first.args[1] == SCALE_EPSILON / 256
+
+
+def test_other_widths_are_refused() -> None:
+    with pytest.raises(ValueError, match="8-bit weights with 4-bit activations"):
+        Scheme(activation_bits=4)
