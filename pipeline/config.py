@@ -68,7 +68,7 @@ class RunConfig:
     accumulate: int = 1
     ema: float = 0.0
     dropout: bool = True
-    distill: float = 0.0
+    distill: float = 1.0
     temperature: float = 2.0
     distill_features: float = 0.0
     ranges: str = "observed"

@@ -37,11 +37,13 @@ def benchmark(
     warmup: Annotated[int, typer.Option(help="Inferences before, kept apart.")] = 5,
     processes: Annotated[
         int | None,
-        typer.Option(help="Fresh processes that the rounds are spread over.  [default: 5, or fewer if they must]"),
+        typer.Option(help="Fresh processes that the rounds are spread over.  \\[default: 5, or fewer if they must]"),
     ] = None,
     control: Annotated[
         Path | None,
-        typer.Option(help="Run of mobilenet_v2 to time against.  [default: the newest on the same images, else made]"),
+        typer.Option(
+            help="Run of mobilenet_v2 to time against.  \\[default: the newest on the same images, else made]"
+        ),
     ] = None,
     run: RunDir = None,
     runs_dir: RunsDir = RUNS,

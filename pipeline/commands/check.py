@@ -33,34 +33,36 @@ BUDGETS = {
 
 
 def check(
-    baseline: Annotated[Path | None, typer.Option(help="The baseline file.  [default: that of the settings]")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="The baseline file.  \\[default: that of the settings]")] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Write the baseline from this run, and judge nothing.")
     ] = False,
     allow_failed: Annotated[
         bool, typer.Option("--allow-failed", help="With --update: take a run with failed cells too.")
     ] = False,
-    max_drop: Annotated[float | None, typer.Option(help="Points that top-1 may fall.  [default: 0.5]")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="Points that top-1 may fall.  \\[default: 0.5]")] = None,
     min_agreement: Annotated[
-        float | None, typer.Option(help="Percent of images.  [default: no fewer than in the baseline]")
+        float | None, typer.Option(help="Percent of images.  \\[default: no fewer than in the baseline]")
     ] = None,
-    max_undelegated: Annotated[int | None, typer.Option(help="Operators.  [default: as in the baseline]")] = None,
-    max_partitions: Annotated[int | None, typer.Option(help="Of the delegate.  [default: as in the baseline]")] = None,
-    max_float_weights: Annotated[int | None, typer.Option(help="In an int8 file.  [default: 0]")] = None,
-    max_lost_scales: Annotated[int | None, typer.Option(help="Beyond the baseline's.  [default: 0]")] = None,
-    max_size_ratio: Annotated[float | None, typer.Option(help="Of the baseline's bytes.  [default: 1.02]")] = None,
+    max_undelegated: Annotated[int | None, typer.Option(help="Operators.  \\[default: as in the baseline]")] = None,
+    max_partitions: Annotated[
+        int | None, typer.Option(help="Of the delegate.  \\[default: as in the baseline]")
+    ] = None,
+    max_float_weights: Annotated[int | None, typer.Option(help="In an int8 file.  \\[default: 0]")] = None,
+    max_lost_scales: Annotated[int | None, typer.Option(help="Beyond the baseline's.  \\[default: 0]")] = None,
+    max_size_ratio: Annotated[float | None, typer.Option(help="Of the baseline's bytes.  \\[default: 1.02]")] = None,
     max_latency_ratio: Annotated[
-        float | None, typer.Option(help="Of the baseline's ratio to MobileNetV2.  [default: 1.10]")
+        float | None, typer.Option(help="Of the baseline's ratio to MobileNetV2.  \\[default: 1.10]")
     ] = None,
-    max_int8_ratio: Annotated[float | None, typer.Option(help="int8 over float32 latency.  [default: 1.0]")] = None,
+    max_int8_ratio: Annotated[float | None, typer.Option(help="int8 over float32 latency.  \\[default: 1.0]")] = None,
     other_processors: Annotated[
         bool | None, typer.Option("--other-processors", help="Compare latency ratios of another processor.")
     ] = None,
     skip: Annotated[list[str] | None, typer.Option(help="A rule that is off; may be repeated.")] = None,
     warn: Annotated[list[str] | None, typer.Option(help="A rule that only warns; may be repeated.")] = None,
-    inconclusive: Annotated[str | None, typer.Option(help="fail or pass.  [default: fail]")] = None,
+    inconclusive: Annotated[str | None, typer.Option(help="fail or pass.  \\[default: fail]")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings.  [default: edge-t2t.toml in this folder, if there is one]")
+        Path | None, typer.Option(help="Settings.  \\[default: edge-t2t.toml in this folder, if there is one]")
     ] = None,
     show_settings: Annotated[bool, typer.Option("--show-settings", help="Print what is in force and end.")] = False,
     junit: Junit = None,

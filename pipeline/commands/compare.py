@@ -19,7 +19,7 @@ def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The run before: a run folder or its name.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run after.")],
     format: Annotated[str, typer.Option(help="table, json, markdown or html.")] = "table",
-    output: Annotated[Path | None, typer.Option(help="File to write.  [default: stdout]")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write.  \\[default: stdout]")] = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Two runs side by side, cell by cell: paired where both saw the same images."""

@@ -20,11 +20,11 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGE_T2T_RUNS", hel
 RunDir = Annotated[Path | None, typer.Option("--run", help="A run folder or its name; default: the latest run.")]
 TargetName = Annotated[
     list[str] | None,
-    typer.Option("--target", "-t", help="executorch, coreml, tflite or all; may be repeated.  [default: all]"),
+    typer.Option("--target", "-t", help="executorch, coreml, tflite or all; may be repeated.  \\[default: all]"),
 ]
 BackendName = Annotated[
     list[str] | None,
-    typer.Option("--backend", help="Delegate of ExecuTorch: xnnpack or coreml; may be repeated.  [default: xnnpack]"),
+    typer.Option("--backend", help="Delegate of ExecuTorch: xnnpack or coreml; may be repeated.  \\[default: xnnpack]"),
 ]
 ComputeUnits = Annotated[
     str, typer.Option(help="What Core ML may use on a Mac: all, cpu-only, cpu-and-gpu or cpu-and-ne.")
@@ -35,7 +35,7 @@ PrecisionName = Annotated[
         "--precision",
         "-p",
         help="fp32, fp16, int8, w8a16, int8-dynamic, w4a8-dynamic, or of the weights alone w8, w4, lut8, lut6, lut4; "
-        "may be repeated.  [default: int8]",
+        "may be repeated.  \\[default: int8]",
     ),
 ]
 SchemeName = Annotated[
@@ -55,7 +55,7 @@ RUNS = Path("runs")
 MODEL_HELP = "t2t_vit_7, t2t_vit_10, t2t_vit_12, mobilenet_v2 or any timm model."
 #: Names of compression schemes -> the precision of the files that have them.
 SCHEMES: dict[str, Precision] = {**ALIASES, **{name: name for name in PRECISIONS if name not in ("fp32", "fp16")}}
-DATA_HELP = "digits, a folder with train/ and val/, or a timm data set name."
+DATA_HELP = "digits, a folder with train/ and val/ (class folders or tar shards), or a timm name (hfds/, wds/, hfids/)."
 
 
 def targets_of(names: Sequence[str] | None, backends: Sequence[str] | None = None) -> list[str]:

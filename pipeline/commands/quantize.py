@@ -38,7 +38,7 @@ def quantize(
         str | None,
         typer.Option(
             help="demo, pretrained, none or a file (.safetensors, .pth, .pth.tar).  "
-            "[default: demo where bundled, else pretrained]"
+            "\\[default: demo where bundled, else pretrained]"
         ),
     ] = None,
     form: Annotated[
@@ -50,7 +50,9 @@ def quantize(
     ] = False,
     float_epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of float fine-tuning before.  [default: --epochs if the head was replaced, else 0]"),
+        typer.Option(
+            help="Epochs of float fine-tuning before.  \\[default: --epochs if the head was replaced, else 0]"
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images of one forward pass in one process.")] = _DEFAULT.batch_size,
     lr: Annotated[float, typer.Option(help="Peak learning rate of QAT.")] = _DEFAULT.lr,
@@ -58,7 +60,7 @@ def quantize(
     weight_decay: Annotated[float, typer.Option(help="AdamW weight decay.")] = _DEFAULT.weight_decay,
     label_smoothing: Annotated[float, typer.Option(help="Of the cross-entropy.")] = _DEFAULT.label_smoothing,
     clip_norm: Annotated[float, typer.Option(help="Largest global gradient norm.")] = _DEFAULT.clip_norm,
-    max_steps: Annotated[int | None, typer.Option(help="Steps in an epoch at most.  [default: all]")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Steps in an epoch at most.  \\[default: all]")] = None,
     observer: Annotated[str, typer.Option(help="moving-average, histogram or mse.")] = _DEFAULT.observer,
     observer_freeze: Annotated[
         float, typer.Option(help="Fraction of QAT after which activation scales stand still.")
@@ -106,7 +108,7 @@ def quantize(
     drop_targets: Annotated[
         list[str] | None,
         typer.Option(
-            "--drop-target", help="That holds --max-drop; may be repeated.  [default: all]", rich_help_panel=_RECIPE
+            "--drop-target", help="That holds --max-drop; may be repeated.  \\[default: all]", rich_help_panel=_RECIPE
         ),
     ] = None,
     rank_images: Annotated[
@@ -137,10 +139,10 @@ def quantize(
         int, typer.Option(help="Size of the class-balanced calibration subset.")
     ] = _DEFAULT.calibration_images,
     qk_scale: Annotated[
-        float | None, typer.Option(help="Attention scale of T2T-ViT weights.  [default: what the weights need]")
+        float | None, typer.Option(help="Attention scale of T2T-ViT weights.  \\[default: what the weights need]")
     ] = None,
-    img_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.  [default: the model's]")] = None,
-    limit_val: Annotated[int | None, typer.Option(help="Score so many validation images.  [default: all]")] = None,
+    img_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.  \\[default: the model's]")] = None,
+    limit_val: Annotated[int | None, typer.Option(help="Score so many validation images.  \\[default: all]")] = None,
     skip_bad: SkipBad = False,
     seed: Annotated[int, typer.Option(help="Of shuffling, augmentation, dropout and new weights.")] = _DEFAULT.seed,
     device: Device = _DEFAULT.device,

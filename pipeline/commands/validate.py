@@ -27,7 +27,7 @@ def validate(
     target: TargetName = None,
     backend: BackendName = None,
     compute_units: ComputeUnits = "all",
-    limit: Annotated[int | None, typer.Option(help="Images, evenly spread.  [default: all that were scored]")] = None,
+    limit: Annotated[int | None, typer.Option(help="Images, evenly spread.  \\[default: all that were scored]")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 2,
     min_agreement: Annotated[
         float | None,
@@ -39,7 +39,7 @@ def validate(
     rounding: Annotated[
         list[str] | None,
         typer.Option(
-            help="Rounding model of the MIL reference: fp32, fp16 or fp16-accumulate; may be repeated.  [default: all]"
+            help="Rounding of the MIL reference: fp32, fp16 or fp16-accumulate; may be repeated.  \\[default: all]"
         ),
     ] = None,
     explain: Annotated[

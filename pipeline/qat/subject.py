@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from pipeline.errors import UsageError
 from pipeline.progress import progress
+from pipeline.qat.distributed import wait, world
 
 if TYPE_CHECKING:
     from calibration.dataset import DataSource
@@ -63,17 +64,26 @@ def load_data(spec: str, skip_bad: bool, val_only: bool = False) -> DataSource:
     Raises:
         DataError: unreadable images (one list of all of them), an empty class or split, no such data.
     """
-    from calibration.audit import audit
+    from calibration.audit import audit, images_to_check
     from calibration.sources import open_data
 
-    source = open_data(spec)
-    total = len(source.val) + (0 if val_only else len(source.train))
-    with progress("checking images", total) as bar:
+    source = _first_then_all(lambda: open_data(spec))
+    with progress("checking images", images_to_check(source, val_only)) as bar:
         report = audit(source, val_only, bar.advance)
     if skip_bad:
         return report.without_bad(source)
     report.raise_if_bad()
     return source
+
+
+def _first_then_all(read: Callable[[], DataSource]) -> DataSource:
+    """Of several processes the first one reads alone: what is kept of a stream is then there for the others."""
+    if world().chief:
+        source = read()
+        wait()
+        return source
+    wait()
+    return read()
 
 
 def load_subject(

@@ -29,10 +29,11 @@ RUNTIMES = [(name, runtime) for name in NAMES for runtime in registry.get(name).
 IDS = "-".join
 
 # Largest difference to the torch program, of the largest logit. int8 runtimes round and accumulate in another order;
-# files that are made from the float program differ from it by what they round. Of two to three times what was measured.
+# files that are made from the float program differ from it by what they round. From w8 on about twice what was
+# measured; w8a16, against its own program, five times.
 TOLERANCE = {
-    "fp32": 1e-4, "fp16": 0.02, "int8": 0.06, "w8a16": 0.003, "w8": 0.02, "w4": 0.4,
-    "int8-dynamic": 0.05, "w4a8-dynamic": 0.1,
+    "fp32": 1e-4, "fp16": 0.02, "int8": 0.06, "w8a16": 5e-4, "w8": 0.03, "w4": 0.15,
+    "int8-dynamic": 0.02, "w4a8-dynamic": 0.1,
 }  # fmt: skip
 #: Weights by how they are stored, of stem, depthwise, qkv, proj, fc1, fc2 and head. fc2 alone has 32 input channels.
 WEIGHTS = {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.qat.graph import export
 from targets import registry
+from targets.coreml.target import CoreML
 from targets.executorch.target import ExecuTorch
 from targets.program import static_batch
 from targets.tflite import convert as tflite
@@ -127,6 +128,14 @@ def test_executorch_has_int4_in_groups(
     assert sizes[32] - sizes[64] == pytest.approx(half_the_scales, rel=0.1)
     integers = WEIGHTS - int(np.prod(STEM))
     assert sizes[64] == pytest.approx(integers / 2 + half_the_scales, rel=0.4)  # and code, biases, the stem
+
+
+def test_core_ml_has_int4_in_groups(program: torch.export.ExportedProgram, tmp_path: Path) -> None:
+    path = tmp_path / "wide.mlpackage"
+    CoreML().convert(ConvertRequest(program, "w4", path, {}, PackageOptions(group_size=64)))
+    facts = CoreML().inspect(path)
+    assert facts.weights_by_dtype == {"int4": 3, "int8": 1}
+    assert scale_counts(facts) == sorted([STEM[0], *in_groups(64)])
 
 
 def test_a_group_size_that_is_not_made_is_refused(float_file: bytes) -> None:
