@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from pipeline.qat.plan import TrainPlan  # noqa: E402
 from pipeline.qat.quantizer import Scheme  # noqa: E402
 from pipeline.qat.reestimate import calibrate  # noqa: E402
 from pipeline.qat.subject import choose_device, seed_everything  # noqa: E402
-from pipeline.qat.trainees import FloatTrainee, QatTrainee  # noqa: E402
+from pipeline.qat.trainees import FloatTrainee, QatTrainee, teacher_of  # noqa: E402
 from pipeline.rewrites.deploy import in_form  # noqa: E402
 from pipeline.rundir import write_json  # noqa: E402
 
@@ -66,6 +67,8 @@ def variants(model: str, side: int | None, batch_size: int, device: torch.device
     if form is not module:
         trainees["float, deploy form"] = FloatTrainee(form.to(device), PLAN), 0.0
     trainees["QAT, observers move"] = QatTrainee(prepared(), PLAN), 0.0
+    taught, distilled = prepared(), replace(PLAN, distill=1.0)
+    trainees["QAT, distilled"] = QatTrainee(taught, distilled, teacher_of(taught, distilled)), 0.0
     trainees["QAT, all frozen"] = QatTrainee(prepared(), PLAN), 0.99
     trainees["QAT, learned ranges"] = QatTrainee(learned, PLAN), 0.0
     return {name: _step(trainee, done, images, labels) for name, (trainee, done) in trainees.items()}
