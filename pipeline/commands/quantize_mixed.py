@@ -1,4 +1,4 @@
-"""A quantized run and its options in; float layers found or taken out as they ask, and the run's recipe written."""
+"""A quantized run and its options in; float layers found or taken out as they ask, and put into its recipe."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def is_trained(run: Run) -> bool:
 
 
 def finish(run: Run, config: RunConfig, say: Callable[[str], None]) -> None:
-    """Take layers out where that was announced, then write the recipe; the run is finished and the latest one.
+    """Take layers out where that was announced, and write the recipe with them; the run is then the latest one.
 
     Raises:
         BelowBarError: the budget cannot be held; the run is finished all the same, with all layers int8.
@@ -60,7 +60,6 @@ def finish(run: Run, config: RunConfig, say: Callable[[str], None]) -> None:
     from pipeline.qat.recipe import write_recipe
 
     if not is_pending(run):
-        write_recipe(run, config)
         return
     run.record(facts={"status": "unfinished"})
     try:

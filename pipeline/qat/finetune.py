@@ -28,6 +28,7 @@ from pipeline.qat.learned_ranges import learn_ranges
 from pipeline.qat.plan import TrainPlan
 from pipeline.qat.precision import choose_precision
 from pipeline.qat.quantizer import Scheme
+from pipeline.qat.recipe import write_recipe
 from pipeline.qat.reestimate import reestimate_ranges
 from pipeline.qat.setting import Say, Setting, evenly
 from pipeline.qat.subject import Subject, choose_device, load_data, load_subject, seed_everything
@@ -95,6 +96,7 @@ def quantize(run: Run, config: RunConfig, subject: Subject, say: Say, latest: bo
     work.qat_phase()
     if not world().chief:
         return
+    write_recipe(run, config)
     run.record(facts={"status": "finished", "provenance": {**collect(), "threads": str(threads)}})
     if latest:
         set_latest(run)
