@@ -32,6 +32,7 @@ from calibration.loader import eval_batches  # noqa: E402
 from calibration.sampler import calibration_subset  # noqa: E402
 from pipeline import provenance  # noqa: E402
 from pipeline.errors import TrainingError  # noqa: E402
+from pipeline.qat.float_plan import DIGITS_SCALE_MIN  # noqa: E402
 from pipeline.qat.graph import prepare, to_qdq_program  # noqa: E402
 from pipeline.qat.learned_ranges import learn_ranges, ranges  # noqa: E402
 from pipeline.qat.plan import TrainPlan  # noqa: E402
@@ -56,7 +57,7 @@ def train_one(subject: Subject, seed: int, arguments: argparse.Namespace, device
         lr=arguments.lr,
         seed=seed,
         hflip=False,  # a mirrored 2 is no digit
-        scale_min=0.8,
+        scale_min=DIGITS_SCALE_MIN,
         max_steps=arguments.steps,
     )
     graph = prepare(in_form(subject.model, arguments.form), subject.input_size, Scheme()).to(device)

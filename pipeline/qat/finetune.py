@@ -7,7 +7,7 @@ has its resume point.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipeline.qat import checkpoint as files
 from pipeline.qat.calibrated import CalibrationSet, calibrated_graph, calibration_set, float_form
 from pipeline.qat.distributed import share, spread_state, world
 from pipeline.qat.execution import Execution
+from pipeline.qat.float_plan import DIGITS_SCALE_MIN
 from pipeline.qat.graph import export, to_qdq_program
 from pipeline.qat.learned_ranges import learn_ranges
 from pipeline.qat.plan import TrainPlan
@@ -117,32 +118,16 @@ def _subject(config: RunConfig) -> Subject:
 
 
 def _plans(config: RunConfig, head_replaced: bool) -> tuple[TrainPlan, TrainPlan]:
-    """The plans of float fine-tuning and of QAT.
+    """The plans of float fine-tuning and of QAT: options that are in a plan have the same name there.
 
     Raises:
         UsageError: a number that no training can have.
     """
-    qat = TrainPlan(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
-        clip_norm=config.clip_norm,
-        seed=config.seed,
-        hflip=config.data != DIGITS,
-        scale_min=0.8 if config.data == DIGITS else 0.6,  # digits fill their image
-        max_steps=config.max_steps,
-        observer_freeze=config.observer_freeze,
-        batch_norm_freeze=config.batch_norm_freeze,
-        accumulate=config.accumulate,
-        ema=config.ema,
-        dropout=config.dropout,
-        distill=config.distill,
-        temperature=config.temperature,
-        distill_features=config.distill_features,
-        ranges=config.ranges,
-    )
+    asked = config.to_dict()
+    shared = {field.name: asked[field.name] for field in fields(TrainPlan) if field.name in asked}
+    qat = TrainPlan(**shared)
+    if config.data == DIGITS:
+        qat = replace(qat, hflip=False, scale_min=DIGITS_SCALE_MIN)
     default_epochs = config.epochs if head_replaced else 0
     float_epochs = default_epochs if config.float_epochs is None else config.float_epochs
     return replace(qat, epochs=float_epochs, lr=config.float_lr), qat

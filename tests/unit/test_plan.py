@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torchao.quantization.pt2e import FakeQuantize
 
+from pipeline.config import RunConfig
 from pipeline.errors import UsageError
+from pipeline.qat.finetune import _plans
 from pipeline.qat.graph import prepare
 from pipeline.qat.plan import TrainPlan
 from pipeline.qat.quantizer import Scheme
@@ -176,3 +178,23 @@ def test_the_ends_of_the_freeze_schedule(freeze: float, moves: bool, graph: Grap
     plan = TrainPlan(epochs=1, batch_size=4, lr=1e-6, observer_freeze=freeze, batch_norm_freeze=freeze)
     seen = watch(graph, plan, tmp_path)
     assert seen.observers == seen.batch_norm == [moves] * 5
+
+
+def test_options_of_quantize_reach_both_plans() -> None:
+    values: dict[str, Any] = {
+        "epochs": 3,
+        "accumulate": 4,
+        "ema": 0.5,
+        "dropout": False,
+        "distill": 0.25,
+        "ranges": "learned",
+        "seed": 7,
+    }
+    config = RunConfig(model="t2t_vit_7", data="photos", lr=0.2, float_lr=0.3, **values)  # type: ignore[arg-type]
+    trained_float, qat = _plans(config, head_replaced=True)
+    for plan, lr in ((trained_float, 0.3), (qat, 0.2)):
+        assert {name: getattr(plan, name) for name in values} == values
+        assert (plan.lr, plan.hflip, plan.scale_min) == (lr, True, 0.6)
+    digits = _plans(replace(config, data="digits"), head_replaced=False)
+    assert [(plan.hflip, plan.scale_min) for plan in digits] == [(False, 0.8)] * 2
+    assert [plan.epochs for plan in digits] == [0, 3]
