@@ -23,7 +23,8 @@ DYNAMIC: tuple[Precision, ...] = ("int8-dynamic", "w4a8-dynamic")
 #: Made from a QDQ program, whose scales they keep; all others are made from the float program.
 STATIC: tuple[Precision, ...] = ("int8", "w8a16")
 
-Stage = Literal["probe", "convert", "inspect", "load", "run"]
+#: "device": reaching it, what it is allowed to do, its state and its disk.
+Stage = Literal["probe", "convert", "inspect", "load", "run", "device"]
 
 
 class TargetError(Exception):
@@ -223,10 +224,12 @@ class Samples:
     Attributes:
         wall_ms: by the clock on the wall: the latency.
         cpu_ms: processor time of the same calls; None where it was not measured or the runtime computes elsewhere.
+        per_sample: inferences that each of them is the mean of; more than 1 where a tool tells no single ones.
     """
 
     wall_ms: list[float]
     cpu_ms: list[float] | None
+    per_sample: int = 1
 
 
 @runtime_checkable

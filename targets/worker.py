@@ -14,6 +14,7 @@ import platform
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import BinaryIO
 import numpy as np
 
 from targets import registry, wire
+from targets.devices import readings
 from targets.types import (
     ConvertRequest,
     CountsProcessorTime,
@@ -40,6 +42,9 @@ Reply = tuple[Message, np.ndarray | None]
 # The stage that an unexpected error of an operation belongs to.
 _STAGES: dict[str, Stage] = {
     "hello": "probe",
+    "facts": "device",
+    "conditions": "device",
+    "bind": "device",
     "probe": "probe",
     "convert": "convert",
     "inspect": "inspect",
@@ -60,6 +65,9 @@ class Worker:
         self._opened = 0
         self._operations: dict[str, Callable[[Message, np.ndarray | None], Reply]] = {
             "hello": self._hello,
+            "facts": self._facts,
+            "conditions": self._conditions,
+            "bind": self._bind,
             "probe": self._probe,
             "convert": self._convert,
             "inspect": self._inspect,
@@ -88,6 +96,16 @@ class Worker:
     def _hello(self, request: Message, batch: np.ndarray | None) -> Reply:
         versions = {"python": platform.python_version(), "numpy": np.__version__}
         return {"pid": os.getpid(), "cpus": _usable_cpus(), "machine": platform.machine(), "versions": versions}, None
+
+    def _facts(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return {"facts": readings.facts().to_dict()}, None
+
+    def _conditions(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return {"conditions": readings.conditions().to_dict()}, None
+
+    def _bind(self, request: Message, batch: np.ndarray | None) -> Reply:
+        readings.bind(request["cpus"])
+        return {}, None
 
     def _probe(self, request: Message, batch: np.ndarray | None) -> Reply:
         return wire.encode_probe(registry.get(request["target"]).probe()), None
@@ -119,10 +137,12 @@ class Worker:
 
     def _open(self, request: Message, batch: np.ndarray | None) -> Reply:
         target = registry.get(request["target"])
+        start_ns = time.perf_counter_ns()
         session = target.load(Path(request["path"]), request["runtime"], request["threads"])
+        load_ms = (time.perf_counter_ns() - start_ns) / 1e6
         self._opened += 1
         self._sessions[self._opened] = session
-        return {"session": self._opened}, None
+        return {"session": self._opened, "load_ms": load_ms}, None
 
     def _infer(self, request: Message, batch: np.ndarray | None) -> Reply:
         return {}, self._session(request).infer(_required(batch))
@@ -133,7 +153,7 @@ class Worker:
             samples = session.samples(images, n)
         else:
             samples = Samples(session.time(images, n), None)
-        return {"samples_ms": samples.wall_ms, "cpu_ms": samples.cpu_ms}, None
+        return {"samples_ms": samples.wall_ms, "cpu_ms": samples.cpu_ms, "per_sample": samples.per_sample}, None
 
     def _range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
         session = self._session(request)

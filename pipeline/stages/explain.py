@@ -18,7 +18,7 @@ from pipeline.stages.scored_images import scored_images
 from pipeline.stages.shown_tensors import ShownTensors
 from pipeline.stages.validate import load_logits_subset
 from pipeline.stages.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
-from targets.devices.host import RemoteSession
+from targets.devices.client import RemoteSession
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.metrics.tensor_match import Int8Tensor, Place, Power, compare, find
 from pipeline.reports.records import CellKey
 from targets import registry
-from targets.devices.host import RemoteSession
+from targets.devices.client import RemoteSession
 from targets.types import TargetError
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.reports.records import Rounds
-from targets.devices.host import HostWorker, RemoteSession
+from targets.devices.client import RemoteSession
+from targets.devices.host import HostWorker
 from targets.types import Samples, TargetError
 
 PROCESSES = 5  # this and the rounds and samples of a plan: docs/decisions/0007-latency-intervals.md

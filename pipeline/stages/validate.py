@@ -30,7 +30,8 @@ from pipeline.stages.scored_images import scored_images
 from targets import registry
 from targets.coreml.names import REFERENCE_PREFIX
 from targets.coreml.units import ALL
-from targets.devices.host import HostWorker, RemoteSession
+from targets.devices.client import RemoteSession
+from targets.devices.host import HostWorker
 from targets.types import RangeEvent, TargetError
 
 CHUNK = 16  # images a request: small enough for a smooth bar, large enough to hide the pipe

@@ -1,0 +1,122 @@
+"""What every device speaks: facts, conditions, and workers that open files on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from targets.devices.address import Address
+from targets.devices.facts import Conditions, DeviceFacts
+from targets.types import QuantizedTensor, RangeEvent, Samples
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: A request to a device (one file, one chunk of images, one round) is given this long unless the user says else.
+DEVICE_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """What the user may say of how a device is used.
+
+    Attributes:
+        timeout_s: limit of each request: opening a file, a chunk of images, a round of samples.
+        cpus: cores that inferences are bound to; empty: as the system likes. A device that cannot bind refuses.
+        benchmark_model: LiteRT's benchmark_model for the device's processor, of adb.
+        executor_runner: ExecuTorch's executor_runner, likewise.
+        known_hosts, identity: of ssh; None: the user's own ~/.ssh/known_hosts, agent and keys.
+        python: of ssh: the Python on the device that has the runtimes, a path or a name on its PATH.
+    """
+
+    timeout_s: float = DEVICE_TIMEOUT_S
+    cpus: tuple[int, ...] = ()
+    benchmark_model: Path | None = None
+    executor_runner: Path | None = None
+    known_hosts: Path | None = None
+    identity: Path | None = None
+    python: str = "python3"
+
+
+class DeviceSession(Protocol):
+    """A file that is open on a device; as targets.types.Session, and what only some runtimes can tell.
+
+    Attributes:
+        load_ms: how long the runtime took to open the file, on the device's own clock; None where it does not tell.
+    """
+
+    load_ms: float | None
+
+    def infer(self, batch: np.ndarray) -> np.ndarray: ...
+
+    def time(self, batch: np.ndarray, n: int) -> list[float]: ...
+
+    def samples(self, batch: np.ndarray, n: int) -> Samples: ...
+
+    def range_events(self) -> tuple[RangeEvent, ...] | None: ...
+
+    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None: ...
+
+    def close(self) -> None: ...
+
+
+class DeviceWorker(Protocol):
+    """A fresh process on the device that opens files and keeps them open; a context manager.
+
+    Every call that a fault of the device stops raises TargetError within 10 s after its limit.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def open(self, target: str, path: Path, runtime: str, threads: int) -> DeviceSession:
+        """Bring the file at `path` (on this machine) to the device, unless it is there, and open it.
+
+        Raises:
+            Unavailable: no such runtime there.
+            TargetError: stage "device" (unreachable, disk full, not authorized, ...) or "load".
+        """
+        ...
+
+
+class Device(Protocol):
+    """One device. Making one does not reach for it yet; every other call does.
+
+    Attributes:
+        times: whether seconds mean something there; no latency is ever reported of a device where they do not.
+    """
+
+    address: Address
+    times: bool
+
+    def facts(self) -> DeviceFacts:
+        """
+        Raises:
+            TargetError: stage "device".
+        """
+        ...
+
+    def conditions(self) -> Conditions:
+        """
+        Raises:
+            TargetError: stage "device".
+        """
+        ...
+
+    def runtimes(self, target: str, compute_units: str) -> tuple[str, ...]:
+        """Runtimes to try files of `target` in there; empty where files of it run in none of this kind of device."""
+        ...
+
+    def worker(self) -> DeviceWorker: ...
+
+    def close(self) -> None: ...
+
+
+#: Called with a line that the user should see while a device works (a push of 20 MB, a wait for it to cool down).
+Say = Callable[[str], None]

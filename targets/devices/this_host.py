@@ -1,0 +1,59 @@
+"""This machine as a targets.devices.device.Device."""
+
+from __future__ import annotations
+
+from targets import registry
+from targets.devices import readings
+from targets.devices.address import Address
+from targets.devices.device import Device, DeviceOptions, Say
+from targets.devices.facts import Conditions, DeviceFacts
+from targets.devices.host import HostWorker
+from targets.devices.registry import Found
+
+
+class ThisHost:
+    """Workers of this machine."""
+
+    times = True
+
+    def __init__(self, address: Address, options: DeviceOptions):
+        self.address = address
+        self._options = options
+
+    def facts(self) -> DeviceFacts:
+        with HostWorker(self._options.timeout_s) as worker:  # it imports the runtimes, which may abort
+            return worker.facts()
+
+    def conditions(self) -> Conditions:
+        return readings.conditions()
+
+    def runtimes(self, target: str, compute_units: str) -> tuple[str, ...]:
+        return registry.runtimes(target, compute_units)
+
+    def worker(self) -> HostWorker:
+        return BoundHostWorker(self._options)
+
+    def close(self) -> None:
+        """Nothing is kept open between workers."""
+
+
+class BoundHostWorker(HostWorker):
+    """A worker whose runtimes use the cores that were asked for."""
+
+    def __init__(self, options: DeviceOptions):
+        super().__init__(options.timeout_s)
+        self._cpus = options.cpus
+
+    def __enter__(self) -> BoundHostWorker:
+        super().__enter__()
+        if self._cpus:
+            self.bind(self._cpus)
+        return self
+
+
+def device(address: Address, options: DeviceOptions, say: Say) -> Device:
+    return ThisHost(address, options)
+
+
+def found(options: DeviceOptions) -> tuple[Found, ...]:
+    return (Found(Address("host")),)
