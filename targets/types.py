@@ -275,7 +275,14 @@ class ShowsTensors(Protocol):
 
 
 class Session(Protocol):
-    """A loaded artifact."""
+    """A loaded artifact.
+
+    Attributes:
+        load_ms: how long the runtime took to open it, without the import of its own modules; None for a reference.
+    """
+
+    @property
+    def load_ms(self) -> float | None: ...
 
     def infer(self, batch: np.ndarray) -> np.ndarray:
         """float32 images [N, 3, H, W] -> float32 logits [N, classes]; the runtime sees one image at a time.

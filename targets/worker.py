@@ -14,7 +14,6 @@ import platform
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -137,12 +136,10 @@ class Worker:
 
     def _open(self, request: Message, batch: np.ndarray | None) -> Reply:
         target = registry.get(request["target"])
-        start_ns = time.perf_counter_ns()
         session = target.load(Path(request["path"]), request["runtime"], request["threads"])
-        load_ms = (time.perf_counter_ns() - start_ns) / 1e6
         self._opened += 1
         self._sessions[self._opened] = session
-        return {"session": self._opened, "load_ms": load_ms}, None
+        return {"session": self._opened, "load_ms": session.load_ms}, None
 
     def _infer(self, request: Message, batch: np.ndarray | None) -> Reply:
         return {}, self._session(request).infer(_required(batch))

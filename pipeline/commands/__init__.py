@@ -12,6 +12,7 @@ from pipeline.commands import (
     compare,
     convert,
     demo,
+    devices,
     doctor,
     inspect,
     models,
@@ -32,7 +33,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (quantize, convert, inspect, validate, benchmark, report, check, compare, train, models, doctor, demo):
+for command in (
+    quantize,
+    convert,
+    inspect,
+    validate,
+    benchmark,
+    report,
+    check,
+    compare,
+    train,
+    models,
+    devices,
+    doctor,
+    demo,
+):
     name = command.__name__.rsplit(".", 1)[-1]
     app.command(name)(getattr(command, name))
 

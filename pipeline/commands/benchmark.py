@@ -7,6 +7,24 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.device_options import (
+    PYTHON,
+    AnyCondition,
+    BenchmarkModel,
+    CoolDown,
+    Cpus,
+    DeviceAddress,
+    DeviceTimeout,
+    ExecutorRunner,
+    Identity,
+    KnownHosts,
+    MaxTemperature,
+    RemotePython,
+    Resume,
+    address_of,
+    options_of,
+    place_of,
+)
 from pipeline.commands.options import (
     RUNS,
     BackendName,
@@ -45,11 +63,29 @@ def benchmark(
             help="Run of mobilenet_v2 to time against.  \\[default: the newest on the same images, else made]"
         ),
     ] = None,
+    device: DeviceAddress = "host",
+    device_timeout: DeviceTimeout = None,
+    cpus: Cpus = "",
+    benchmark_model: BenchmarkModel = None,
+    executor_runner: ExecutorRunner = None,
+    known_hosts: KnownHosts = None,
+    identity: Identity = None,
+    remote_python: RemotePython = PYTHON,
+    max_temperature: MaxTemperature = None,
+    cool_down: CoolDown = 300.0,
+    any_condition: AnyCondition = False,
+    resume: Resume = False,
     run: RunDir = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Time every artifact on this host against MobileNetV2 in the same runtime and precision, round by round."""
+    """Time every artifact on a device against MobileNetV2 in the same runtime and precision, round by round."""
     targets = targets_of(target, backend)
+    address = address_of(device)
+    options = options_of(
+        address, device_timeout, cpus, benchmark_model, executor_runner, known_hosts, identity, remote_python
+    )
+    if compute_plan and address.kind != "host":
+        raise UsageError(f"--compute-plan is for this host, not for --device {device}: run it on the Mac itself")
     units = compute_units_of(compute_units, targets)
     if compute_plan and "coreml" not in targets:
         raise UsageError(f"--compute-plan is for --target coreml, not for {', '.join(targets)}: leave it out")
@@ -63,8 +99,9 @@ def benchmark(
         processes = spread(rounds)
     plan = TimingPlan(threads=threads, warmup=warmup, rounds=rounds, samples=samples, processes=processes)
     found = find_run(runs_dir, run)
-    records = benchmark_run(found, ensure_control(runs_dir, found, control, targets, say), targets, plan, say, units)
+    with place_of(address, options, max_temperature, cool_down, any_condition) as on:
+        beside = ensure_control(runs_dir, found, control, targets, say)
+        records = benchmark_run(found, beside, targets, plan, say, units, on, resume)
     plans = plan_run(found, units, say) if compute_plan else ()
     show_tables(table for record in plans for table in plan_tables(record))
-    outcomes = [(r.key, r.outcome) for r in records] + [(r.key, r.outcome) for r in plans]
-    raise_if_failed("run", ((f"{key.target} {key.runtime} {key.precision}", outcome) for key, outcome in outcomes))
+    raise_if_failed("run", ((r.key.label, r.outcome) for r in (*records, *plans)))

@@ -6,6 +6,21 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.device_options import (
+    PYTHON,
+    BenchmarkModel,
+    Cpus,
+    DeviceAddress,
+    DeviceTimeout,
+    ExecutorRunner,
+    Identity,
+    KnownHosts,
+    RemotePython,
+    Resume,
+    address_of,
+    options_of,
+    place_of,
+)
 from pipeline.commands.options import (
     RUNS,
     BackendName,
@@ -47,11 +62,26 @@ def validate(
         typer.Option("--explain", help="Then tell which stage, and which layers, the loss is in (waterfall.json)."),
     ] = False,
     explain_images: Annotated[int, typer.Option(help="Images that --explain looks into the layers with.")] = 16,
+    device: DeviceAddress = "host",
+    device_timeout: DeviceTimeout = None,
+    cpus: Cpus = "",
+    benchmark_model: BenchmarkModel = None,
+    executor_runner: ExecutorRunner = None,
+    known_hosts: KnownHosts = None,
+    identity: Identity = None,
+    remote_python: RemotePython = PYTHON,
+    resume: Resume = False,
     run: RunDir = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Run every artifact in its real runtime on the images that scored the checkpoint."""
+    """Run every artifact in its real runtime, on this host or a device, on the images that scored the checkpoint."""
     targets = targets_of(target, backend)
+    address = address_of(device)
+    options = options_of(
+        address, device_timeout, cpus, benchmark_model, executor_runner, known_hosts, identity, remote_python
+    )
+    if explain and address.kind != "host":
+        raise UsageError(f"--explain looks into files on this host, not on --device {device}: leave one of them out")
     units = compute_units_of(compute_units, targets)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}: give at least 1")
@@ -72,7 +102,8 @@ def validate(
 
         explainer = Explainer(found, limit, explain_images)
     look = None if explainer is None else explainer.look
-    records = validate_run(found, targets, limit, threads, say, units, simulate, roundings, look)
+    with place_of(address, options, None, 0.0, True) as on:
+        records = validate_run(found, targets, limit, threads, say, units, simulate, roundings, look, on, resume)
     if explainer is not None:
         show_waterfall(explainer.finish(say))
     raise_if_failed("run", ((r.key.label, r.outcome) for r in records))

@@ -148,6 +148,7 @@ class Timing:
         to_float: of an int8 file, over the float32 file of the same model; None where it was not timed.
         host: processor and vector extensions of the machine.
         clock: what the ratios are of: processor time, or time on the wall.
+        throttled: the device became slower while it was measured.
     """
 
     threads: int
@@ -156,6 +157,7 @@ class Timing:
     to_float: tuple[float, ...] | None
     host: Mapping[str, str]
     clock: Literal["cpu", "wall"]
+    throttled: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.reports.records import (
+    HOST,
     SIMULATED,
     CellKey,
     ConversionRecord,
@@ -50,12 +51,13 @@ class Cell:
 
     @property
     def place(self) -> str:
-        """Target and runtime, named once where both have one name: "executorch", "tflite / litert"."""
+        """Target and runtime, named once where both have one name: "executorch", "tflite / litert on adb:0A1B"."""
         if self.simulations:
             return f"{self.target}, {SIMULATED}"
+        where = "" if self.device in (None, HOST) else f" on {self.device}"
         if self.runtime is None or self.runtime == self.target:
-            return self.target
-        return f"{self.target} / {self.runtime}"
+            return self.target + where
+        return f"{self.target} / {self.runtime}{where}"
 
 
 def variant_name(precision: Precision, source: Source) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from pipeline.metrics import latency
 from pipeline.reports import values as v
 from pipeline.reports.cell_values import place, timed, times_float
 from pipeline.reports.cells import run_cells
+from pipeline.reports.devices_table import circumstances
 from pipeline.reports.records import LatencyRecord
 from pipeline.reports.schema import RunRecord
 from pipeline.reports.table import Table, grouped
@@ -21,7 +24,7 @@ def latencies(run: RunRecord) -> Table:
         if cell.simulations:
             continue
         if record is None or record.rounds_ms is None:
-            rows.append((place(cell), timed(record)[0], *[v.NOT_MEASURED] * 6, times_float(cell)))
+            rows.append((place(cell), timed(record)[0], *[v.NOT_MEASURED] * 7, times_float(cell)))
             continue
         summary = latency.summarize([ms for samples in record.rounds_ms for ms in samples])
         control = v.NOT_MEASURED
@@ -33,6 +36,7 @@ def latencies(run: RunRecord) -> Table:
                 v.median(summary),
                 v.milliseconds(summary.p90_ms),
                 v.milliseconds(summary.mad_ms),
+                v.milliseconds(median(record.load_ms)) if record.load_ms else v.NOT_MEASURED,
                 _rounds(record),
                 v.count(record.threads),
                 control,
@@ -44,12 +48,14 @@ def latencies(run: RunRecord) -> Table:
             notes.append((f"{cell.place} {cell.variant}", f"control: {record.control_note}"))
         if record.float_note:
             notes.append((f"{cell.place} {cell.variant}", f"fp32: {record.float_note}"))
+        notes += [(f"{cell.place} {cell.variant}", note) for note in circumstances(record)]
     return Table(
         title=f"{run.model}: latency",
-        header=("Runtime", "Median", "p90", "MAD", "Rounds", "Threads", "Control", "× control", "× fp32"),
+        header=("Runtime", "Median", "p90", "MAD", "Load", "Rounds", "Threads", "Control", "× control", "× fp32"),
         rows=tuple(rows),
         notes=(
-            "MAD: median absolute deviation from the median. One sample is one image.",
+            "MAD: median absolute deviation from the median. One sample is one image. Load: opening the file as the "
+            "first one of a fresh process, median; the system may have the file in memory already.",
             "× fp32: an int8 file over the float32 file of the same model in the same rounds; below 1 it is faster.",
             *grouped(notes),
         ),

@@ -12,6 +12,8 @@ from typing import Literal, get_args
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
 from pipeline.metrics.latency import RoundRatios, round_ratios
+from pipeline.metrics.throttling import Throttling, throttling
+from targets.devices.facts import Conditions, DeviceFacts
 from targets.types import PRECISIONS, STATIC, GraphFacts, Precision, RangeEvent, TargetError, TensorSpec, Unavailable
 
 Source = Literal["float", "ptq", "qat"]  # float program; int8 scales from calibration alone; int8 trained scales
@@ -21,6 +23,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 Rounds = tuple[tuple[float, ...], ...]  # samples in ms, by interleaved round
 #: Where a file was computed by a reference that stands for no device; the label in every table, record and plot.
 SIMULATED = "simulated (MIL reference)"
+HOST = "host"  # the device of a cell that ran on this machine; others are named by their address
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ class CellKey:
 
     @property
     def label(self) -> str:
-        """For a line of text: "tflite litert int8", "executorch int8", "coreml mil-fp16 int8, simulated (MIL ...)"."""
+        """For a line of text: "tflite litert int8", "executorch int8 on adb:0A1B", "coreml cpu int8, simulated ..."."""
         source = " ptq" if self.source == "ptq" else ""
         place = self.target if self.runtime == self.target else f"{self.target} {self.runtime}"
-        return f"{place} {self.precision}{source}{f', {SIMULATED}' if self.simulated else ''}"
+        where = {HOST: "", SIMULATED: f", {SIMULATED}"}.get(self.device, f" on {self.device}")
+        return f"{place} {self.precision}{source}{where}"
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,7 @@ class ValidationRecord:
     Attributes:
         range_events: which operators left the range of their number format, in the order of the program; None where
             the runtime does not tell.
+        device: what the device of `key` is; None for the host.
     """
 
     key: CellKey
@@ -188,6 +193,7 @@ class ValidationRecord:
     drift_qdq: Drift | None
     seconds: float | None
     range_events: tuple[RangeEvent, ...] | None = None
+    device: DeviceFacts | None = None
 
     def __post_init__(self) -> None:
         _check_seconds(self.seconds)
@@ -216,6 +222,12 @@ class LatencyRecord:
         cpu_rounds_ms, control_cpu_rounds_ms, float_cpu_rounds_ms: processor time of the same inferences, for one
             thread only: it leaves out what waiting for a busy processor adds. None where it was not measured.
         sha256: of the artifact that was timed; None in records of older versions.
+        device: what the device of `key` is; None for the host, which `host` describes.
+        conditions: of the device before each process and after the last one; empty where nothing was read.
+        cpus: cores that inferences were bound to; empty: not bound.
+        load_ms: of opening the file as the first one of a fresh process, one for each; empty where it was not measured.
+        steady: whether every warm-up ended because its time was steady; None where that was not looked at.
+        inferences_per_sample: each sample is their mean, where a tool of a device tells no single ones.
     """
 
     key: CellKey
@@ -235,6 +247,20 @@ class LatencyRecord:
     control_cpu_rounds_ms: Rounds | None = None
     float_cpu_rounds_ms: Rounds | None = None
     sha256: str | None = None
+    device: DeviceFacts | None = None
+    conditions: tuple[Conditions, ...] = ()
+    cpus: tuple[int, ...] = ()
+    load_ms: tuple[float, ...] = ()
+    steady: bool | None = None
+    inferences_per_sample: int = 1
+
+    @property
+    def throttling(self) -> Throttling | None:
+        """Whether all files that took turns became slower, by the clock on the wall; None below its fewest rounds."""
+        if self.rounds_ms is None:
+            return None
+        beside = (self.control_rounds_ms, self.float_rounds_ms)
+        return throttling([self.rounds_ms, *(rounds for rounds in beside if rounds is not None)])
 
     @property
     def to_control(self) -> RoundRatios | None:
@@ -256,6 +282,10 @@ class LatencyRecord:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise ValueError(f"{self.threads} threads")
+        if self.device is not None and self.device.emulated and self.rounds_ms is not None:
+            raise ValueError(f"{self.key.label}: emulated instructions have no latency")
+        if self.inferences_per_sample < 1 or not all(math.isfinite(ms) and ms > 0 for ms in self.load_ms):
+            raise ValueError(f"{self.inferences_per_sample} inferences a sample, load_ms {self.load_ms}")
         if self.key.simulated or (self.control is not None and self.control.simulated):
             raise ValueError(f"{self.key.label}: a simulation has no latency")
         if (self.outcome.status == "ok") != (self.rounds_ms is not None):

@@ -188,6 +188,7 @@ def _timing(record: LatencyRecord, quantized_on: Mapping[str, Any]) -> Timing | 
         to_float=_ratios(record.to_float),
         host=_machine(record.host or quantized_on, ("processor", "vector_extensions")),
         clock="wall" if record.cpu_rounds_ms is None else "cpu",
+        throttled=record.device is not None and record.throttling is not None and record.throttling.flagged,
     )
 
 

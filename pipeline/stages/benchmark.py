@@ -1,29 +1,32 @@
-"""Latency on this host: a run's artifacts in, raw samples interleaved with MobileNetV2's out.
+"""Latency on one device: a run's artifacts in, raw samples interleaved with MobileNetV2's out.
 
 A cell, its control (MobileNetV2 in the same runtime and precision) and, if it is int8, the float32 file of the same
-model are open in one worker process with the same number of threads, and take turns (pipeline.stages.timing). The cells
-take turns too, process by process: what changes on the machine in a minute or two is then within each cell's spread.
+model are open in one worker process with the same number of threads, and take turns (pipeline.stages.timing). On this
+host the cells take turns too, process by process: what changes on the machine in a minute or two is then within each
+cell's spread. On a device that can be unplugged they follow each other, and each is kept as soon as it is done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from pipeline import provenance
 from pipeline.metrics.latency import ratio_of, summarize
 from pipeline.progress import progress
 from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecord, Outcome
 from pipeline.rundir import Run
 from pipeline.stages.artifacts import artifact_path, load_conversions
 from pipeline.stages.cell_file import LATENCY, load_cells, save_cells
-from pipeline.stages.timing import Timed, TimingFailed, TimingPlan, joined, one_process
+from pipeline.stages.place import Place
+from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, TimingPlan, cold_load, joined, one_process
 from pipeline.stages.validate import cell_key, chosen
-from targets import registry
 from targets.coreml.units import ALL
+from targets.devices.facts import Conditions
+from targets.types import TargetError
 
 CONTROL_MODEL = "mobilenet_v2"
 OWN, CONTROL, FLOAT = "own", "control", "float"  # names of the files that take turns
@@ -50,20 +53,28 @@ class _Cell:
     floating: Beside | str
     outcome: Outcome = OK
     parts: list[dict[str, Timed]] = field(default_factory=list)
+    conditions: list[Conditions] = field(default_factory=list)
+    more_loads_ms: list[float] = field(default_factory=list)
 
     @classmethod
     def of(
-        cls, run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str, plan: TimingPlan
+        cls,
+        run: Run,
+        control_run: Run | None,
+        conversion: ConversionRecord,
+        runtime: str,
+        device: str,
+        plan: TimingPlan,
     ) -> _Cell:
         assert conversion.facts is not None  # it is ok
         return cls(
-            key=cell_key(conversion, runtime),
+            key=cell_key(conversion, runtime, device),
             runtime=runtime,
             path=artifact_path(run, conversion),
             sha256=conversion.sha256,
             images=_noise(conversion.facts.inputs[0].shape, plan.seed),
-            control=_control(run, control_run, conversion, runtime),
-            floating=_float(run, conversion, runtime),
+            control=_control(run, control_run, conversion, runtime, device),
+            floating=_float(run, conversion, runtime, device),
         )
 
     @property
@@ -71,24 +82,47 @@ class _Cell:
         beside = {CONTROL: self.control, FLOAT: self.floating}
         return {OWN: self.path} | {name: other.path for name, other in beside.items() if isinstance(other, Beside)}
 
-    def time(self, plan: TimingPlan, number: int, advance: Callable[[int], None]) -> None:
+    def time(self, on: Place, plan: TimingPlan, number: int, advance: Callable[[int], None]) -> None:
         """One process of the plan; a cell that failed before is left out."""
         rounds = plan.rounds // plan.processes
+        if not on.device.times:
+            self.outcome = Outcome("unavailable", "run", "its instructions are emulated: latency is not measured there")
         if self.outcome.status == "ok":
             try:
-                part = one_process(self.key.target, self.runtime, self.files, self.images, plan, number, lambda _: None)
+                self.conditions.append(on.enter())
+                part = one_process(
+                    self.key.target, self.runtime, self.files, self.images, plan, number, lambda _: None, on.worker
+                )
                 self.parts.append(part)
             except TimingFailed as failed:
-                if failed.name == FLOAT:
+                if failed.name == FLOAT and failed.error.stage != "device":
                     self.floating = f"the fp32 artifact failed: {failed.error}"
-                    self.time(plan, number, advance)
+                    self.time(on, plan, number, advance)
                     return
                 self.outcome = Outcome.of(failed.error)
+            except TargetError as error:
+                self.outcome = Outcome.of(error)
         advance(rounds)
 
-    def record(self, plan: TimingPlan) -> LatencyRecord:
+    def finish(self, on: Place, plan: TimingPlan) -> None:
+        """What is measured after the rounds: loads in processes of their own, if the rounds' were too few."""
+        try:
+            cold = sum(len(part[OWN].load_ms) for part in self.parts)
+            for _ in range(COLD_LOADS - cold if self.outcome.status == "ok" else 0):
+                ms = cold_load(self.key.target, self.runtime, self.path, plan.threads, on.worker)
+                self.more_loads_ms += [] if ms is None else [ms]
+            if self.outcome.status == "ok":
+                self.conditions.append(on.device.conditions())
+        except TargetError as error:
+            self.outcome = Outcome.of(error)
+
+    def record(self, on: Place, plan: TimingPlan) -> LatencyRecord:
+        known = None if on.is_host else on.facts
         if self.outcome.status != "ok":
-            return LatencyRecord(self.key, self.outcome, plan.threads, (), None, None, None, "")
+            return LatencyRecord(
+                self.key, self.outcome, plan.threads, (), None, None, None, "", device=known,
+                conditions=tuple(self.conditions), sha256=self.sha256,
+            )  # fmt: skip
         timed = joined(self.parts, list(self.files))
         own, control, floating = timed[OWN], timed.get(CONTROL), timed.get(FLOAT)
         return LatencyRecord(
@@ -104,11 +138,17 @@ class _Cell:
             float_key=self.floating.key if isinstance(self.floating, Beside) else None,
             float_rounds_ms=floating.rounds_ms if floating else None,
             float_note=self.floating if isinstance(self.floating, str) else "",
-            host=provenance.host(),
+            host=on.machine,
             cpu_rounds_ms=own.cpu_rounds_ms,
             control_cpu_rounds_ms=control.cpu_rounds_ms if control else None,
             float_cpu_rounds_ms=floating.cpu_rounds_ms if floating else None,
             sha256=self.sha256,
+            device=known,
+            conditions=tuple(self.conditions),
+            cpus=on.cpus,
+            load_ms=(*own.load_ms, *self.more_loads_ms),
+            steady=own.steady,
+            inferences_per_sample=own.per_sample,
         )
 
 
@@ -119,30 +159,63 @@ def benchmark_run(
     plan: TimingPlan,
     say: Callable[[str], None],
     compute_units: str = ALL,
+    on: Place | None = None,
+    resume: bool = False,
 ) -> tuple[LatencyRecord, ...]:
-    """Time every artifact of `targets` in every runtime and write latency.json (other targets' cells are kept).
+    """Time every artifact of `targets` in every runtime and write latency.json (other cells of it are kept).
 
     Args:
         control_run: a run of MobileNetV2 with artifacts; None when there is none, then the records say so.
         compute_units: of Core ML (targets.coreml.units); each choice is a runtime, and cells, of its own.
+        on: the device; None: this host.
+        resume: leave out cells that were timed there before, with this file and this plan.
 
     Raises:
         UsageError: nothing was converted.
+        TargetError: stage "device", the device cannot be reached at all.
     """
+    on = on or Place.host()
+    if not on.is_host:
+        say(f"{on.label}: {on.machine['processor']}, {on.machine['system']}")  # unreachable is told before long work
     cells = [
-        _Cell.of(run, control_run, conversion, runtime, plan)
-        for conversion in chosen(run, targets, "benchmark")
-        for runtime in registry.runtimes(conversion.target, compute_units)
+        _Cell.of(run, control_run, conversion, runtime, on.label, plan)
+        for conversion, runtime in on.runtimes(chosen(run, targets, "benchmark"), compute_units)
     ]
-    with progress("timing", len(cells) * plan.rounds, "rounds") as bar:
-        for number in range(plan.processes):
-            for cell in cells:
-                cell.time(plan, number, bar.advance)
-    records = [cell.record(plan) for cell in cells]
-    for record in records:
-        say(_line(record))
-    save_cells(run, LATENCY, LatencyRecord, records)
-    return tuple(records)
+    before = {record.key: record for record in load_latency(run)} if resume else {}
+    kept = {cell.key: before[cell.key] for cell in cells if _is_done(before.get(cell.key), cell, on, plan)}
+    for key in kept:
+        say(f"{key.label}: timed before, left as it is")
+    left = [cell for cell in cells if cell.key not in kept]
+    made: dict[CellKey, LatencyRecord] = {}
+
+    def finish(cell: _Cell) -> None:
+        cell.finish(on, plan)
+        made[cell.key] = cell.record(on, plan)
+        say(_line(made[cell.key]))
+        save_cells(run, LATENCY, LatencyRecord, [made[cell.key]])
+
+    with progress(f"timing on {on.label}", len(left) * plan.rounds, "rounds") as bar:
+        if on.is_host:
+            for number, cell in product(range(plan.processes), left):
+                cell.time(on, plan, number, bar.advance)
+        for cell in left:
+            if not on.is_host:
+                for number in range(plan.processes):
+                    cell.time(on, plan, number, bar.advance)
+            finish(cell)
+    return tuple(kept.get(cell.key) or made[cell.key] for cell in cells)
+
+
+def _is_done(record: LatencyRecord | None, cell: _Cell, on: Place, plan: TimingPlan) -> bool:
+    """Whether an earlier record is what this plan would measure."""
+    return (
+        record is not None
+        and record.rounds_ms is not None
+        and record.sha256 == cell.sha256
+        and (record.threads, record.processes, record.cpus) == (plan.threads, plan.processes, on.cpus)
+        and [len(samples) for samples in record.rounds_ms] == [plan.samples] * plan.rounds
+        and dict(record.host) == on.machine
+    )
 
 
 def load_latency(run: Run) -> tuple[LatencyRecord, ...]:
@@ -150,7 +223,9 @@ def load_latency(run: Run) -> tuple[LatencyRecord, ...]:
     return load_cells(run, LATENCY, LatencyRecord)
 
 
-def _control(run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str) -> Beside | str:
+def _control(
+    run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str, device: str
+) -> Beside | str:
     """The control's artifact for this cell, or why there is none."""
     if run.model == CONTROL_MODEL:
         return "this model is the control"
@@ -165,16 +240,16 @@ def _control(run: Run, control_run: Run | None, conversion: ConversionRecord, ru
     if not fitting:
         return f"run {control_run.id} has no {conversion.precision} artifact for {conversion.target}"
     record = (same_source or fitting)[0]  # trained or calibrated scales make no difference to the time
-    return Beside(cell_key(record, runtime), artifact_path(control_run, record))
+    return Beside(cell_key(record, runtime, device), artifact_path(control_run, record))
 
 
-def _float(run: Run, conversion: ConversionRecord, runtime: str) -> Beside | str:
+def _float(run: Run, conversion: ConversionRecord, runtime: str, device: str) -> Beside | str:
     """The float32 file of the same model for an int8 cell, or why there is none."""
     if conversion.precision != "int8":
         return "this file is not int8"
     for record in load_conversions(run):
         if (record.target, record.precision, record.outcome) == (conversion.target, "fp32", OK):
-            return Beside(cell_key(record, runtime), artifact_path(run, record))
+            return Beside(cell_key(record, runtime, device), artifact_path(run, record))
     return f"run {run.id} has no fp32 artifact for {conversion.target}: `convert --precision fp32` makes it"
 
 
@@ -192,6 +267,11 @@ def _line(record: LatencyRecord) -> str:
         f"{what}: median {summary.median_ms:.2f} ms, p90 {summary.p90_ms:.2f} ms "
         f"(n={summary.n}, {record.threads} thread{'s' if record.threads > 1 else ''})"
     )
+    slowing = record.throttling
+    if slowing is not None and slowing.flagged:
+        line += (
+            f"; THROTTLED: {slowing.slowdown:.2f} x slower at the end ({slowing.shape} from round {slowing.at_round})"
+        )
     if record.to_control is None:
         return f"{line}; no control: {record.control_note}"
     beside = ratio_of(record.to_control)

@@ -18,7 +18,7 @@ from pipeline.stages.scored_images import scored_images
 from pipeline.stages.shown_tensors import ShownTensors
 from pipeline.stages.validate import load_logits_subset
 from pipeline.stages.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
-from targets.devices.client import RemoteSession
+from targets.devices.device import DeviceSession
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ class Explainer:
         self._batches = list(self._images.batches(BATCH, self._rows))
         self._shown = ShownTensors(self._walk, self._batches[0][:SHOWN])
 
-    def look(self, key: CellKey, session: RemoteSession) -> None:
+    def look(self, key: CellKey, session: DeviceSession) -> None:
         """Into the tensors of an artifact, where its runtime shows them."""
         self._shown.look(key, session)
 

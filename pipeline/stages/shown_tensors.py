@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.metrics.tensor_match import Int8Tensor, Place, Power, compare, find
 from pipeline.reports.records import CellKey
 from targets import registry
-from targets.devices.client import RemoteSession
+from targets.devices.device import DeviceSession
 from targets.types import TargetError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ShownTensors:
         ]
         self._seen: dict[CellKey, ByLayer | str] = {}
 
-    def look(self, key: CellKey, session: RemoteSession) -> None:
+    def look(self, key: CellKey, session: DeviceSession) -> None:
         """Compare what the session shows; files with other scales than the QDQ program's are left alone."""
         if key.source != "qat":
             return

@@ -10,22 +10,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.reports.records import Rounds
-from targets.devices.client import RemoteSession
+from targets.devices.device import DeviceSession, DeviceWorker
 from targets.devices.host import HostWorker
 from targets.types import Samples, TargetError
 
+COLD_LOADS = 3  # each in a fresh process: one says nothing about the spread
+#: Warm-up goes on until two batches of it in a row have medians that are this near to each other, or for so many
+#: batches. Phones take seconds to raise their clock; a fixed number of inferences is over by then.
+STEADY_WITHIN = 0.03
+WARMUP_BATCHES = 10
 PROCESSES = 5  # this and the rounds and samples of a plan: docs/decisions/0007-latency-intervals.md
 
 
 @dataclass(frozen=True)
 class TimingPlan:
     """How a cell is timed: `rounds` of `samples` each, equally many in each of `processes` fresh worker processes, each
-    of which begins with `warmup` inferences that are kept apart."""
+    of which begins with batches of `warmup` inferences, until their time is steady, that are kept apart."""
 
     threads: int = 1
     warmup: int = 5
@@ -57,11 +63,17 @@ class Timed:
     Attributes:
         cpu_rounds_ms: processor time of the same inferences; None where it was not measured, and for several threads,
             whose processor time is no latency.
+        load_ms: of opening the file as the first one of a fresh process; empty where the runtime does not tell.
+        steady: whether the warm-up ended because its time was steady, in every process; None without a warm-up.
+        per_sample: inferences that a sample is the mean of.
     """
 
     warmup_ms: tuple[float, ...]
     rounds_ms: Rounds
     cpu_rounds_ms: Rounds | None
+    load_ms: tuple[float, ...] = ()
+    steady: bool | None = None
+    per_sample: int = 1
 
 
 class TimingFailed(Exception):
@@ -94,6 +106,7 @@ def one_process(
     plan: TimingPlan,
     number: int,
     advance: Callable[[int], None],
+    start: Callable[[], DeviceWorker] | None = None,
 ) -> dict[str, Timed]:
     """The share of process `number` of the plan: `files`, given by name, are timed on `images` [N, 3, H, W].
 
@@ -101,19 +114,20 @@ def one_process(
 
     Args:
         advance: called with 1 after each round.
+        start: a worker on the device; None: one on this host.
 
     Raises:
         TimingFailed: with the name of the first file that failed.
     """
     order = list(files)[:: -1 if number % 2 else 1]
-    warmup: dict[str, list[float]] = {}
+    warmed: dict[str, Warmup] = {}
     rounds: dict[str, list[Samples]] = {name: [] for name in files}
-    with HostWorker() as worker:
-        sessions: dict[str, RemoteSession] = {}
+    with (start or HostWorker)() as worker:
+        sessions: dict[str, DeviceSession] = {}
         for name in order:
             try:
                 sessions[name] = worker.open(target, files[name], runtime, plan.threads)
-                warmup[name] = sessions[name].time(images, plan.warmup)
+                warmed[name] = warm_up(sessions[name], images, plan.warmup)
             except TargetError as error:
                 raise TimingFailed(name, error) from error
         for turn in range(plan.rounds // plan.processes):
@@ -124,7 +138,45 @@ def one_process(
                 except TargetError as error:
                     raise TimingFailed(name, error) from error
             advance(1)
-    return {name: _timed(warmup[name], rounds[name], plan.threads) for name in files}
+    cold = order[0]  # what is opened after it finds the runtime set up
+    loads = {cold: sessions[cold].load_ms}
+    return {name: _timed(warmed[name], rounds[name], plan.threads, loads.get(name)) for name in files}
+
+
+def cold_load(
+    target: str, runtime: str, path: Path, threads: int, start: Callable[[], DeviceWorker] | None = None
+) -> float | None:
+    """Milliseconds to open the file in a fresh process that opens nothing else; None where the runtime does not tell.
+
+    Raises:
+        TargetError: it cannot be opened.
+    """
+    with (start or HostWorker)() as worker:
+        return worker.open(target, path, runtime, threads).load_ms
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """Samples in ms before the rounds, and whether they ended steady; None without any."""
+
+    samples_ms: tuple[float, ...]
+    steady: bool | None
+
+
+def warm_up(session: DeviceSession, images: np.ndarray, batch: int) -> Warmup:
+    """Batches of `batch` inferences until their time is steady, at most WARMUP_BATCHES of them; 0: none at all."""
+    if not batch:
+        return Warmup((), None)
+    samples_ms: list[float] = []
+    before: float | None = None
+    for _ in range(WARMUP_BATCHES):
+        found = session.time(images, batch)
+        samples_ms += found
+        now = median(found)
+        if before is not None and abs(now - before) <= STEADY_WITHIN * before:
+            return Warmup(tuple(samples_ms), True)
+        before = now
+    return Warmup(tuple(samples_ms), False)
 
 
 def joined(parts: Sequence[Mapping[str, Timed]], names: Sequence[str]) -> dict[str, Timed]:
@@ -139,12 +191,20 @@ def _joined(parts: Sequence[Timed]) -> Timed:
         warmup_ms=tuple(chain.from_iterable(part.warmup_ms for part in parts)),
         rounds_ms=tuple(chain.from_iterable(part.rounds_ms for part in parts)),
         cpu_rounds_ms=tuple(chain.from_iterable(counted)) if len(counted) == len(parts) else None,
+        load_ms=tuple(chain.from_iterable(part.load_ms for part in parts)),
+        steady=None if any(part.steady is None for part in parts) else all(part.steady for part in parts),
+        per_sample=max(part.per_sample for part in parts),
     )
 
 
-def _timed(warmup_ms: list[float], rounds: list[Samples], threads: int) -> Timed:
+def _timed(warmup: Warmup, rounds: list[Samples], threads: int, load_ms: float | None) -> Timed:
     cpu_ms = [tuple(samples.cpu_ms) for samples in rounds if samples.cpu_ms is not None]
     counted = threads == 1 and len(cpu_ms) == len(rounds)
     return Timed(
-        tuple(warmup_ms), tuple(tuple(samples.wall_ms) for samples in rounds), tuple(cpu_ms) if counted else None
+        warmup_ms=warmup.samples_ms,
+        rounds_ms=tuple(tuple(samples.wall_ms) for samples in rounds),
+        cpu_rounds_ms=tuple(cpu_ms) if counted else None,
+        load_ms=() if load_ms is None else (load_ms,),
+        steady=warmup.steady,
+        per_sample=max(samples.per_sample for samples in rounds),
     )

@@ -21,17 +21,17 @@ from pipeline.metrics.drift import drift
 from pipeline.progress import progress
 from pipeline.qat import checkpoint as files
 from pipeline.qat.checkpoint import StageLogits
-from pipeline.reports.records import OK, SIMULATED, CellKey, ConversionRecord, Outcome, ValidationRecord
+from pipeline.reports.records import HOST, OK, SIMULATED, CellKey, ConversionRecord, Outcome, ValidationRecord
 from pipeline.rundir import Run
-from pipeline.stages.artifact_logits import ArtifactLogits, save_artifact_logits
+from pipeline.stages.artifact_logits import ArtifactLogits, load_artifact_logits, save_artifact_logits
 from pipeline.stages.artifacts import artifact_path, load_conversions
 from pipeline.stages.cell_file import VALIDATION, load_cells, save_cells
+from pipeline.stages.place import Place
 from pipeline.stages.scored_images import scored_images
 from targets import registry
 from targets.coreml.names import REFERENCE_PREFIX
 from targets.coreml.units import ALL
-from targets.devices.client import RemoteSession
-from targets.devices.host import HostWorker
+from targets.devices.device import DeviceSession
 from targets.types import RangeEvent, TargetError
 
 CHUNK = 16  # images a request: small enough for a smooth bar, large enough to hide the pipe
@@ -44,15 +44,15 @@ class _Open:
     key: CellKey
     sha256: str
     outcome: Outcome = OK
-    session: RemoteSession | None = None
+    session: DeviceSession | None = None
     range_events: tuple[RangeEvent, ...] | None = None
     rows: list[np.ndarray] = field(default_factory=list)
     seconds: float = 0.0
 
 
-def cell_key(record: ConversionRecord, runtime: str) -> CellKey:
-    """The cell of an artifact in a runtime on this host, or in a reference."""
-    device = SIMULATED if runtime in registry.get(record.target).simulated else "host"
+def cell_key(record: ConversionRecord, runtime: str, where: str = HOST) -> CellKey:
+    """The cell of an artifact in a runtime on a device, or in a reference."""
+    device = SIMULATED if runtime in registry.get(record.target).simulated else where
     return CellKey(record.model, record.target, runtime, record.precision, record.source, device)
 
 
@@ -79,39 +79,76 @@ def validate_run(
     compute_units: str = ALL,
     simulate: bool = True,
     roundings: Sequence[str] = (),
-    look: Callable[[CellKey, RemoteSession], None] | None = None,
+    look: Callable[[CellKey, DeviceSession], None] | None = None,
+    on: Place | None = None,
+    resume: bool = False,
 ) -> tuple[ValidationRecord, ...]:
     """Score every artifact of `targets` and write validation.json (cells of other targets are kept).
 
     Args:
         threads: of a runtime; references run side by side, so many at a time.
         compute_units: of Core ML (targets.coreml.units); each choice is a runtime, and cells, of its own.
-        simulate: compute files by the target's reference too.
+        simulate: compute files by the target's reference too; on this host only.
         roundings: the reference's models ("fp16"), for files that they differ for; none: all.
         look: called with each session that answered all images, while it is open; several at a time.
+        on: the device; None: this host. On another one the cells follow each other, each kept as soon as it is done.
+        resume: leave out cells whose logits for these images, of this file, are kept from before.
 
     Raises:
         UsageError: nothing was converted.
         RunError: the images are not those of the checkpoint.
+        TargetError: stage "device", the device cannot be reached at all.
     """
     conversions = chosen(run, targets, "validate")
     reference = load_logits_subset(run, limit)
-    with ExitStack() as stack:
-        wanted = [(c, runtime, threads) for c in conversions for runtime in _runtimes(c, compute_units)]
-        if simulate:
-            wanted += [(c, runtime, 1) for c in conversions for runtime in _references(c, roundings)]
-        cells = _open_all(stack, run, wanted, threads)
-        _infer(run, cells, reference, threads)
-        if look is not None:
-            _look(cells, look, threads)
-    records = tuple(_record(cell, reference) for cell in cells)
+    on = on or Place.host()
+    wanted = [(c, runtime, threads) for c, runtime in on.runtimes(conversions, compute_units)]
+    if simulate and on.is_host:
+        wanted += [(c, runtime, 1) for c in conversions for runtime in _references(c, roundings)]
+    if not on.is_host:
+        say(f"{on.label}: {on.machine['processor']}, {on.machine['system']}")  # unreachable is told before long work
+    before = {record.key: record for record in load_validation(run)} if resume else {}
+    kept: dict[CellKey, ValidationRecord] = {}
+    for conversion, runtime, _ in wanted:
+        key = cell_key(conversion, runtime, on.label)
+        if key in before and _is_done(run, before[key], conversion, reference):
+            say(f"{key.label}: validated before, left as it is")
+            kept[key] = before[key]
+    left = [cell for cell in wanted if cell_key(cell[0], cell[1], on.label) not in kept]
+    made: dict[CellKey, ValidationRecord] = {}
+    for together in [left] if on.is_host else [[cell] for cell in left]:
+        with ExitStack() as stack:
+            cells = _open_all(stack, run, together, threads, on)
+            _infer(run, cells, reference, threads)
+            if look is not None:
+                _look(cells, look, threads)
+        made |= _save(run, cells, reference, on, say)
+    keys = [cell_key(conversion, runtime, on.label) for conversion, runtime, _ in wanted]
+    return tuple(kept.get(key) or made[key] for key in keys)
+
+
+def _is_done(run: Run, record: ValidationRecord, conversion: ConversionRecord, reference: StageLogits) -> bool:
+    stored = load_artifact_logits(run, record.key)
+    return (
+        record.outcome.status == "ok"
+        and stored is not None
+        and stored.sha256 == conversion.sha256
+        and np.array_equal(stored.indices, reference.indices)
+    )
+
+
+def _save(
+    run: Run, cells: Sequence[_Open], reference: StageLogits, on: Place, say: Callable[[str], None]
+) -> dict[CellKey, ValidationRecord]:
+    """Logits first: a record never tells of logits that are not there."""
+    records = [_record(cell, reference, on) for cell in cells]
     for cell, record in zip(cells, records, strict=True):
         say(_line(record))
         if cell.outcome.status == "ok":
             logits = ArtifactLogits(np.concatenate(cell.rows), reference.indices, cell.sha256)
             save_artifact_logits(run, cell.key, logits)
     save_cells(run, VALIDATION, ValidationRecord, records)
-    return records
+    return {record.key: record for record in records}
 
 
 def load_validation(run: Run) -> tuple[ValidationRecord, ...]:
@@ -130,10 +167,6 @@ def load_logits_subset(run: Run, limit: int | None) -> StageLogits:
     )
 
 
-def _runtimes(record: ConversionRecord, compute_units: str) -> tuple[str, ...]:
-    return registry.runtimes(record.target, compute_units)
-
-
 def _references(record: ConversionRecord, roundings: Sequence[str]) -> tuple[str, ...]:
     """Rounding models differ for half precision only."""
     simulated = registry.get(record.target).simulated
@@ -143,25 +176,25 @@ def _references(record: ConversionRecord, roundings: Sequence[str]) -> tuple[str
 
 
 def _open_all(
-    stack: ExitStack, run: Run, wanted: Sequence[tuple[ConversionRecord, str, int]], at_once: int
+    stack: ExitStack, run: Run, wanted: Sequence[tuple[ConversionRecord, str, int]], at_once: int, on: Place
 ) -> list[_Open]:
     """Each in a worker of its own: one runtime that aborts takes no other with it."""
-    workers = [stack.enter_context(HostWorker()) for _ in wanted]
     with ThreadPoolExecutor(at_once) as pool:  # a worker starts by importing its SDK, for seconds
-        return list(pool.map(lambda worker, cell: _open(worker, run, *cell), workers, wanted))
+        return list(pool.map(lambda cell: _open(stack, run, on, *cell), wanted))
 
 
-def _open(worker: HostWorker, run: Run, conversion: ConversionRecord, runtime: str, threads: int) -> _Open:
+def _open(stack: ExitStack, run: Run, on: Place, conversion: ConversionRecord, runtime: str, threads: int) -> _Open:
     assert conversion.sha256 is not None  # it is ok
-    cell = _Open(cell_key(conversion, runtime), conversion.sha256)
+    cell = _Open(cell_key(conversion, runtime, on.label), conversion.sha256)
     try:
+        worker = stack.enter_context(on.worker())
         cell.session = worker.open(conversion.target, artifact_path(run, conversion), runtime, threads)
     except TargetError as error:
         cell.outcome = Outcome.of(error)
     return cell
 
 
-def _look(cells: Sequence[_Open], look: Callable[[CellKey, RemoteSession], None], at_once: int) -> None:
+def _look(cells: Sequence[_Open], look: Callable[[CellKey, DeviceSession], None], at_once: int) -> None:
     live = [(cell.key, cell.session) for cell in cells if cell.session is not None]
     with progress("looking into sessions", len(live), "sessions") as bar, ThreadPoolExecutor(at_once) as pool:
         for _ in pool.map(lambda cell: look(*cell), live):
@@ -205,9 +238,10 @@ def _infer_batch(cell: _Open, batch: np.ndarray) -> None:
     cell.seconds += time.monotonic() - start
 
 
-def _record(cell: _Open, reference: StageLogits) -> ValidationRecord:
+def _record(cell: _Open, reference: StageLogits, on: Place) -> ValidationRecord:
+    device = None if on.is_host else on.facts
     if cell.outcome.status != "ok":
-        return ValidationRecord(cell.key, cell.outcome, None, None, None, None)
+        return ValidationRecord(cell.key, cell.outcome, None, None, None, None, device=device)
     logits = np.concatenate(cell.rows)
     qdq = reference.stages["qdq"] if cell.key.source == "qat" else None
     return ValidationRecord(
@@ -218,6 +252,7 @@ def _record(cell: _Open, reference: StageLogits) -> ValidationRecord:
         drift_qdq=None if qdq is None else drift(qdq, logits),
         seconds=cell.seconds,
         range_events=cell.range_events,
+        device=device,
     )
 
 

@@ -48,7 +48,8 @@ class DeviceSession(Protocol):
         load_ms: how long the runtime took to open the file, on the device's own clock; None where it does not tell.
     """
 
-    load_ms: float | None
+    @property
+    def load_ms(self) -> float | None: ...
 
     def infer(self, batch: np.ndarray) -> np.ndarray: ...
 

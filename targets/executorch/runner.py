@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ def open_session(path: Path, threads: int, own_threads: bool = True) -> ExecuTor
     from executorch.runtime import Runtime, Verification
 
     _fix_threads(threads)
+    start_ns = time.perf_counter_ns()
     try:
         # From the file, not from bytes: a buffer that Python frees makes the runtime fail with error 0x23.
         # InternalConsistency refuses corrupt files on which Minimal crashes.
@@ -69,7 +71,8 @@ def open_session(path: Path, threads: int, own_threads: bool = True) -> ExecuTor
         method = program.load_method("forward")
     except (RuntimeError, KeyError) as error:
         raise TargetError("load", f"ExecuTorch refuses {path.name}: {_one_line(error)}") from error
-    session = ExecuTorchSession(program, method, path.name, own_threads)
+    load_ms = (time.perf_counter_ns() - start_ns) / 1e6
+    session = ExecuTorchSession(program, method, path.name, load_ms, own_threads)
     _open_sessions.add(session)
     return session
 
@@ -100,7 +103,8 @@ class ExecuTorchSession:
     """A loaded method `forward`, [1, 3, H, W] -> [1, classes]."""
 
     # Any: executorch.runtime.Program and Method, untyped.
-    def __init__(self, program: Any, method: Any, name: str, own_threads: bool):
+    def __init__(self, program: Any, method: Any, name: str, load_ms: float, own_threads: bool):
+        self.load_ms = load_ms
         self._program = program  # owns the memory of the method
         self._method = method
         self._name = name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,8 +44,10 @@ def load(path: Path, runtime: str, threads: int) -> TFLiteSession:
         raise Unavailable("load", reason)
     if not path.is_file():
         raise TargetError("load", f"{path} does not exist: convert the model first")
+    start_ns = time.perf_counter_ns()
     interpreter = open_interpreter(path, runtime, threads)
-    return TFLiteSession(interpreter, path.name, lambda: open_interpreter(path, runtime, threads, showing=True))
+    load_ms = (time.perf_counter_ns() - start_ns) / 1e6
+    return TFLiteSession(interpreter, path.name, load_ms, lambda: open_interpreter(path, runtime, threads, showing=True))
 
 
 def open_interpreter(path: Path, runtime: str, threads: int, showing: bool = False) -> Any:
@@ -71,7 +74,8 @@ class TFLiteSession:
     """A loaded model, [1, 3, H, W] -> [1, classes]; float32 outside, whatever the file stores at its boundary."""
 
     # Any: the interpreters of both packages are untyped.
-    def __init__(self, interpreter: Any, name: str, open_showing: Callable[[], Any] | None = None):
+    def __init__(self, interpreter: Any, name: str, load_ms: float, open_showing: Callable[[], Any] | None = None):
+        self.load_ms = load_ms
         self._interpreter = interpreter
         self._open_showing = open_showing
         self._showing: Any = None

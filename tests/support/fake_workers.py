@@ -20,7 +20,7 @@ class FakeWorkers:
     processes: int = 0
     log: list[tuple[int, str, str]] = field(default_factory=list)
 
-    def __call__(self) -> FakeWorkers:
+    def __call__(self, *options: object) -> FakeWorkers:
         self.processes += 1
         return self
 
@@ -40,6 +40,7 @@ class FakeWorkers:
 class FakeSession:
     workers: FakeWorkers
     name: str
+    load_ms: float | None = 7.0
 
     def time(self, images: np.ndarray, n: int) -> list[float]:
         return [1.0] * n

@@ -12,10 +12,10 @@ from made_up_report import made_up_conversion
 
 from pipeline.reports.records import CellKey, LatencyRecord
 from pipeline.rundir import Run, sha256_of, write_atomic
-from pipeline.stages import timing
 from pipeline.stages.artifacts import artifact_name, save_conversion
 from pipeline.stages.benchmark import benchmark_run, load_latency
 from pipeline.stages.timing import TimingPlan
+from targets.devices import this_host
 
 PLAN = TimingPlan(rounds=4, samples=2, processes=2)
 
@@ -23,7 +23,7 @@ PLAN = TimingPlan(rounds=4, samples=2, processes=2)
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> FakeWorkers:
     fake = FakeWorkers()
-    monkeypatch.setattr(timing, "HostWorker", fake)
+    monkeypatch.setattr(this_host, "BoundHostWorker", fake)
     return fake
 
 

@@ -270,6 +270,15 @@ def test_size_is_a_ratio_to_the_baseline() -> None:
 # Latency
 
 
+def test_a_device_that_throttled_is_inconclusive() -> None:
+    throttled = cell(timing=timing(throttled=True))
+    for base, now in ((throttled, CELL), (CELL, throttled)):
+        assert found(base, now, "latency").verdict == "inconclusive"
+    finding = found(CELL, throttled, "int8_speed")
+    assert finding.verdict == "inconclusive"
+    assert "became slower while it was timed" in finding.sentence
+
+
 def test_noise_over_the_budget_is_inconclusive() -> None:
     noisy = cell(timing=timing(noise=0.2, seed=1))
     finding = found(CELL, noisy, "latency")

@@ -40,7 +40,8 @@ def test_rounds_are_spread_over_fresh_processes(workers: FakeWorkers) -> None:
     assert workers.processes == 3
     assert [entry[0] for entry in workers.log if entry[2] == "time"] == [1] * 4 + [2] * 4 + [3] * 4
     assert [len(samples) for samples in timed["own"].rounds_ms] == [3] * 6
-    assert len(timed["own"].warmup_ms) == 3 * 2
+    assert len(timed["own"].warmup_ms) == 3 * 2 * 2  # two batches alike are steady
+    assert timed["own"].steady
 
 
 def test_who_comes_first_changes_from_round_to_round(workers: FakeWorkers) -> None:

@@ -26,6 +26,8 @@ def latency(pair: Pair, limits: Limits, level: float) -> Judgement | None:
         return _not_measured("no latency beside MobileNetV2 in this run", "run benchmark before check")
     if base is None or base.control_ratios is None:
         return _not_measured("no latency beside MobileNetV2 in the baseline", "run benchmark, then check --update")
+    if throttled := _throttled(now) or _throttled(base, " in the baseline"):
+        return throttled
     if refusal := _refusal(now, base, bool(limits["other_processors"])):
         return refusal
     assert budget is not None
@@ -45,6 +47,8 @@ def int8_speed(pair: Pair, limits: Limits, level: float) -> Judgement | None:
         return _not_measured(
             "no latency beside the float32 file in this run", "run convert --precision fp32, then benchmark"
         )
+    if throttled := _throttled(now):
+        return throttled
     confidence = 1 - 2 * level
     seen = ratio_of(now.float_ratios, confidence)
     middle = Middle(seen.ratio, seen.low, seen.high, seen.rounds, confidence)
@@ -114,6 +118,17 @@ def _refusal(now: Timing, base: Timing, other_processors: bool) -> Judgement | N
             next_step="benchmark on the baseline's kind of processor, or allow others with --other-processors",
         )
     return None
+
+
+def _throttled(timing: Timing, where: str = "") -> Judgement | None:
+    """A device throttles by what it runs: files that took turns on it are not slowed alike."""
+    if not timing.throttled:
+        return None
+    return Judgement(
+        verdict="inconclusive",
+        sentence=f"the device became slower while it was timed{where}",
+        next_step="let it cool down, and benchmark again",
+    )
 
 
 def _not_measured(sentence: str, next_step: str) -> Judgement:

@@ -1,0 +1,68 @@
+"""`devices`: what can be reached from here, with model, chip, system, cores, runtimes and state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.device_options import (
+    PYTHON,
+    BenchmarkModel,
+    DeviceTimeout,
+    ExecutorRunner,
+    Identity,
+    KnownHosts,
+    RemotePython,
+    address_of,
+    options_of,
+)
+from pipeline.commands.options import say
+from pipeline.errors import CellsFailedError
+
+
+def devices(
+    named: Annotated[
+        list[str] | None,
+        typer.Argument(help="Addresses, for example ssh:pi@board.  [default: this host, adb's phones, the emulator]"),
+    ] = None,
+    setup_arm64: Annotated[
+        bool,
+        typer.Option("--setup-arm64", help="Download what qemu-arm64 needs from Debian and PyPI into the cache first."),
+    ] = False,
+    device_timeout: DeviceTimeout = 30.0,
+    benchmark_model: BenchmarkModel = None,
+    executor_runner: ExecutorRunner = None,
+    known_hosts: KnownHosts = None,
+    identity: Identity = None,
+    remote_python: RemotePython = PYTHON,
+) -> None:
+    """List devices for --device: this host, phones behind adb, the Arm emulator, and ssh hosts that are named."""
+    addresses = [address_of(text) for text in named or ()]
+    like = next((address for address in addresses if address.kind == "ssh"), address_of("adb"))
+    options = options_of(
+        like, device_timeout, "", benchmark_model, executor_runner, known_hosts, identity, remote_python
+    )
+    from pipeline.reports.devices_table import conditions_line, facts_lines
+    from pipeline.stages.devices import look_at
+
+    if setup_arm64:
+        _setup_arm64()
+    seen = look_at(addresses, options, say)
+    for one in seen:
+        print(one.address.label)
+        if one.facts is None or one.conditions is None:
+            print(f"  cannot be used: {one.problem}")
+            continue
+        for line in (*facts_lines(one.facts), f"now: {conditions_line(one.conditions)}"):
+            print(f"  {line}")
+    if failed := [one.address.label for one in seen if addresses and one.problem]:
+        raise CellsFailedError(f"cannot use {', '.join(failed)}: see above")
+
+
+def _setup_arm64() -> None:
+    from targets.devices.arm64.setup import prepare
+
+    folder: Path = prepare(say)
+    say(f"qemu-arm64 is ready: {folder}")
