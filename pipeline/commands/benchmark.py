@@ -93,6 +93,7 @@ def benchmark(
     from pipeline.stages.benchmark import benchmark_run
     from pipeline.stages.compute_plan import plan_run
     from pipeline.stages.control import ensure_control
+    from pipeline.stages.instructions import count_run
     from pipeline.stages.timing import TimingPlan, spread
 
     if processes is None:
@@ -102,6 +103,9 @@ def benchmark(
     with place_of(address, options, max_temperature, cool_down, any_condition) as on:
         beside = ensure_control(runs_dir, found, control, targets, say)
         records = benchmark_run(found, beside, targets, plan, say, units, on, resume)
+        counts = () if on.device.times else count_run(found, targets, on, say, resume)
     plans = plan_run(found, units, say) if compute_plan else ()
     show_tables(table for record in plans for table in plan_tables(record))
-    raise_if_failed("run", ((r.key.label, r.outcome) for r in (*records, *plans)))
+    outcomes = [*((r.key, r.outcome) for r in records), *((r.key, r.outcome) for r in plans)]
+    outcomes += [(r.key, r.outcome) for r in counts]
+    raise_if_failed("run", ((key.label, outcome) for key, outcome in outcomes))

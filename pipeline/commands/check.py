@@ -29,6 +29,7 @@ BUDGETS = {
     "max_latency_ratio": ("latency", "max_ratio"),
     "other_processors": ("latency", "other_processors"),
     "max_int8_ratio": ("int8_speed", "max_ratio"),
+    "max_instruction_ratio": ("instructions", "max_ratio"),
 }
 
 
@@ -55,6 +56,9 @@ def check(
         float | None, typer.Option(help="Of the baseline's ratio to MobileNetV2.  \\[default: 1.10]")
     ] = None,
     max_int8_ratio: Annotated[float | None, typer.Option(help="int8 over float32 latency.  \\[default: 1.0]")] = None,
+    max_instruction_ratio: Annotated[
+        float | None, typer.Option(help="Of the baseline's instructions (qemu-arm64).  \\[default: 1.05]")
+    ] = None,
     other_processors: Annotated[
         bool | None, typer.Option("--other-processors", help="Compare latency ratios of another processor.")
     ] = None,

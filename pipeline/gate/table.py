@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.gate.rule import Limit, Rule
-from pipeline.gate.rules import agreement, contents, delegation, drop, outcome, ranges, speed
+from pipeline.gate.rules import agreement, contents, delegation, drop, instructions, outcome, ranges, speed
 
 #: In the order of the output.
 RULES: dict[str, Rule] = {
@@ -63,5 +63,10 @@ RULES: dict[str, Rule] = {
         "latency of int8 over float32, same model, runtime and rounds",
         {"max_ratio": Limit(1.0, "×", "of the float32 file's latency")},
         family="timing",
+    ),
+    "instructions": Rule(
+        instructions.instructions,
+        "instructions of one inference on an emulated Arm processor",
+        {"max_ratio": Limit(1.05, "×", "of the baseline's")},
     ),
 }

@@ -174,6 +174,21 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Instructions:
+    """Attributes:
+    per_inference: executed for one image, the start of the process taken out.
+    counted_by: emulator, its version, and the processor that it stands for.
+    """
+
+    per_inference: int
+    counted_by: str
+
+    def __post_init__(self) -> None:
+        if self.per_inference < 1 or not self.counted_by:
+            raise ValueError(f"{self.per_inference} instructions counted by {self.counted_by!r}")
+
+
+@dataclass(frozen=True)
 class CellFacts:
     """One artifact in one runtime; `scored` exactly where `outcome` is ok."""
 
@@ -182,6 +197,7 @@ class CellFacts:
     scored: Scored | None
     file: FileFacts | None
     timing: Timing | None
+    instructions: Instructions | None = None
 
     def __post_init__(self) -> None:
         if (self.outcome.status == "ok") != (self.scored is not None):

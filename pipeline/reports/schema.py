@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import RunError
 from pipeline.reports.codec import from_dict, to_dict
+from pipeline.reports.instruction_record import InstructionRecord
 from pipeline.reports.mixed_record import MixedRecord
 from pipeline.reports.records import ConversionRecord, LatencyRecord, StageRecord, ValidationRecord, check_sha256
 from pipeline.reports.waterfall_record import WaterfallRecord
@@ -67,6 +68,7 @@ class RunRecord:
     provenance: Mapping[str, object]
     waterfall: WaterfallRecord | None = None
     mixed: MixedRecord | None = None
+    instructions: tuple[InstructionRecord, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_classes < 2 or self.parameters < 1:
@@ -75,8 +77,10 @@ class RunRecord:
         _check_unique("conversion", ((c.target, c.precision, c.source) for c in self.conversions))
         _check_unique("validation", (v.key for v in self.validations))
         _check_unique("latency", (t.key for t in self.latencies))
+        _check_unique("instruction", (i.key for i in self.instructions))
         models = {c.model for c in self.conversions}
         models |= {v.key.model for v in self.validations} | {t.key.model for t in self.latencies}
+        models |= {i.key.model for i in self.instructions}
         if models - {self.model}:
             raise ValueError(f"run of {self.model} holds records of {', '.join(sorted(models - {self.model}))}")
 

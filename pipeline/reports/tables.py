@@ -9,6 +9,7 @@ from pipeline.reports.artifact_table import artifacts
 from pipeline.reports.cells import variant_name
 from pipeline.reports.class_plot import classes_of_run
 from pipeline.reports.drift_table import drift_by_stage, range_events
+from pipeline.reports.instruction_table import instructions
 from pipeline.reports.latency_table import latencies
 from pipeline.reports.layer_plot import layers_of_run
 from pipeline.reports.mixed_table import mixed_precision
@@ -48,7 +49,15 @@ def provenance(run: RunRecord) -> Table:
 RunTable = Callable[[RunRecord], Table | None]
 #: Of a page these stand below the plots of the same figures.
 WATERFALL: tuple[RunTable, ...] = (stages, classes_of_run, layers_of_run)
-DETAILS: tuple[RunTable, ...] = (mixed_precision, drift_by_stage, range_events, artifacts, latencies, provenance)
+DETAILS: tuple[RunTable, ...] = (
+    mixed_precision,
+    drift_by_stage,
+    range_events,
+    artifacts,
+    latencies,
+    instructions,
+    provenance,
+)
 
 
 def all_tables(report: Report) -> tuple[Table, ...]:

@@ -26,18 +26,20 @@ from pipeline.reports.baseline_record import (
     CellFacts,
     FileFacts,
     ImagesRecord,
+    Instructions,
     Reference,
     RunFacts,
     Scored,
     Timing,
 )
 from pipeline.reports.codec import from_dict, to_dict
+from pipeline.reports.instruction_record import InstructionRecord
 from pipeline.reports.records import CellKey, ConversionRecord, LatencyRecord, Outcome, ValidationRecord
 from pipeline.reports.schema import WeightsRecord
 from pipeline.rundir import Run, write_atomic
 from pipeline.stages.artifact_logits import load_artifact_logits, rows_of
 from pipeline.stages.artifacts import load_conversions
-from pipeline.stages.cell_file import LATENCY, VALIDATION, load_cells
+from pipeline.stages.cell_file import INSTRUCTIONS, LATENCY, VALIDATION, load_cells
 from targets import registry
 
 SUBJECT = "checkpoint/subject.json"
@@ -62,12 +64,14 @@ def facts_of(run: Run, now: datetime | None = None) -> RunFacts:
     conversions = {(c.target, c.precision, c.source): c for c in load_conversions(run)}
     latencies = {record.key: record for record in load_cells(run, LATENCY, LatencyRecord)}
     subject, quantization = run.read_json(SUBJECT), run.read_json(QUANTIZATION)
+    counted = {record.key: record for record in load_cells(run, INSTRUCTIONS, InstructionRecord)}
     cells = [
         _cell(
             run,
             v,
             conversions.get((v.key.target, v.key.precision, v.key.source)),
             latencies.get(v.key),
+            counted.get(v.key),
             stages,
             len(quantization["scheme"].get("float_layers", ())),
         )
@@ -133,6 +137,7 @@ def _cell(
     validation: ValidationRecord,
     conversion: ConversionRecord | None,
     latency: LatencyRecord | None,
+    counted: InstructionRecord | None,
     stages: StageLogits,
     float_layers: int,
 ) -> CellFacts:
@@ -141,15 +146,19 @@ def _cell(
     timing = None
     if latency is not None and (latency.sha256 is None or conversion is None or latency.sha256 == conversion.sha256):
         timing = _timing(latency, run.manifest["provenance"])  # of this very file, as far as an older record can tell
+    executed = None
+    if counted is not None and counted.count is not None and conversion and counted.sha256 == conversion.sha256:
+        executed = Instructions(counted.count.per_inference, counted.count.counted_by)
     if conversion is not None and conversion.outcome.status != "ok":
         return CellFacts(key, conversion.outcome, None, None, None)
     if validation.outcome.status != "ok":
-        return CellFacts(key, validation.outcome, None, file, timing)
+        return CellFacts(key, validation.outcome, None, file, timing, executed)
     kept = load_artifact_logits(run, key)
     if kept is None or conversion is None or kept.sha256 != conversion.sha256:
         reason = "it was validated by an older version" if kept is None else "it was converted again after validate"
         return CellFacts(key, Outcome("unavailable", None, f"{reason}: run validate again"), None, file, timing)
-    return CellFacts(key, validation.outcome, _scored(validation, kept.logits, kept.indices, stages), file, timing)
+    answers = _scored(validation, kept.logits, kept.indices, stages)
+    return CellFacts(key, validation.outcome, answers, file, timing, executed)
 
 
 def _not_converted(conversion: ConversionRecord) -> CellFacts:

@@ -12,6 +12,7 @@ from pipeline.rundir import Run, write_json
 #: Files of cells in a run folder.
 VALIDATION = "validation.json"
 LATENCY = "latency.json"
+INSTRUCTIONS = "instructions.json"
 
 
 class OfCell(Protocol):

@@ -15,6 +15,7 @@ from pipeline.rundir import Run
 from pipeline.stages.artifacts import load_conversions
 from pipeline.stages.benchmark import load_latency
 from pipeline.stages.control import LATENCY_ONLY, existing_control
+from pipeline.stages.instructions import load_instructions
 from pipeline.stages.mixed_record_file import load_mixed
 from pipeline.stages.validate import load_validation
 from pipeline.stages.waterfall import load_waterfall
@@ -63,6 +64,7 @@ def collect_run(run: Run) -> RunRecord:
         provenance=manifest["provenance"],
         waterfall=load_waterfall(run),
         mixed=load_mixed(run),
+        instructions=load_instructions(run),
     )
 
 

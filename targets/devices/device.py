@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from targets.devices.address import Address
 from targets.devices.facts import Conditions, DeviceFacts
@@ -121,3 +121,38 @@ class Device(Protocol):
 
 #: Called with a line that the user should see while a device works (a push of 20 MB, a wait for it to cool down).
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class InstructionCount:
+    """How many instructions one inference takes, with the start of the process taken out.
+
+    Attributes:
+        per_inference: the middle of all repeats.
+        repeats: counts, each from processes of their own.
+        spread: largest less smallest of them.
+        counted_by: emulator, its version, and the processor that it stands for.
+    """
+
+    per_inference: int
+    repeats: int
+    spread: int
+    counted_by: str
+
+    def __post_init__(self) -> None:
+        if self.per_inference < 1 or self.repeats < 1 or self.spread < 0 or not self.counted_by:
+            raise ValueError(f"{self}: not a count")
+
+
+@runtime_checkable
+class CountsInstructions(Protocol):
+    """A device that counts what is executed."""
+
+    def count_instructions(self, target: str, path: Path, runtime: str, image: np.ndarray) -> InstructionCount:
+        """Of one inference of float32 [1, 3, H, W] on one thread.
+
+        Raises:
+            Unavailable: what counts is not installed here; the message says how to get it.
+            TargetError: stage "load" or "run".
+        """
+        ...

@@ -14,6 +14,7 @@ from pipeline.reports.baseline_record import (
     CellFacts,
     FileFacts,
     ImagesRecord,
+    Instructions,
     RunFacts,
     Scored,
     Timing,
@@ -68,7 +69,7 @@ def timing(ratio: float = 3.0, over_float: float = 0.6, noise: float = 0.004, se
     return replace(Timing(1, 5, rounds[0], rounds[1], HOST, "cpu"), **changes)
 
 
-CELL = CellFacts(KEY, OK, scored(), FILE, timing())
+CELL = CellFacts(KEY, OK, scored(), FILE, timing(), Instructions(1_000_000, "made up"))
 
 
 def cell(base: CellFacts = CELL, **changes: Any) -> CellFacts:

@@ -5,19 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from compared_run import MadeUp, make_run
 from fake_device import FACTS, FakeDevice, place
 from made_up_report import made_up_conversion
 
 from pipeline.errors import UsageError
+from pipeline.reports.baseline_record import Instructions
 from pipeline.reports.devices_table import circumstances, conditions_line, facts_lines
-from pipeline.reports.records import CellKey, LatencyRecord
+from pipeline.reports.instruction_record import InstructionRecord
+from pipeline.reports.records import OK, CellKey, LatencyRecord
 from pipeline.rundir import Run, sha256_of, write_atomic
-from pipeline.stages.artifacts import artifact_name, save_conversion
+from pipeline.stages.artifacts import artifact_name, load_conversions, save_conversion
+from pipeline.stages.baseline import facts_of
 from pipeline.stages.benchmark import benchmark_run, load_latency
+from pipeline.stages.cell_file import INSTRUCTIONS, save_cells
 from pipeline.stages.entry_conditions import EntryLimits
+from pipeline.stages.instructions import count_run, load_instructions
 from pipeline.stages.timing import TimingPlan
+from targets.devices.device import InstructionCount
 from targets.devices.facts import Conditions
 from targets.types import TargetError
 
@@ -137,6 +144,40 @@ def test_an_emulated_device_has_no_latency(tmp_path: Path) -> None:
     ok = timed(tmp_path, FakeDevice())[0]
     with pytest.raises(ValueError, match="no latency"):
         replace(ok, device=replace(FACTS, emulated=True))
+
+
+class Counting(FakeDevice):
+    """Counts the bytes of a file."""
+
+    def count_instructions(self, target: str, path: Path, runtime: str, image: np.ndarray) -> InstructionCount:
+        self._reach()
+        assert image.shape == (1, 3, 224, 224)
+        return InstructionCount(1000 * path.stat().st_size, 3, 2, "made up emulator")
+
+
+def test_instructions_are_counted_kept_and_judged(tmp_path: Path) -> None:
+    run, _ = runs(tmp_path)
+    on = place(Counting(times=False))
+    records = count_run(run, ["executorch", "tflite"], on, lambda line: None)
+    assert load_instructions(run) == records
+    assert [r.count.per_inference if r.count else None for r in records] == [4000, 9000]
+
+    gone = place(Counting(times=False, unplugged=0))
+    assert count_run(run, ["tflite"], gone, lambda line: None, resume=True) == records[1:]
+    (failed,) = count_run(run, ["tflite"], gone, lambda line: None)
+    assert (failed.outcome.status, failed.count) == ("failed", None)
+    with pytest.raises(UsageError, match="counts no instructions"):
+        count_run(run, ["tflite"], place(FakeDevice()), lambda line: None)
+
+
+def test_the_gate_takes_counts_of_the_very_file_only(tmp_path: Path) -> None:
+    run, _ = runs(tmp_path)
+    key = CellKey("t2t_vit_7", "tflite", "litert", "int8", "qat", "host")
+    record = InstructionRecord(key, OK, load_conversions(run)[1].sha256 or "", InstructionCount(7, 1, 0, "made up"))
+    save_cells(run, INSTRUCTIONS, InstructionRecord, [record])
+    assert facts_of(run).cells[0].instructions == Instructions(7, "made up")
+    save_cells(run, INSTRUCTIONS, InstructionRecord, [replace(record, sha256="0" * 64)])
+    assert facts_of(run).cells[0].instructions is None
 
 
 def test_what_was_measured_under_is_told(tmp_path: Path) -> None:

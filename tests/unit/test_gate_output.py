@@ -39,7 +39,7 @@ def test_junit_has_one_test_case_a_cell_and_rule_and_true_totals() -> None:
     assert suite is not None
     assert suite.get("name") == KEY.label
     for element in (root, suite):
-        assert element.get("tests") == "10"
+        assert element.get("tests") == "11"
         assert (element.get("failures"), element.get("errors"), element.get("skipped")) == ("1", "0", "2")
 
 

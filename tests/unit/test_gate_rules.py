@@ -11,7 +11,7 @@ from gate_facts import CELL, FILE, HOST, KEY, N, cell, not_run, run_facts, score
 from pipeline.gate.judge import judge
 from pipeline.gate.settings import Settings, settings_of
 from pipeline.gate.table import RULES
-from pipeline.reports.baseline_record import CellFacts
+from pipeline.reports.baseline_record import CellFacts, Instructions
 from pipeline.reports.gate_record import Finding, Verdict
 from pipeline.reports.records import SIMULATED
 
@@ -42,6 +42,7 @@ CASES: dict[str, Case] = {
     "size": Case(CELL, cell(file={"size_bytes": 4_600_000}), "regressed"),
     "latency": Case(CELL, cell(timing=timing(3.4, seed=1)), "regressed"),
     "int8_speed": Case(CELL, cell(timing=timing(3.0, over_float=1.1, seed=1)), "regressed"),
+    "instructions": Case(CELL, cell(instructions=Instructions(1_050_001, "made up")), "regressed"),
 }
 
 
@@ -277,6 +278,16 @@ def test_a_device_that_throttled_is_inconclusive() -> None:
     finding = found(CELL, throttled, "int8_speed")
     assert finding.verdict == "inconclusive"
     assert "became slower while it was timed" in finding.sentence
+
+
+def test_instructions_within_the_budget_and_of_other_emulators() -> None:
+    assert found(CELL, cell(instructions=Instructions(1_050_000, "made up")), "instructions").verdict == "pass"
+    assert found(CELL, cell(instructions=Instructions(500_000, "made up")), "instructions").verdict == "pass"
+    assert found(CELL, cell(instructions=Instructions(1_000_000, "another")), "instructions").verdict == "refused"
+    for base, now in ((cell(instructions=None), CELL), (CELL, cell(instructions=None))):
+        assert "instructions" not in said(base, now)  # where nothing was counted there is nothing to judge
+    with pytest.raises(ValueError, match="0 instructions"):
+        Instructions(0, "made up")
 
 
 def test_noise_over_the_budget_is_inconclusive() -> None:

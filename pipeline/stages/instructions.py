@@ -1,0 +1,65 @@
+"""A run's artifacts and an emulated device in, the instructions of one inference of each out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.progress import progress
+from pipeline.reports.instruction_record import InstructionRecord
+from pipeline.reports.records import OK, Outcome
+from pipeline.rundir import Run
+from pipeline.stages.artifacts import artifact_path
+from pipeline.stages.cell_file import INSTRUCTIONS, load_cells, save_cells
+from pipeline.stages.place import Place
+from pipeline.stages.validate import cell_key, chosen
+from targets.coreml.units import ALL
+from targets.devices.device import CountsInstructions
+from targets.types import TargetError
+
+
+def count_run(
+    run: Run, targets: Sequence[str], on: Place, say: Callable[[str], None], resume: bool = False, seed: int = 0
+) -> tuple[InstructionRecord, ...]:
+    """Count every artifact of `targets` in every runtime there and write instructions.json (other cells are kept).
+
+    Args:
+        resume: leave out files that were counted before.
+
+    Raises:
+        UsageError: nothing was converted, or the device counts nothing.
+    """
+    device = on.device
+    if not isinstance(device, CountsInstructions):
+        raise UsageError(f"{on.label} counts no instructions: give --device qemu-arm64")
+    cells = on.runtimes(chosen(run, targets, "count the instructions of"), ALL)
+    before = {record.key: record for record in load_instructions(run)} if resume else {}
+    records = []
+    with progress(f"counting instructions on {on.label}", len(cells), "files") as bar:
+        for conversion, runtime in cells:
+            assert conversion.facts is not None  # it is ok
+            assert conversion.sha256 is not None
+            key = cell_key(conversion, runtime, on.label)
+            known = before.get(key)
+            if known is None or known.sha256 != conversion.sha256 or known.count is None:
+                shape = conversion.facts.inputs[0].shape
+                image = np.random.default_rng(seed).standard_normal((1, *shape[1:]), dtype=np.float32)
+                path = artifact_path(run, conversion)
+                try:
+                    count = device.count_instructions(conversion.target, path, runtime, image)
+                    known = InstructionRecord(key, OK, conversion.sha256, count)
+                    say(f"{key.label}: {count.per_inference / 1e6:,.2f} million instructions ({count.counted_by})")
+                except TargetError as error:
+                    known = InstructionRecord(key, Outcome.of(error), conversion.sha256, None)
+                    say(f"{key.label}: {known.outcome.status}: {known.outcome.reason}")
+                save_cells(run, INSTRUCTIONS, InstructionRecord, [known])
+            records.append(known)
+            bar.advance()
+    return tuple(records)
+
+
+def load_instructions(run: Run) -> tuple[InstructionRecord, ...]:
+    """Records of earlier counts; empty when there were none."""
+    return load_cells(run, INSTRUCTIONS, InstructionRecord)
