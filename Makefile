@@ -51,6 +51,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/qat_throughput.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/qat_stability.py
+	$(BIN)/python benchmarks/throttling.py
 
 weights: $(STAMP)
 	$(BIN)/python benchmarks/train_demo_weights.py
