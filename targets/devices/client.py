@@ -92,6 +92,14 @@ class WorkerClient(ABC):
         """
         return str(path.resolve())
 
+    def _images(self, batch: np.ndarray) -> tuple[Message, np.ndarray | None]:
+        """How images [N, 3, H, W] go to the worker: what is added to the request, and what follows it on the stream.
+
+        Raises:
+            TargetError: stage "device".
+        """
+        return {}, batch
+
     def __enter__(self) -> Self:
         self._link = self._start()
         return self
@@ -216,7 +224,8 @@ class RemoteSession:
 
     def infer(self, batch: np.ndarray) -> np.ndarray:
         """One request for the whole batch: pass 16 or so images at a time to be able to show progress."""
-        _, logits = self._worker._call("run", {"op": "infer", "session": self._number}, batch)
+        where, payload = self._worker._images(batch)
+        _, logits = self._worker._call("run", {"op": "infer", "session": self._number, **where}, payload)
         assert logits is not None
         return logits
 

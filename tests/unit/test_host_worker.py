@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from broken_workers import broken, ended, gone
 
 from targets.devices.host import HostWorker
 from targets.types import TargetError
-
-# A worker whose behaviour on the first request is the program's own.
-PREFIX = "import os, signal, subprocess, sys, time\nline = sys.stdin.buffer.readline()\n"
-
-
-def broken(program: str) -> list[str]:
-    return [sys.executable, "-c", PREFIX + program]
-
-
-def gone(pid: int, within_s: float = 10.0) -> bool:
-    """Whether the process ends (a child that nobody waits for is a zombie, and counts as there)."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_a_real_worker_says_who_it_is_and_ends() -> None:
@@ -90,7 +70,7 @@ def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None
         worker.hello()
     worker_pid, child = map(int, pids.read_text().split())
     assert gone(worker_pid)
-    assert _ended(child)
+    assert ended(child)
 
 
 def test_an_error_of_ours_ends_the_worker_too() -> None:
@@ -105,12 +85,6 @@ def test_an_error_of_ours_ends_the_worker_too() -> None:
     with pytest.raises(KeyError):
         fail()
     assert gone(pids[0])
-
-
-def _ended(pid: int) -> bool:
-    """Gone, or a zombie of another parent."""
-    status = Path(f"/proc/{pid}/stat")
-    return gone(pid, 2.0) or (status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")
 
 
 @pytest.mark.parametrize("ending", ["without exit handlers", "by an abort"])

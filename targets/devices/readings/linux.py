@@ -1,21 +1,184 @@
-"""Files of /proc and /sys in, facts and conditions of a Linux machine out."""
+"""Files of /proc and /sys in, facts and conditions of a Linux machine out.
+
+All functions take the folder that stands for `/`. What a file means is told by the kernel's Documentation/ABI/testing:
+sysfs-class-thermal, sysfs-class-hwmon, sysfs-class-power, and admin-guide/pm/cpufreq.rst.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 from targets.devices.facts import UNKNOWN, Conditions, DeviceFacts
+from targets.devices.readings import arm_cores, runtimes
+
+#: As pipeline.provenance names them.
+VECTOR_EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
+
+_DMI = ("sys_vendor", "product_name")
+# What boards of nobody's own name say in their DMI tables.
+_NO_NAMES = {"", "To Be Filled By O.E.M.", "System Product Name", "System manufacturer", "Default string", "None"}
+# Drivers of hwmon that read a processor; disks and network cards have sensors too.
+_CPU_SENSORS = {"coretemp", "k10temp", "zenpower", "cpu_thermal", "scpi_sensors", "fam15h_power"}
+# A sensor that is not there reads 0 K or some other nonsense.
+_LIKELY_C = range(-40, 151)
+
+# Raspberry Pi's get_throttled: bits of now (those from 16 on are of any time since the start), and Android's words for
+# them. https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
+_SOFT_LIMIT, _THROTTLED, _CAPPED = 8, 4, 2
+_THROTTLED_FILES = ("sys/devices/platform/soc/soc:firmware/get_throttled", "sys/firmware/get_throttled")
 
 
 def facts() -> DeviceFacts:
+    """Of the machine this runs on; imports the runtimes."""
     return DeviceFacts(
-        model=UNKNOWN,
-        chip=UNKNOWN,
-        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        model=model(Path("/")),
+        chip=chip(Path("/")),
+        system=system(Path("/")),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        runtimes=runtimes.runtimes(),
+        versions=runtimes.versions(),
+        vector_extensions=vector_extensions(Path("/")),
     )
 
 
-def conditions() -> Conditions:
-    return Conditions(load_1min=os.getloadavg()[0])
+def conditions(root: Path = Path("/")) -> Conditions:
+    percent, charging = battery(root)
+    return Conditions(
+        temperature_c=temperature_c(root),
+        thermal_status=thermal_status(_throttled(root)),
+        battery_percent=percent,
+        charging=charging,
+        low_power=low_power(root),
+        governors=tuple(_of_cores(root, "scaling_governor")),
+        frequencies_khz=tuple(int(value) for value in _of_cores(root, "scaling_cur_freq") if value.isdecimal()),
+        load_1min=load_1min(root),
+    )
+
+
+def model(root: Path) -> str:
+    """As the board's device tree names it, else as the maker of the computer does."""
+    for name in ("proc/device-tree/model", "sys/firmware/devicetree/base/model"):
+        if found := _text(root / name):
+            return found
+    dmi = root / "sys/class/dmi/id"
+    vendor, product = (name if (name := _text(dmi / file)) not in _NO_NAMES else "" for file in _DMI)
+    return " ".join(filter(None, (vendor, product))) or UNKNOWN
+
+
+def chip(root: Path) -> str:
+    """What the kernel calls the processor; on Arm the system on a chip and its cores."""
+    lines = _lines(root / "proc/cpuinfo")
+    cores = arm_cores.names(lines)
+    if not cores:
+        return _field(lines, "model name") or UNKNOWN
+    # "raspberrypi,5-model-b\0brcm,bcm2712\0": the last one is the most general, the chip.
+    compatible = _text(root / "proc/device-tree/compatible").split("\0")
+    soc = compatible[-1].rpartition(",")[2] if len(compatible) > 1 else ""
+    return f"{soc}, {cores}" if soc else cores
+
+
+def system(root: Path) -> str:
+    """The distribution beside what pipeline.provenance says."""
+    names = dict(line.partition("=")[::2] for line in _lines(root / "etc/os-release"))
+    kernel = f"{platform.system()} {platform.release()} {platform.machine()}"
+    pretty = names.get("PRETTY_NAME", "").strip("\"'")
+    return f"{pretty}, {kernel}" if pretty else kernel
+
+
+def vector_extensions(root: Path) -> tuple[str, ...]:
+    lines = _lines(root / "proc/cpuinfo")
+    flags = set((_field(lines, "flags") or _field(lines, "Features")).split())
+    return tuple(name for name in VECTOR_EXTENSIONS if name in flags)
+
+
+def temperature_c(root: Path) -> float | None:
+    """The hottest of thermal zones, processor sensors and batteries."""
+    values = [_number(path, 1000) for path in root.glob("sys/class/thermal/thermal_zone*/temp")]
+    for monitor in root.glob("sys/class/hwmon/hwmon*"):
+        if _text(monitor / "name") in _CPU_SENSORS:
+            values += [_number(path, 1000) for path in monitor.glob("temp*_input")]
+    values += [_number(path, 10) for path in root.glob("sys/class/power_supply/*/temp")]
+    likely = [value for value in values if value is not None and _LIKELY_C[0] <= value <= _LIKELY_C[-1]]
+    return max(likely, default=None)
+
+
+def thermal_status(throttled: str) -> str | None:
+    """What a Raspberry Pi's firmware says, "50005" or "throttled=0x50005"; None for anything else."""
+    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})", throttled.strip())
+    if not found:
+        return None
+    now = int(found[1], 16)
+    return "severe" if now & _THROTTLED else "moderate" if now & _CAPPED else "light" if now & _SOFT_LIMIT else "none"
+
+
+def battery(root: Path) -> tuple[float | None, bool | None]:
+    """Percent, and whether it is being charged; of the machine's own battery, not of a mouse."""
+    for supply in sorted(root.glob("sys/class/power_supply/*")):
+        if _text(supply / "type") != "Battery" or _text(supply / "scope") == "Device":
+            continue
+        status = _text(supply / "status")
+        return _number(supply / "capacity"), None if status in ("", "Unknown") else status == "Charging"
+    return None, None
+
+
+def low_power(root: Path) -> bool | None:
+    """Whether the firmware's platform profile saves power."""
+    profile = _text(root / "sys/firmware/acpi/platform_profile")
+    return profile in ("low-power", "quiet") if profile else None
+
+
+def load_1min(root: Path) -> float | None:
+    try:
+        return float(_text(root / "proc/loadavg").split()[0])
+    except (IndexError, ValueError):
+        return None
+
+
+def _throttled(root: Path) -> str:
+    for name in _THROTTLED_FILES:
+        if found := _text(root / name):
+            return found
+    program = shutil.which("vcgencmd") if root == Path("/") else None
+    if program is None:
+        return ""
+    try:
+        return subprocess.run([program, "get_throttled"], capture_output=True, text=True, timeout=2).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _of_cores(root: Path, name: str) -> list[str]:
+    """The file of cpufreq of every core that has one, by number."""
+    cores = [path for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq") if path.parent.name[3:].isdecimal()]
+    return [
+        found for path in sorted(cores, key=lambda path: int(path.parent.name[3:])) if (found := _text(path / name))
+    ]
+
+
+def _number(path: Path, unit: int = 1) -> float | None:
+    try:
+        return int(_text(path)) / unit
+    except ValueError:
+        return None
+
+
+def _field(lines: list[str], name: str) -> str:
+    """Of the first core."""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name) and ":" in line), "")
+
+
+def _lines(path: Path) -> list[str]:
+    return _text(path).splitlines()
+
+
+def _text(path: Path) -> str:
+    """Without the end of its line or string; empty where it cannot be read: a sensor may be off."""
+    try:
+        return path.read_bytes().decode(errors="replace").strip(" \n\0")
+    except OSError:
+        return ""
