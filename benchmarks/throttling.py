@@ -3,8 +3,8 @@
     python benchmarks/throttling.py [--series 1000] [--seed 0]
 
 Synthetic benchmarks of several files that take turns, 2 to 5 samples a round: noise is lognormal, with one inference in
-twenty disturbed, alike from round to round (AR(1)) or not. Slowdowns are 10 to 60 % at the end: ramps over all or the last
-part of the rounds, steps at any place with at least a quarter of the rounds after it.
+twenty disturbed, alike from round to round (AR(1)) or not. Slowdowns are 10 to 60 % at the end: ramps over all or the
+last part of the rounds, steps at any place with at least a quarter of the rounds after it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,133 @@
+"""LiteRT's benchmark_model and ExecuTorch's executor_runner: what to call them with, and what they printed, read.
+
+Flags and lines: google-ai-edge/LiteRT, tflite/tools/benchmark (README.md, benchmark_model.cc); pytorch/executorch,
+examples/portable/executor_runner/executor_runner.cpp. Both also exist in older versions that print less; what is
+needed and not there is an error that shows the last lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from targets.devices.host import tail
+from targets.types import Samples, TargetError
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one process of a runner measured.
+
+    Attributes:
+        load_ms: of opening the file; None where this version does not tell.
+    """
+
+    samples: Samples
+    load_ms: float | None
+
+
+class LiteRT:
+    """benchmark_model, with XNNPACK."""
+
+    runtime = "litert"
+    option = "--benchmark-model"
+
+    @staticmethod
+    def timing(program: str, model: str, shape: Sequence[int], threads: int, runs: int) -> list[str]:
+        """One warm-up inference of random input, then exactly `runs` that are measured."""
+        return [
+            program, f"--graph={model}", f"--num_threads={threads}", f"--num_runs={runs}", "--min_secs=0",
+            "--max_secs=86400", "--warmup_runs=1", "--warmup_min_secs=0", "--use_xnnpack=true",
+        ]  # fmt: skip
+
+    @staticmethod
+    def inference(program: str, model: str, shape: Sequence[int], threads: int, source: str, result: str) -> list[str]:
+        """One inference of the raw tensor in the file `source`, the raw output into the file `result`."""
+        return [
+            program, f"--graph={model}", f"--num_threads={threads}", "--num_runs=1", "--min_secs=0",
+            "--warmup_runs=0", "--warmup_min_secs=0", "--use_xnnpack=true", "--input_layer=images",
+            f"--input_layer_shape={','.join(map(str, shape))}", f"--input_layer_value_files=images:{source}",
+            f"--output_filepath={result}",
+        ]  # fmt: skip
+
+    @staticmethod
+    def output_file(result: str) -> str:
+        """Where the file of the only output is."""
+        return result
+
+    @staticmethod
+    def read(text: str, runs: int) -> Timing:
+        """The tool tells the mean of all runs, not each of them.
+
+        Raises:
+            TargetError: stage "run", the lines of a whole benchmark of `runs` are not there.
+        """
+        number = r"([\d.]+(?:e[+-]?\d+)?)"
+        summary = re.search(rf"Inference timings in us: Init: {number},.*\bInference \(avg\): {number}\s*$", text, re.M)
+        # The last of the two lines of statistics: `count=9 first=...`, or `count=9 curr=...` where all were the same.
+        counts = re.findall(r"\bcount=(\d+) (?:first|curr)=", text)
+        measured = int(counts[-1]) if counts else 0
+        if summary is None or measured != runs:
+            raise TargetError("run", f"benchmark_model did not tell of {runs} inferences; its last lines: {tail(text)}")
+        mean_us, load_us = float(summary[2]), float(summary[1])
+        if mean_us <= 0 or load_us <= 0:
+            raise TargetError("run", f"benchmark_model tells of {mean_us:g} us an inference, {load_us:g} us to open")
+        return Timing(Samples([mean_us / 1e3], None, per_sample=runs), load_us / 1e3)
+
+
+class ExecuTorch:
+    """executor_runner, built with the XNNPACK backend."""
+
+    runtime = "executorch"
+    option = "--executor-runner"
+
+    @staticmethod
+    def timing(program: str, model: str, shape: Sequence[int], threads: int, runs: int) -> list[str]:
+        """One process runs `runs` + 1 inferences of ones; the first is the warm-up."""
+        return [
+            program, f"--model_path={model}", f"--cpu_threads={threads}", f"--num_executions={runs + 1}",
+            "--print_output=none",
+        ]  # fmt: skip
+
+    @staticmethod
+    def inference(program: str, model: str, shape: Sequence[int], threads: int, source: str, result: str) -> list[str]:
+        return [
+            program, f"--model_path={model}", f"--cpu_threads={threads}", f"--inputs={source}",
+            f"--output_file={result}", "--print_output=none",
+        ]  # fmt: skip
+
+    @staticmethod
+    def output_file(result: str) -> str:
+        return f"{result}-0.bin"
+
+    @staticmethod
+    def read(text: str, runs: int) -> Timing:
+        """Each run where this version prints each ("Iteration 1 of 9: 3.1 ms"), else the mean of all, warm-up too.
+
+        Raises:
+            TargetError: stage "run", the lines of a whole benchmark of `runs` and a warm-up are not there.
+        """
+        number = r"(\d+\.\d+)"
+        total = re.search(rf"Model executed successfully (\d+) time\(s\) in {number} ms", text)
+        each = re.findall(rf"Iteration (\d+) of (\d+): {number} ms", text)
+        loaded = re.search(rf"Model loaded in {number} ms", text)
+        if total is None or int(total[1]) != runs + 1:
+            raise TargetError(
+                "run", f"executor_runner did not tell of {runs + 1} inferences; its last lines: {tail(text)}"
+            )
+        load_ms = float(loaded[1]) if loaded and float(loaded[1]) > 0 else None
+        if each:
+            if [(int(i), int(n)) for i, n, _ in each] != [(i + 1, runs + 1) for i in range(runs + 1)]:
+                raise TargetError("run", f"executor_runner lost some of {runs + 1} iterations: {tail(text)}")
+            samples = Samples([float(ms) for _, _, ms in each][1:], None)
+        else:
+            samples = Samples([float(total[2]) / (runs + 1)], None, per_sample=runs + 1)
+        if not all(ms > 0 for ms in samples.wall_ms):
+            raise TargetError("run", f"executor_runner tells of an inference in 0 ms: {tail(text)}")
+        return Timing(samples, load_ms)
+
+
+Runner = type[LiteRT] | type[ExecuTorch]
+#: target -> what runs its files on a phone.
+RUNNERS: dict[str, Runner] = {"tflite": LiteRT, "executorch": ExecuTorch}

@@ -1,0 +1,249 @@
+"""Files on a phone as sessions: each request is one process, or one loop of processes, of the runtime's own program."""
+
+from __future__ import annotations
+
+import io
+import re
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from targets import registry
+from targets.devices.adb.elf import abi_of
+from targets.devices.adb.files import FileLink
+from targets.devices.adb.push import ROOT, SPARE_BYTES, Pusher
+from targets.devices.adb.runners import RUNNERS, Runner, Timing
+from targets.devices.adb.shell import Ended, Shell, quoted
+from targets.devices.device import DeviceOptions, Say
+from targets.devices.host import HostWorker, tail
+from targets.types import GraphFacts, QuantizedTensor, RangeEvent, Samples, Stage, TargetError, TensorSpec, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+# Of a request whose link is lost nothing more is waited for than this.
+DROP_LIMIT_S = 2.0
+
+
+def program_of(target: str, options: DeviceOptions) -> Path:
+    """The runtime's program for `target` on this machine.
+
+    Raises:
+        Unavailable: stage "device", it was not given.
+    """
+    path = {"tflite": options.benchmark_model, "executorch": options.executor_runner}.get(target)
+    if path is None:
+        runner = RUNNERS.get(target)
+        if runner is None:
+            raise Unavailable("device", f"nothing runs files for {target} on a phone behind adb")
+        raise Unavailable(
+            "device",
+            f"give {runner.option}, the program of {runner.runtime} for the phone: docs/devices.md says where from",
+        )
+    return path
+
+
+class AdbWorker:
+    """Opens files on the phone; a context manager that keeps nothing open."""
+
+    def __init__(self, shell: Shell, options: DeviceOptions, abis: Sequence[str], say: Say):
+        self._shell = shell
+        self._options = options
+        self._abis = tuple(abis)
+        self._push = Pusher(shell, say)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def open(self, target: str, path: Path, runtime: str, threads: int) -> AdbSession:
+        """Push program and file, and run one inference: a file that does not load is told here."""
+        if target not in RUNNERS or runtime != RUNNERS[target].runtime:
+            raise Unavailable("load", f"files for {target} do not run in {runtime!r} on a phone behind adb")
+        if threads < 1:
+            raise TargetError("load", f"threads is {threads}: at least 1 is needed")
+        program = program_of(target, self._options)
+        try:
+            abi = abi_of(program)
+        except (ValueError, OSError) as error:
+            raise TargetError("device", str(error)) from error
+        if abi not in self._abis:
+            raise TargetError(
+                "device",
+                f"{program.name} is for {abi}, and adb:{self._shell.serial} runs "
+                f"{', '.join(self._abis) or 'an unknown ABI'}: give {RUNNERS[target].option} the program built for it",
+            )
+        facts = _inspected(target, path)
+        pushed = self._push.push(program, executable=True), self._push.push(path)
+        return AdbSession(self._shell, RUNNERS[target], *pushed, path.name, facts, threads, self._options.cpus)
+
+
+class AdbSession:
+    """One file in the runtime's program; float32 images in, float32 logits out, whatever the file stores."""
+
+    def __init__(
+        self,
+        shell: Shell,
+        runner: Runner,
+        program: str,
+        model: str,
+        name: str,
+        facts: GraphFacts,
+        threads: int,
+        cpus: Sequence[int],
+    ):
+        self._shell, self._runner = shell, runner
+        self._program, self._model, self._name = program, model, name
+        self._threads = threads
+        # toybox's taskset takes a hexadecimal mask.
+        self._bound = ["taskset", format(sum(1 << cpu for cpu in cpus), "x")] if cpus else []
+        if len(facts.inputs) != 1 or len(facts.outputs) != 1:
+            raise TargetError(
+                "load", f"{name} has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs, not one of each"
+            )
+        self._input, self._output = Boundary(facts.inputs[0]), Boundary(facts.outputs[0])
+        first = self._timed(1, "load")
+        self.load_ms = first.load_ms
+
+    def time(self, batch: np.ndarray, n: int) -> list[float]:
+        return self.samples(batch, n).wall_ms
+
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
+        """One process with `n` measured inferences; the programs make up their own input, whose values cost nothing."""
+        return self._timed(n, "run").samples
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        images = self._raw(batch)
+        folder = f"{ROOT}/chunk-{secrets.token_hex(8)}"
+        self._room(sum(map(len, images)))
+        self._shell.checked(["mkdir", folder], f"making {folder}")
+        try:
+            with FileLink(self._shell.serial, self._shell.limit_s) as link:
+                for number, image in enumerate(images):
+                    link.send(io.BytesIO(image), f"{folder}/{number}.in", f"image {number}")
+            self._run_all(folder, len(images))
+            with FileLink(self._shell.serial, self._shell.limit_s) as link:
+                logits = [
+                    self._output.decode(
+                        link.fetch(
+                            self._runner.output_file(f"{folder}/{number}.out"),
+                            self._output.size_bytes,
+                            f"output {number}",
+                        )
+                    )
+                    for number in range(len(images))
+                ]
+        finally:
+            self._drop(folder)
+        return np.concatenate(logits)
+
+    def range_events(self) -> tuple[RangeEvent, ...] | None:
+        return None
+
+    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _timed(self, runs: int, stage: Stage) -> Timing:
+        command = self._runner.timing(self._program, self._model, self._input.shape, self._threads, runs)
+        ended = self._shell.script(_logged([*self._bound, *command]), stage)
+        self._check(ended, stage)
+        return self._runner.read(ended.output, runs)
+
+    def _run_all(self, folder: str, count: int) -> None:
+        """One loop over all images there; it stops at the first that fails."""
+        one = [
+            *self._bound,
+            *self._runner.inference(
+                self._program, self._model, self._input.shape, self._threads, f"{folder}/N.in", f"{folder}/N.out"
+            ),
+        ]
+        # The folder's name is ours; N stands for the number of the image.
+        each = quoted(one).replace(f"{folder}/N.", f'{folder}/"$n".')
+        script = (
+            f"n=0; while [ $n -lt {count} ]; do {each} > {folder}/log 2>&1 & p=$!; wait $p; s=$?; "
+            f'if [ $s -ne 0 ]; then echo "image $n"; tail -n 20 {folder}/log; exit $s; fi; n=$((n + 1)); done; '
+            f"echo done $n"
+        )
+        ended = self._shell.script(script, "run")
+        self._check(ended, "run")
+        if not re.search(rf"^done {count}$", ended.output, re.M):
+            raise TargetError("run", f"{self._name}: not all of {count} images were run: {tail(ended.output)}")
+
+    def _check(self, ended: Ended, stage: Stage) -> None:
+        if ended.status > 128:
+            raise TargetError(
+                stage,
+                f"{self._name}: {self._runner.runtime} aborted there with signal {ended.status - 128}: "
+                f"{tail(ended.output)}",
+            )
+        if ended.status:
+            raise TargetError(
+                stage,
+                f"{self._name}: {self._runner.runtime} ended there with status {ended.status}: {tail(ended.output)}",
+            )
+
+    def _raw(self, batch: np.ndarray) -> list[bytes]:
+        """[N, 3, H, W] -> the bytes of each image as the file takes them."""
+        if batch.dtype != np.float32 or not len(batch) or batch.shape[1:] != self._input.shape[1:]:
+            raise TargetError(
+                "run",
+                f"{self._name} takes float32 images of {list(self._input.shape[1:])}, not {batch.dtype} "
+                f"{list(batch.shape)}",
+            )
+        return [self._input.encode(np.ascontiguousarray(image[None])) for image in batch]
+
+    def _room(self, size: int) -> None:
+        ended = self._shell.run(["df", "-k", ROOT])
+        numbers = re.findall(r"\s(\d+)(?=\s)", (ended.output.strip().splitlines() or [""])[-1])
+        if not ended.status and len(numbers) >= 3 and 1024 * int(numbers[2]) < size + SPARE_BYTES:
+            raise TargetError(
+                "device",
+                f"the disk of adb:{self._shell.serial} is full: images need {size / 1e6:.1f} MB, "
+                f"{int(numbers[2]) / 1e3:.1f} MB are free: make room",
+            )
+
+    def _drop(self, folder: str) -> None:
+        try:
+            Shell(self._shell.serial, min(self._shell.limit_s, DROP_LIMIT_S)).run(["rm", "-rf", folder])
+        except TargetError:
+            return  # the link is gone, and what led here says so
+
+
+class Boundary:
+    """Input or output of a file."""
+
+    def __init__(self, spec: TensorSpec):
+        self.shape = tuple(int(size) for size in spec.shape)
+        if spec.dtype != "float32":
+            raise TargetError(
+                "load", f"{spec.name} is {spec.dtype}: files with a quantized input or output do not run on a phone yet"
+            )
+        self.size_bytes = 4 * int(np.prod(self.shape))
+
+    def encode(self, image: np.ndarray) -> bytes:
+        return image.astype("<f4").tobytes()
+
+    def decode(self, raw: bytes) -> np.ndarray:
+        return np.frombuffer(raw, "<f4").reshape(self.shape).astype(np.float32)
+
+
+def _inspected(target: str, path: Path) -> GraphFacts:
+    """Read here, in a process of its own: readers of foreign files may abort."""
+    registry.get(target)
+    with HostWorker() as worker:
+        return worker.inspect(target, path)
+
+
+def _logged(command: Sequence[str]) -> str:
+    """The command with what it prints and what it wrote into Android's log: ExecuTorch built for Android logs there."""
+    return f"{quoted(command)} & p=$!; wait $p; s=$?; logcat -d -v raw --pid=$p -s ExecuTorch 2>/dev/null; exit $s"
