@@ -47,7 +47,9 @@ def load(path: Path, runtime: str, threads: int) -> TFLiteSession:
     start_ns = time.perf_counter_ns()
     interpreter = open_interpreter(path, runtime, threads)
     load_ms = (time.perf_counter_ns() - start_ns) / 1e6
-    return TFLiteSession(interpreter, path.name, load_ms, lambda: open_interpreter(path, runtime, threads, showing=True))
+    return TFLiteSession(
+        interpreter, path.name, load_ms, lambda: open_interpreter(path, runtime, threads, showing=True)
+    )
 
 
 def open_interpreter(path: Path, runtime: str, threads: int, showing: bool = False) -> Any:

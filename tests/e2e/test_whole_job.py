@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import Ended, main_py
 from finished_run import SCORED, Finished
+from ssh_server import SshServer
 
 from pipeline.qat import checkpoint as files
 from pipeline.reports.records import ConversionRecord
 from pipeline.reports.schema import Report, report_from_json
 from pipeline.reports.waterfall_record import TORCH_STAGES, WaterfallRecord
 from pipeline.rundir import Run, sha256_of
+from pipeline.stages.artifact_logits import load_artifact_logits
 from pipeline.stages.artifacts import load_conversions
 from pipeline.stages.collect import collect_run
 from pipeline.stages.waterfall import load_waterfall
@@ -203,6 +206,60 @@ def test_latency_is_interleaved_with_mobilenet_under_the_same_conditions(report:
         assert record.cpu_rounds_ms is not None
         assert record.control_cpu_rounds_ms is not None
         assert (record.float_key is not None) == (record.key.precision == "int8")
+
+
+def test_a_board_behind_ssh_gives_the_same_bits_and_a_row_of_its_own(
+    finished: Finished, report: Report, tmp_path: Path
+) -> None:
+    """Also: what was done there is left alone by --resume, and devices tells what it is."""
+    with SshServer(tmp_path) as server:
+        board = f"ssh:board@127.0.0.1:{server.port}"
+        there = (
+            "--known-hosts",
+            server.known_hosts,
+            "--identity",
+            tmp_path / "user_key",
+            "--remote-python",
+            sys.executable,
+        )
+        on_it = ("--device", board, *there, "--target", "tflite")
+        ended = finished.command("validate", *on_it)
+        assert ended.code == 0, ended.err
+        ended = finished.command("validate", *on_it, "--resume")
+        assert ended.code == 0, ended.err
+        assert "validated before, left as it is" in ended.err
+        ended = finished.command("benchmark", *on_it, "--rounds", 10, "--samples", 1, "--processes", 2)
+        assert ended.code == 0, ended.err
+        ended = main_py("devices", board, *there)
+        assert ended.code == 0, ended.err
+        for said in (board, "tflite litert: yes", "coreml coreml: no: no Core ML runtime on linux", "now: "):
+            assert said in ended.out
+        # 60 images of 96 px are 7 MB: they went there once, for four cells.
+        assert len(list((server.home / ".cache/edge-t2t/images").iterdir())) == 4  # chunks of 16
+    run = collect_run(finished.run)
+    here = {v.key: v for v in run.validations if v.key.device == "host" and v.key.target == "tflite"}
+    assert len(here) == 4  # int8 and fp32, in two runtimes
+    for key, record in here.items():
+        mine = load_artifact_logits(finished.run, key)
+        theirs = load_artifact_logits(finished.run, replace(key, device=board))
+        assert mine is not None
+        assert theirs is not None
+        assert mine.logits.tobytes() == theirs.logits.tobytes()
+        (other,) = [v for v in run.validations if v.key == replace(key, device=board)]
+        assert (other.accuracy, other.drift_float) == (record.accuracy, record.drift_float)
+        assert other.device is not None
+    timed = [t for t in run.latencies if t.key.device == board]
+    assert len(timed) == 4
+    for latency in timed:
+        assert latency.outcome.status == "ok"
+        assert latency.control is not None
+        assert latency.control.device == board
+        assert len(latency.load_ms) == 3
+        assert len(latency.conditions) == 3
+        assert latency.throttling is not None
+    ended = finished.command("report")
+    assert ended.code == 0, ended.err
+    assert f"on {board}" in " ".join(ended.out.split())
 
 
 def test_the_control_made_for_latency_is_not_reported_for_its_accuracy(report: Report) -> None:
