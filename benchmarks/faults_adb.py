@@ -89,9 +89,12 @@ class Bench:
             end = time.monotonic() + 0.3
             while time.monotonic() < end:
                 for pid in self._phone.processes("--graph="):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
-                        killed.append(pid)
+                    # Stopped first: a signal to one that has just ended is taken without a word, and does nothing.
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGSTOP)
+                        if _stopped(pid):
+                            os.kill(pid, number)
+                            killed.append(pid)
                 if killed:
                     return True
             return False
@@ -190,6 +193,17 @@ class Bench:
                 if session.samples(IMAGES, SAMPLES).per_sample != SAMPLES:
                     raise WrongReplyError("samples")
             return time.monotonic()
+
+
+def _stopped(pid: int) -> bool:
+    """Whether a process that was told to stop did, and had not ended before."""
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state in "TZX":
+            return state == "T"
+        time.sleep(0.001)
+    return False
 
 
 def bench() -> Bench:
