@@ -16,7 +16,7 @@ help:
 	@echo "make demo     the whole job for t2t_vit_10 and mobilenet_v2 on the embedded digits, ends with a report"
 	@echo "make test     lint, then all tests"
 	@echo "make lint     ruff, mypy, import contract"
-	@echo "make bench    latency by form and by part, the MIL reference, the gate's errors, QAT (three hours on 2 cores)"
+	@echo "make bench    latency by form and by part, the MIL reference, the gate's errors, QAT, devices (four hours on 2 cores)"
 	@echo "make weights  train the bundled demo weights anew (about an hour on 2 cores)"
 
 setup: $(STAMP)
@@ -52,6 +52,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/qat_stability.py
 	$(BIN)/python benchmarks/throttling.py
+	$(BIN)/python benchmarks/device_faults.py --device ssh
+	$(BIN)/python benchmarks/device_faults.py --device adb
+	$(BIN)/python benchmarks/arm64_numerics.py
 
 weights: $(STAMP)
 	$(BIN)/python benchmarks/train_demo_weights.py

@@ -194,15 +194,21 @@ def benchmark_run(
         say(_line(made[cell.key]))
         save_cells(run, LATENCY, LatencyRecord, [made[cell.key]])
 
-    with progress(f"timing on {on.label}", len(left) * plan.rounds, "rounds") as bar:
+    def take(advance: Callable[[int], None]) -> None:
         if on.is_host:
             for number, cell in product(range(plan.processes), left):
-                cell.time(on, plan, number, bar.advance)
+                cell.time(on, plan, number, advance)
         for cell in left:
             if not on.is_host:
                 for number in range(plan.processes):
-                    cell.time(on, plan, number, bar.advance)
+                    cell.time(on, plan, number, advance)
             finish(cell)
+
+    if on.device.times:
+        with progress(f"timing on {on.label}", len(left) * plan.rounds, "rounds") as bar:
+            take(bar.advance)
+    else:
+        take(lambda rounds: None)
     return tuple(kept.get(cell.key) or made[cell.key] for cell in cells)
 
 
@@ -213,7 +219,8 @@ def _is_done(record: LatencyRecord | None, cell: _Cell, on: Place, plan: TimingP
         and record.rounds_ms is not None
         and record.sha256 == cell.sha256
         and (record.threads, record.processes, record.cpus) == (plan.threads, plan.processes, on.cpus)
-        and [len(samples) for samples in record.rounds_ms] == [plan.samples] * plan.rounds
+        and len(record.rounds_ms) == plan.rounds
+        and all(len(samples) * record.inferences_per_sample >= plan.samples for samples in record.rounds_ms)
         and dict(record.host) == on.machine
     )
 
