@@ -13,7 +13,12 @@ import adb_phone
 import numpy as np
 import pytest
 from adb_phone import ADB_DATA, Phone, stand_in_facts, stand_in_logits
+from compared_run import MadeUp, make_run
 
+from pipeline.stages.benchmark import benchmark_run
+from pipeline.stages.entry_conditions import EntryLimits
+from pipeline.stages.place import Place
+from pipeline.stages.timing import TimingPlan
 from targets import registry as targets
 from targets.devices import registry
 from targets.devices.adb import push, session
@@ -297,3 +302,27 @@ def test_a_program_for_another_processor_is_refused_before_it_is_sent(
             worker.open("tflite", files["tflite"], "tensorflow", 1)
     assert not one.facts().runtimes["tflite litert"].available
     assert one.runtimes("coreml", "all") == ()
+
+
+def test_a_benchmark_has_the_records_of_any_device(healthy: Phone, tmp_path: Path) -> None:
+    run = make_run(tmp_path, MadeUp(timed=False), 1)
+    control = make_run(tmp_path, MadeUp(model="mobilenet_v2", timed=False), 2)
+    on = Place(device(healthy, cpus=(0,)), (0,), EntryLimits(42.0, 0.0), lambda line: None)
+    plan = TimingPlan(rounds=10, samples=3, warmup=2, processes=2)
+    (record,) = benchmark_run(run, control, ["tflite"], plan, lambda line: None, on=on)
+    assert record.outcome.status == "ok", record.outcome
+    assert record.key.device == f"adb:{healthy.address().name}"
+    assert record.control is not None
+    assert record.control.device == record.key.device
+    assert record.rounds_ms == ((33.2094,),) * 10  # what the stand-in has recorded
+    assert (record.inferences_per_sample, record.load_ms, record.cpus) == (3, (0.855,) * 3, (0,))
+    assert record.device is not None
+    assert record.device.model == "Nobody Stand-in, no phone"
+    assert [c.temperature_c for c in record.conditions] == [30.5] * 3
+    assert record.throttling is not None
+    assert not record.throttling.flagged
+
+    healthy.says({"trust": "deviceLocked=1"})
+    (record,) = benchmark_run(run, control, ["tflite"], plan, lambda line: None, on=on)
+    assert record.rounds_ms is None
+    assert "its screen is locked: unlock it" in (record.outcome.reason or "")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from targets.devices.adb import server
+from targets.devices.adb import device, server
 from targets.devices.adb.android import (
     abis_of,
     chip_of,
@@ -22,6 +22,7 @@ from targets.devices.adb.android import (
 )
 from targets.devices.adb.elf import abi_of
 from targets.devices.adb.runners import ExecuTorch, LiteRT
+from targets.devices.device import DeviceOptions
 from targets.devices.facts import Conditions
 from targets.types import TargetError
 
@@ -214,6 +215,13 @@ def test_parts_come_back_by_name() -> None:
     assert "getprop" in script_of({"getprop": "getprop"})
     assert parts_of("==edge-t2t== a\n1\n2\n\n==edge-t2t== b\n\n==edge-t2t== c\nx") == {"a": "1\n2", "b": "", "c": "x"}
     assert parts_of("") == {}
+
+
+def test_no_device_at_all_is_told_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_listed", list)
+    (one,) = device.found(DeviceOptions())
+    assert one.address.label == "adb"
+    assert "plug one in" in one.problem
 
 
 def elf(machine: int, bits: int) -> bytes:

@@ -7,8 +7,8 @@ from functools import cached_property
 from targets.devices.adb import android
 from targets.devices.adb.elf import abi_of
 from targets.devices.adb.runners import RUNNERS
+from targets.devices.adb.server import NONE_THERE, only, require_adbutils
 from targets.devices.adb.server import found as listed
-from targets.devices.adb.server import only, require_adbutils
 from targets.devices.adb.session import AdbWorker, program_of
 from targets.devices.adb.shell import Shell
 from targets.devices.address import Address
@@ -84,9 +84,9 @@ def device(address: Address, options: DeviceOptions, say: Say) -> Device:
 
 
 def found(options: DeviceOptions) -> tuple[Found, ...]:
-    """Every device that adb sees; where adb itself is missing, one entry that says so."""
+    """Every device that adb sees; where there is none, or adb itself is missing, one entry that says so."""
     try:
         require_adbutils()
-        return listed()
+        return listed() or (Found(Address("adb"), NONE_THERE),)
     except TargetError as error:
         return (Found(Address("adb"), error.cause),)

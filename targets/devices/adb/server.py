@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Of the words of the adb server itself, which answers from memory.
 SERVER_LIMIT_S = 3.0
 INSTALL = "pip install adbutils, and Android's platform-tools, or the package adb of your system"
+NONE_THERE = "adb sees no device: plug one in, switch on its USB debugging, or `adb connect HOST:PORT`"
 #: Words of the server for a device that is there and cannot be used -> what to do.
 STATES = {
     "unauthorized": "it has not allowed this computer: unlock it and accept the question about USB debugging",
@@ -84,9 +85,7 @@ def only(serial: str) -> str:
     names = ", ".join(f"adb:{one.address.name}" for one in there)
     if not serial:
         if not there:
-            raise TargetError(
-                "device", "adb sees no device: plug one in, switch on its USB debugging, or `adb connect HOST:PORT`"
-            )
+            raise TargetError("device", NONE_THERE)
         if len(there) > 1:
             raise TargetError("device", f"adb sees {len(there)} devices: name one of {names}")
         serial = there[0].address.name
