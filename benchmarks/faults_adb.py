@@ -162,8 +162,7 @@ class Bench:
     def _repair(self) -> None:
         link = self._phone.link
         assert link is not None
-        link.bytes_per_s, link.silent, link.cut_at, link.was_cut_s = None, False, None, None
-        link.cut()
+        link.mend()
         for pid in self._phone.processes("--graph="):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -8,16 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from tcp_proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent / "phone"
@@ -86,7 +85,7 @@ class Phone:
         self.ports = ports
         self._process: subprocess.Popen[bytes] | None = None
         self._before: dict[str, str | None] = {}
-        self.link: UnixProxy | None = None
+        self.link: Proxy | None = None
 
     def __enter__(self) -> Phone:
         for part in ("memory", "root", "socket", "programs"):
@@ -102,8 +101,7 @@ class Phone:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
-            self.link = UnixProxy(self.folder / "socket/adb")
-            self.link.start()
+            self.link = Proxy(self.folder / "socket/adb").__enter__()
             self._before = {name: os.environ.get(name) for name in ("ANDROID_ADB_SERVER_PORT",)}
             os.environ["ANDROID_ADB_SERVER_PORT"] = str(self.link.port)
             self._wait()
@@ -119,7 +117,7 @@ class Phone:
             else:
                 os.environ[name] = value
         if self.link is not None:
-            self.link.close()
+            self.link.__exit__()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -222,74 +220,6 @@ class Phone:
             assert self._process.stdout is not None
             said = self._process.stdout.read()
         raise RuntimeError(f"no device within 15 s ({last}) {said.decode(errors='replace')[-300:]}")
-
-
-class UnixProxy:
-    """127.0.0.1:`port` to the socket of an adb server in another network namespace; can be slow, cut, or silent."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self.bytes_per_s: float | None = None
-        self.silent = False
-        self.passed = 0
-        self.cut_at: int | None = None
-        self.was_cut_s: float | None = None  # when, on the clock of time.monotonic()
-        self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-
-    def start(self) -> None:
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-
-    def cut(self) -> None:
-        """Close every connection now."""
-        for one in self._open:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        self._open = []
-
-    def cut_after(self, count: int) -> None:
-        """Close every connection when so many more bytes came back."""
-        self.cut_at = self.passed + count
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client = self._listener.accept()[0]
-                server = socket.socket(socket.AF_UNIX)
-                try:
-                    server.connect(str(self._path))
-                except OSError:
-                    client.close()
-                    continue
-                self._open += [client, server]
-                for source, goal, back in ((client, server, False), (server, client, True)):
-                    threading.Thread(target=self._pump, args=(source, goal, back), daemon=True).start()
-
-    def _pump(self, source: socket.socket, goal: socket.socket, back: bool) -> None:
-        with contextlib.suppress(OSError):
-            while part := source.recv(1 << 14):
-                if self.silent:
-                    continue
-                if back and self.cut_at is not None and self.passed + len(part) >= self.cut_at:
-                    goal.sendall(part[: max(self.cut_at - self.passed, 0)])
-                    self.cut_at, self.was_cut_s = None, time.monotonic()
-                    self.cut()
-                    return
-                if self.bytes_per_s:
-                    time.sleep(len(part) / self.bytes_per_s)
-                goal.sendall(part)
-                if back:
-                    self.passed += len(part)
-        with contextlib.suppress(OSError):
-            goal.shutdown(socket.SHUT_WR)
 
 
 def stand_in_facts() -> GraphFacts:

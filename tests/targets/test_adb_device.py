@@ -46,7 +46,7 @@ def healthy(phone: Phone) -> Iterator[Phone]:
     phone.fault("")
     phone.says(adb_phone.AWAKE)
     assert phone.link is not None
-    phone.link.bytes_per_s, phone.link.silent, phone.link.cut_at = None, False, None
+    phone.link.mend()
     phone.connect()
 
 
