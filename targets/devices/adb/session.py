@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import secrets
@@ -125,24 +126,29 @@ class AdbSession:
         self._room(sum(map(len, images)))
         self._shell.checked(["mkdir", folder], f"making {folder}")
         try:
-            with FileLink(self._shell.serial, self._shell.limit_s) as link:
-                for number, image in enumerate(images):
-                    link.send(io.BytesIO(image), f"{folder}/{number}.in", f"image {number}")
-            self._run_all(folder, len(images))
-            with FileLink(self._shell.serial, self._shell.limit_s) as link:
-                logits = [
-                    self._output.decode(
-                        link.fetch(
-                            self._runner.output_file(f"{folder}/{number}.out"),
-                            self._output.size_bytes,
-                            f"output {number}",
-                        )
-                    )
-                    for number in range(len(images))
-                ]
-        finally:
-            self._drop(folder)
+            logits = self._computed(images, folder)
+        except BaseException:
+            with contextlib.suppress(TargetError):  # what led here says more
+                Shell(self._shell.serial, min(self._shell.limit_s, DROP_LIMIT_S)).run(["rm", "-rf", folder])
+            raise
+        # A link that is lost here is an error too: images must not stay on the phone without a word.
+        self._shell.checked(["rm", "-rf", folder], f"removing {folder}")
         return np.concatenate(logits)
+
+    def _computed(self, images: Sequence[bytes], folder: str) -> list[np.ndarray]:
+        """The logits of each, through files in `folder` there."""
+        with FileLink(self._shell.serial, self._shell.limit_s) as link:
+            for number, image in enumerate(images):
+                link.send(io.BytesIO(image), f"{folder}/{number}.in", f"image {number}")
+        self._run_all(folder, len(images))
+        with FileLink(self._shell.serial, self._shell.limit_s) as link:
+            raw = [
+                link.fetch(
+                    self._runner.output_file(f"{folder}/{number}.out"), self._output.size_bytes, f"output {number}"
+                )
+                for number in range(len(images))
+            ]
+        return [self._output.decode(one) for one in raw]
 
     def range_events(self) -> tuple[RangeEvent, ...] | None:
         return None
@@ -211,12 +217,6 @@ class AdbSession:
                 f"the disk of adb:{self._shell.serial} is full: images need {size / 1e6:.1f} MB, "
                 f"{int(numbers[2]) / 1e3:.1f} MB are free: make room",
             )
-
-    def _drop(self, folder: str) -> None:
-        try:
-            Shell(self._shell.serial, min(self._shell.limit_s, DROP_LIMIT_S)).run(["rm", "-rf", folder])
-        except TargetError:
-            return  # the link is gone, and what led here says so
 
 
 class Boundary:
