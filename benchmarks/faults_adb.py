@@ -121,7 +121,7 @@ class Bench:
         def act() -> None:
             moment = time.monotonic()
             if actions[kind]() is not False:
-                happened.append(moment)
+                happened.append(time.monotonic() if kind == "disk full" else moment)
 
         timer: threading.Timer | None = None
 
@@ -145,7 +145,8 @@ class Bench:
                 timer.join()
         if kind == "link cut" and link.was_cut_s is not None:
             happened.append(link.was_cut_s)
-        injected = bool(happened) and happened[0] <= over
+        # Of a full disk nothing is learned unless something was still to be written.
+        injected = bool(happened) and happened[0] <= (min(over, self._last_write_s) if kind == "disk full" else over)
         left_over = self._left_over() if injected else False
         self._repair()
         return Outcome(injected, error, over - happened[0] if injected else 0.0, LIMIT_S, left_over)
@@ -178,6 +179,7 @@ class Bench:
             TargetError: as a benchmark would see it.
             WrongReplyError: a reply was taken for good that is not.
         """
+        self._last_write_s = float("inf")
         device = AdbDevice(self._phone.address(), self._phone.options(LIMIT_S), lambda line: None)
         worker = device.worker()
         reached()
@@ -186,6 +188,7 @@ class Bench:
             path.write_bytes(source.randbytes(ARTIFACT_BYTES))
             session = worker.open("tflite", path, "litert", 1)
             for _ in range(CHUNKS):
+                self._last_write_s = time.monotonic()
                 if not np.allclose(session.infer(IMAGES), stand_in_logits(IMAGES, ARTIFACT_BYTES), rtol=1e-6):
                     raise WrongReplyError("logits")
             for _ in range(ROUNDS):

@@ -174,6 +174,46 @@ def test_conditions() -> None:
     assert found == Conditions(33.25, "light", 87.0, True, True, "on", ("schedutil", "schedutil", "performance"), (300000, 1800000), 1.25)  # fmt: skip  # noqa: E501
 
 
+# The recorded thermalservice in a comment of google/skia-buildbot (machine/go/machine/processor/impl.go): a phone whose
+# types count from 1, so that 3 is its battery and 4 its skin.
+COUNTED_FROM_ONE = """HAL Ready: true
+Current temperatures from HAL:
+\tTemperature{mValue=24.0, mType=1, mName=TYPE_CPU, mStatus=0}
+\tTemperature{mValue=24.4, mType=3, mName=TYPE_BATTERY, mStatus=0}
+\tTemperature{mValue=25.3, mType=4, mName=TYPE_SKIN, mStatus=0}
+\tTemperature{mValue=24.2, mType=5, mName=TYPE_USB_PORT, mStatus=0}
+\tTemperature{mValue=-99.9, mType=6, mName=TYPE_POWER_AMPLIFIER, mStatus=0}
+Current cooling devices from HAL:
+\tCoolingDevice{mValue=0, mType=2, mName=TYPE_CPU}
+"""
+
+
+def test_a_skin_sensor_is_known_by_its_name_too() -> None:
+    assert conditions_of({"thermal": COUNTED_FROM_ONE}).temperature_c == 25.3
+
+
+def test_the_lock_of_the_user_in_front_counts() -> None:
+    """A work profile, or another user, has a line of its own and may be locked while the phone is in use."""
+    lines = [
+        ' User "Owner" (id=0, flags=0x4c13): trusted=0, deviceLocked=1, strongAuthRequired=0x0',
+        ' User "Guest" (id=10, flags=0x414) (current): trusted=0, deviceLocked=0, strongAuthRequired=0x0',
+    ]
+    for order in (lines, lines[::-1]):
+        assert conditions_of({"power": "  mWakefulness=Awake\n", "trust": "\n".join(order)}).screen == "on"
+
+
+def test_old_executor_runners_are_not_stopped_by_a_flag_that_they_do_not_know() -> None:
+    """1.0 to 1.2 have no --print_output; gflags lets it pass only if it is named so, as --flag=value."""
+    for command in (
+        ExecuTorch.timing("p", "m", (1, 3, 8, 8), 1, 2),
+        ExecuTorch.inference("p", "m", (1, 3, 8, 8), 1, "in", "out"),
+    ):
+        known = {"model_path", "inputs", "output_file", "num_executions", "cpu_threads"}  # of v1.0.0
+        given = dict(word.removeprefix("--").split("=", 1) for word in command[1:])
+        tolerated = set(given.pop("undefok").split(","))
+        assert set(given) - known <= tolerated
+
+
 def test_what_is_not_told_is_none() -> None:
     assert conditions_of({}) == Conditions()
     odd = {

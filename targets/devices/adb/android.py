@@ -144,15 +144,16 @@ def _hottest(battery: str, thermal: str) -> float | None:
     """Of battery (tenths of a degree) and of what the thermal HAL tells now of battery and skin.
 
     Its processor sensors swing by tens of degrees within a second, so they say nothing of how a phone is before a
-    benchmark. mType of android.os.Temperature: 2 battery, 3 skin.
+    benchmark. mType of android.os.Temperature: 2 battery, 3 skin; phones that count from 1 are read by the sensor's
+    name.
     """
     found = []
     tenths = _key(battery, "temperature")
     if tenths is not None and re.fullmatch(r"-?\d+", tenths):
         found.append(int(tenths) / 10)
     current = thermal.partition("Current temperatures from HAL")[2].partition("Current cooling devices")[0]
-    for value, kind in re.findall(r"mValue=(-?[\d.]+(?:E-?\d+)?), mType=(\d+)", current):
-        if kind in ("2", "3"):
+    for value, kind, name in re.findall(r"mValue=(-?[\d.]+(?:E-?\d+)?), mType=(\d+), mName=([^,}]*)", current):
+        if kind in ("2", "3") or re.search("skin|batt", name, re.IGNORECASE):
             found.append(float(value))
     plausible = [celsius for celsius in found if -40 < celsius < 120]
     return max(plausible) if plausible else None
@@ -160,7 +161,8 @@ def _hottest(battery: str, thermal: str) -> float | None:
 
 def _screen(power: str, trust: str) -> Screen | None:
     """mWakefulness of the power manager; deviceLocked of the trust manager, for the user that is in front."""
-    locked = re.search(r"\bdeviceLocked=(1|true|0|false)\b", trust)
+    front = re.search(r"^.*\(current\).*$", trust, re.MULTILINE)
+    locked = re.search(r"\bdeviceLocked=(1|true|0|false)\b", front[0] if front else trust)
     if locked and locked[1] in ("1", "true"):
         return "locked"
     wakefulness = _key(power, "mWakefulness")

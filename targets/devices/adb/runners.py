@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from targets.devices.host import tail
 from targets.types import Samples, TargetError
 
+# Versions before 1.3 do not know --print_output, and gflags ends a program that gets an unknown flag.
+_QUIET = ("--print_output=none", "--undefok=print_output")
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -86,15 +89,14 @@ class ExecuTorch:
     def timing(program: str, model: str, shape: Sequence[int], threads: int, runs: int) -> list[str]:
         """One process runs `runs` + 1 inferences of ones; the first is the warm-up."""
         return [
-            program, f"--model_path={model}", f"--cpu_threads={threads}", f"--num_executions={runs + 1}",
-            "--print_output=none",
+            program, f"--model_path={model}", f"--cpu_threads={threads}", f"--num_executions={runs + 1}", *_QUIET,
         ]  # fmt: skip
 
     @staticmethod
     def inference(program: str, model: str, shape: Sequence[int], threads: int, source: str, result: str) -> list[str]:
         return [
             program, f"--model_path={model}", f"--cpu_threads={threads}", f"--inputs={source}",
-            f"--output_file={result}", "--print_output=none",
+            f"--output_file={result}", *_QUIET,
         ]  # fmt: skip
 
     @staticmethod
