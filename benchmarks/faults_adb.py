@@ -78,7 +78,8 @@ class Bench:
     def inject(self, kind: str, seed: int) -> Outcome:
         """One session with one fault at a random moment of it."""
         source = random.Random(f"{kind} {seed}")
-        moment_s = source.uniform(0.02, 0.9) * self.session_s
+        # The disk is written to in the first part of a session only, by the push and by the images.
+        moment_s = source.uniform(0.02, 0.25 if kind == "disk full" else 0.9) * self.session_s
         link = self._phone.link
         assert link is not None
         happened: list[float] = []
