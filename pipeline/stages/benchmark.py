@@ -175,8 +175,7 @@ def benchmark_run(
         TargetError: stage "device", the device cannot be reached at all.
     """
     on = on or Place.host()
-    if not on.is_host:
-        say(f"{on.label}: {on.machine['processor']}, {on.machine['system']}")  # unreachable is told before long work
+    on.reach(say)
     cells = [
         _Cell.of(run, control_run, conversion, runtime, on.label, plan)
         for conversion, runtime in on.runtimes(chosen(run, targets, "benchmark"), compute_units)

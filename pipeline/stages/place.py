@@ -90,6 +90,15 @@ class Place:
             "cores": "unknown" if self.facts.cores is None else str(self.facts.cores),
         }
 
+    def reach(self, say: Callable[[str], None]) -> None:
+        """Say what another device is, so that one that cannot be reached is told before long work.
+
+        Raises:
+            TargetError: stage "device".
+        """
+        if not self.is_host:
+            say(f"{self.label}: {self.machine['processor']}, {self.machine['system']}")
+
     def runtimes(
         self, conversions: Sequence[ConversionRecord], compute_units: str
     ) -> list[tuple[ConversionRecord, str]]:

@@ -105,8 +105,7 @@ def validate_run(
     wanted = [(c, runtime, threads) for c, runtime in on.runtimes(conversions, compute_units)]
     if simulate and on.is_host:
         wanted += [(c, runtime, 1) for c in conversions for runtime in _references(c, roundings)]
-    if not on.is_host:
-        say(f"{on.label}: {on.machine['processor']}, {on.machine['system']}")  # unreachable is told before long work
+    on.reach(say)
     before = {record.key: record for record in load_validation(run)} if resume else {}
     kept: dict[CellKey, ValidationRecord] = {}
     for conversion, runtime, _ in wanted:

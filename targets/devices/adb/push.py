@@ -45,7 +45,7 @@ class Pusher:
         self.shell.checked(["mkdir", "-p", ROOT], f"making {ROOT}")
         if self._digest(goal) == sha256:
             return goal
-        self._make_room(path.name, size)
+        require_room(self.shell, path.name, size)
         if size > SAY_BYTES:
             self.say(f"{label}: sending {path.name}, {size / 1e6:.1f} MB")
         aside = f"{ROOT}/.part-{secrets.token_hex(8)}"
@@ -71,24 +71,29 @@ class Pusher:
         found = re.match(r"([0-9a-f]{64})\s", ended.output)
         return found[1] if found and not ended.status else None
 
-    def _make_room(self, name: str, size: int) -> None:
-        """What `df` does not tell is left to the push itself."""
-        ended = self.shell.run(["df", "-k", ROOT])
-        line = ended.output.strip().splitlines()[-1] if ended.output.strip() else ""
-        numbers = re.findall(r"\s(\d+)(?=\s)", line)
-        if ended.status or len(numbers) < 3:
-            return
-        free = 1024 * int(numbers[2])  # 1K-blocks, used, available
-        if free < size + SPARE_BYTES:
-            raise TargetError(
-                "device",
-                f"the disk of adb:{self.shell.serial} is full: {name} needs {size / 1e6:.1f} MB and "
-                f"{SPARE_BYTES / 1e6:.1f} MB beside it, {free / 1e6:.1f} MB are free: make room, or "
-                f"`adb shell rm -r {ROOT}`",
-            )
-
     def _drop(self, path: str) -> None:
         try:
             self.shell.run(["rm", "-f", path])
         except TargetError:
             return  # the error that led here says more
+
+
+def require_room(shell: Shell, what: str, size: int) -> None:
+    """What `df` does not tell is left to the push itself.
+
+    Raises:
+        TargetError: stage "device", there is less room below ROOT than `size` bytes and SPARE_BYTES.
+    """
+    ended = shell.run(["df", "-k", ROOT])
+    line = ended.output.strip().splitlines()[-1] if ended.output.strip() else ""
+    numbers = re.findall(r"\s(\d+)(?=\s)", line)
+    if ended.status or len(numbers) < 3:
+        return
+    free = 1024 * int(numbers[2])  # 1K-blocks, used, available
+    if free < size + SPARE_BYTES:
+        raise TargetError(
+            "device",
+            f"the disk of adb:{shell.serial} is full: {what} needs {size / 1e6:.1f} MB and "
+            f"{SPARE_BYTES / 1e6:.1f} MB beside it, {free / 1e6:.1f} MB are free: make room, or "
+            f"`adb shell rm -r {ROOT}`",
+        )

@@ -6,16 +6,16 @@ import contextlib
 import io
 import re
 import secrets
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from targets import registry
 from targets.devices.adb.elf import abi_of
 from targets.devices.adb.files import FileLink
-from targets.devices.adb.push import ROOT, SPARE_BYTES, Pusher
+from targets.devices.adb.push import ROOT, Pusher, require_room
 from targets.devices.adb.runners import RUNNERS, Runner, Timing
 from targets.devices.adb.shell import Ended, Shell, quoted
 from targets.devices.device import DeviceOptions, Say
@@ -123,7 +123,7 @@ class AdbSession:
     def infer(self, batch: np.ndarray) -> np.ndarray:
         images = self._raw(batch)
         folder = f"{ROOT}/chunk-{secrets.token_hex(8)}"
-        self._room(sum(map(len, images)))
+        require_room(self._shell, "the batch of images", sum(map(len, images)))
         self._shell.checked(["mkdir", folder], f"making {folder}")
         try:
             logits = self._computed(images, folder)
@@ -208,16 +208,6 @@ class AdbSession:
             )
         return [self._input.encode(np.ascontiguousarray(image[None])) for image in batch]
 
-    def _room(self, size: int) -> None:
-        ended = self._shell.run(["df", "-k", ROOT])
-        numbers = re.findall(r"\s(\d+)(?=\s)", (ended.output.strip().splitlines() or [""])[-1])
-        if not ended.status and len(numbers) >= 3 and 1024 * int(numbers[2]) < size + SPARE_BYTES:
-            raise TargetError(
-                "device",
-                f"the disk of adb:{self._shell.serial} is full: images need {size / 1e6:.1f} MB, "
-                f"{int(numbers[2]) / 1e3:.1f} MB are free: make room",
-            )
-
 
 class Boundary:
     """Input or output of a file."""
@@ -238,8 +228,14 @@ class Boundary:
 
 
 def _inspected(target: str, path: Path) -> GraphFacts:
-    """Read here, in a process of its own: readers of foreign files may abort."""
-    registry.get(target)
+    """Read here; once for all processes that open the same file."""
+    stat = path.stat()
+    return _read(target, path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read(target: str, path: Path, mtime_ns: int, size_bytes: int) -> GraphFacts:
+    """In a process of its own: readers of foreign files may abort."""
     with HostWorker() as worker:
         return worker.inspect(target, path)
 
