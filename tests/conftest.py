@@ -8,6 +8,7 @@ import os
 # the number of cores. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import targets  # noqa: F401  triton before TensorFlow, whatever a test imports first (targets.import_order)
 from pipeline.quiet import quiet_sdks
 
 quiet_sdks()

@@ -31,7 +31,6 @@ from targets.program import (
 )
 from targets.quieted import quieted
 from targets.schemes import made_by, why_not
-from targets.triton_first import load_triton_first
 from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
     try:
         with quieted():
-            load_triton_first()
             import coremltools  # noqa: F401
     except (ImportError, OSError) as error:
         return f"coremltools does not import ({error}): pip install coremltools"

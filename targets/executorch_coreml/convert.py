@@ -13,7 +13,6 @@ from targets.executorch.convert import cause_of
 from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
 from targets.quieted import quieted
 from targets.schemes import made_by, why_not
-from targets.triton_first import load_triton_first
 from targets.types import ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
     try:
         with quieted():
-            load_triton_first()
             import executorch.backends.apple.coreml.partition
             import executorch.exir  # noqa: F401
     except (ImportError, OSError) as error:

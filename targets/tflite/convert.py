@@ -16,7 +16,6 @@ from targets.quieted import quieted
 from targets.schemes import made_by, why_not
 from targets.tflite import flatbuffer, passes, wide_activations
 from targets.tflite.compress import compress
-from targets.triton_first import load_triton_first
 from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
     try:
         with _quiet():
-            load_triton_first()
             import ai_edge_quantizer  # noqa: F401
             import litert_torch  # noqa: F401
     except (ImportError, OSError) as error:

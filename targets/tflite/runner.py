@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from targets.stopwatch import Stopwatch
-from targets.triton_first import load_triton_first
 from targets.types import QuantizedTensor, Samples, TargetError, Unavailable
 
 LITERT = "litert"
@@ -194,7 +193,6 @@ def _interpreter_class(runtime: str) -> Any:
         from ai_edge_litert.interpreter import Interpreter
 
         return Interpreter
-    load_triton_first()
     import tensorflow
 
     return tensorflow.lite.Interpreter
