@@ -22,17 +22,21 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipeline.commands.options import say  # noqa: E402
-from pipeline.commands.quantize_run import default_weights, new_run, resumed_run  # noqa: E402
 from pipeline.config import RunConfig  # noqa: E402
+from pipeline.files import write_json  # noqa: E402
 from pipeline.metrics.accuracy import accuracy  # noqa: E402
 from pipeline.metrics.paired import paired_drop_of_logits  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
-from pipeline.qat.checkpoint import CONFIG, load_logits  # noqa: E402
 from pipeline.quiet import quiet_sdks  # noqa: E402
-from pipeline.rundir import Run, write_json  # noqa: E402
-from pipeline.stages.artifact_logits import load_artifact_logits, rows_of  # noqa: E402
-from pipeline.stages.artifacts import artifact_name  # noqa: E402
+from pipeline.run.cells import (  # noqa: E402
+    artifact_name,
+    load_artifact_logits,
+    rows_of,
+)
+from pipeline.run.checkpoint import CONFIG, load_logits  # noqa: E402
+from pipeline.run.folder import Run  # noqa: E402
 from pipeline.stages.convert import convert_cells, plan_cells  # noqa: E402
+from pipeline.stages.quantize import default_weights, new_run, resumed_run  # noqa: E402
 from pipeline.stages.validate import validate_run  # noqa: E402
 
 HEAD = """| model | int8 by | stage | top-1, % | drop, pp (95 % paired interval) | lost, gained | n |

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from pipeline.models.build import build
 from pipeline.progress import progress
-from pipeline.qat.graph import export, prepare, to_qdq_program
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import export, prepare, to_qdq_program
+from pipeline.quantization.quantizer import Scheme
 from pipeline.rewrites.deploy import in_form
 from targets import registry
 from targets.devices.host import HostWorker

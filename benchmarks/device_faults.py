@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from faults import Outcome  # noqa: E402
 
-from pipeline.rundir import write_json  # noqa: E402
+from pipeline.files import write_json  # noqa: E402
 
 # device -> the module with KINDS (kind -> what is done) and bench(), a context manager with inject(kind, seed)
 DEVICES = {"ssh": "faults_ssh", "adb": "faults_adb"}

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.gate.baseline import CellFacts, RunFacts, Scored
+from pipeline.gate.collect import facts_of, read_baseline, write_baseline
 from pipeline.gate.judge import judge
 from pipeline.gate.settings import settings_of
 from pipeline.metrics.accuracy import accuracy, agrees, correct
 from pipeline.progress import progress
-from pipeline.qat.stage_logits import load_logits
-from pipeline.reports.baseline_record import CellFacts, RunFacts, Scored
-from pipeline.rundir import Run
-from pipeline.stages.artifact_logits import load_artifact_logits
-from pipeline.stages.baseline import facts_of, read_baseline, write_baseline
+from pipeline.run.cells import load_artifact_logits
+from pipeline.run.checkpoint import load_logits
+from pipeline.run.folder import Run
 
 DROP = 0.02
 #: Images, cells judged at once, and noise in units of what was measured. The larger noise flips about as many images as

@@ -29,8 +29,9 @@ quiet_sdks()
 import gate_accuracy  # noqa: E402
 import gate_latency  # noqa: E402
 
-from pipeline import provenance  # noqa: E402
-from pipeline.rundir import Run, find_run, write_json  # noqa: E402
+from pipeline.files import write_json  # noqa: E402
+from pipeline.run import provenance  # noqa: E402
+from pipeline.run.folder import Run, find_run  # noqa: E402
 from pipeline.stages.timing import TimingPlan  # noqa: E402
 
 SIDE = 96

@@ -17,17 +17,17 @@ import torch
 from converted import CONTROL, RUNTIME_OF, RUNTIMES, File, Runtime, Subject, convert_all
 from gate_accuracy import Source
 
+from pipeline.files import write_json
+from pipeline.gate.baseline import RATIO_DIGITS, RunFacts, Timing
+from pipeline.gate.collect import read_baseline, write_baseline
 from pipeline.gate.judge import judge
+from pipeline.gate.records import worst
 from pipeline.gate.settings import settings_of
 from pipeline.metrics.latency import RoundRatios, round_ratios
 from pipeline.models.build import build
 from pipeline.progress import progress
-from pipeline.reports.baseline_record import RATIO_DIGITS, RunFacts, Timing
-from pipeline.reports.gate_record import worst
-from pipeline.reports.records import Rounds
+from pipeline.records.cells import Rounds
 from pipeline.rewrites.deploy import in_form
-from pipeline.rundir import write_json
-from pipeline.stages.baseline import read_baseline, write_baseline
 from pipeline.stages.timing import TimingPlan, one_process
 from targets import registry
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipeline.quiet import quiet_sdks  # noqa: E402
-from pipeline.rundir import Run, list_runs  # noqa: E402
+from pipeline.run.folder import Run, list_runs  # noqa: E402
 
 
 def main() -> None:
@@ -117,7 +117,7 @@ def digest(run: Run) -> str:
     import torch
     from safetensors.torch import load_file
 
-    from pipeline.qat.checkpoint import load_logits
+    from pipeline.run.checkpoint import load_logits
     from targets.program import load_program
 
     total = hashlib.sha256()

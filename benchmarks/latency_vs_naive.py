@@ -35,10 +35,10 @@ from converted import (  # noqa: E402
 )
 from timed import take_turns  # noqa: E402
 
-from pipeline import provenance  # noqa: E402
+from pipeline.files import write_atomic, write_json  # noqa: E402
 from pipeline.metrics.latency import ratio, summarize  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
-from pipeline.rundir import write_atomic, write_json  # noqa: E402
+from pipeline.run import provenance  # noqa: E402
 
 GEMM = "matrix products"
 NAME = "latency_vs_naive.local"

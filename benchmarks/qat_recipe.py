@@ -24,14 +24,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.commands.quantize_run import default_weights, new_run  # noqa: E402
 from pipeline.config import RunConfig  # noqa: E402
+from pipeline.files import write_json  # noqa: E402
 from pipeline.metrics.drift import drift  # noqa: E402
 from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits  # noqa: E402
 from pipeline.metrics.waterfall import kl_divergence  # noqa: E402
-from pipeline.qat.checkpoint import load_logits  # noqa: E402
 from pipeline.quiet import quiet_sdks  # noqa: E402
-from pipeline.rundir import write_json  # noqa: E402
+from pipeline.run.checkpoint import load_logits  # noqa: E402
+from pipeline.stages.quantize import default_weights, new_run  # noqa: E402
 
 PTQ: dict[str, Any] = {"epochs": 0, "bias_correction": False, "equalize": False}
 #: QAT without anything of the recipe; the arms below differ from it, or from PTQ, in what they name.

@@ -30,20 +30,20 @@ from torch import Tensor  # noqa: E402
 from calibration.dataset import DIGITS  # noqa: E402
 from calibration.loader import eval_batches  # noqa: E402
 from calibration.sampler import calibration_subset  # noqa: E402
-from pipeline import provenance  # noqa: E402
 from pipeline.errors import TrainingError  # noqa: E402
-from pipeline.qat.float_plan import DIGITS_SCALE_MIN  # noqa: E402
-from pipeline.qat.graph import prepare, to_qdq_program  # noqa: E402
-from pipeline.qat.learned_ranges import learn_ranges, ranges  # noqa: E402
-from pipeline.qat.plan import TrainPlan  # noqa: E402
-from pipeline.qat.quantizer import Scheme  # noqa: E402
-from pipeline.qat.reestimate import calibrate  # noqa: E402
-from pipeline.qat.setting import training_batches  # noqa: E402
-from pipeline.qat.subject import Subject, choose_device, load_data, load_subject, seed_everything  # noqa: E402
-from pipeline.qat.train import EpochRecord, Phase, fit  # noqa: E402
-from pipeline.qat.trainees import QatTrainee  # noqa: E402
+from pipeline.files import write_json  # noqa: E402
+from pipeline.quantization.calibration import calibrate  # noqa: E402
+from pipeline.quantization.graph import prepare, to_qdq_program  # noqa: E402
+from pipeline.quantization.quantizer import Scheme  # noqa: E402
+from pipeline.quantization.ranges import learn_ranges, ranges  # noqa: E402
+from pipeline.quantization.trainee import QatTrainee  # noqa: E402
 from pipeline.rewrites.deploy import in_form  # noqa: E402
-from pipeline.rundir import write_json  # noqa: E402
+from pipeline.run import provenance  # noqa: E402
+from pipeline.training.float_plan import DIGITS_SCALE_MIN  # noqa: E402
+from pipeline.training.loop import EpochRecord, Phase, fit  # noqa: E402
+from pipeline.training.plan import TrainPlan  # noqa: E402
+from pipeline.training.setting import training_batches  # noqa: E402
+from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything  # noqa: E402
 
 CALIBRATION_IMAGES, SCORED_IMAGES = 32, 16
 

@@ -27,19 +27,20 @@ quiet_sdks()
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from pipeline import provenance  # noqa: E402
+from pipeline.files import write_json  # noqa: E402
 from pipeline.metrics.latency import ratio, summarize  # noqa: E402
 from pipeline.models.build import build  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
-from pipeline.qat.graph import prepare  # noqa: E402
-from pipeline.qat.learned_ranges import learn_ranges  # noqa: E402
-from pipeline.qat.plan import TrainPlan  # noqa: E402
-from pipeline.qat.quantizer import Scheme  # noqa: E402
-from pipeline.qat.reestimate import calibrate  # noqa: E402
-from pipeline.qat.subject import choose_device, seed_everything  # noqa: E402
-from pipeline.qat.trainees import FloatTrainee, QatTrainee, teacher_of  # noqa: E402
+from pipeline.quantization.calibration import calibrate  # noqa: E402
+from pipeline.quantization.graph import prepare  # noqa: E402
+from pipeline.quantization.quantizer import Scheme  # noqa: E402
+from pipeline.quantization.ranges import learn_ranges  # noqa: E402
+from pipeline.quantization.trainee import QatTrainee, teacher_of  # noqa: E402
 from pipeline.rewrites.deploy import in_form  # noqa: E402
-from pipeline.rundir import write_json  # noqa: E402
+from pipeline.run import provenance  # noqa: E402
+from pipeline.training.plan import TrainPlan  # noqa: E402
+from pipeline.training.subject import choose_device, seed_everything  # noqa: E402
+from pipeline.training.trainees import FloatTrainee  # noqa: E402
 
 CONTROL = "float"
 CLASSES, WARMUP = 1000, 2

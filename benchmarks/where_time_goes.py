@@ -28,11 +28,11 @@ from converted import PRECISIONS, RUNTIME_OF, RUNTIMES, Precision, Subject, conv
 from timed import take_turns  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from pipeline import provenance  # noqa: E402
+from pipeline.files import write_atomic, write_json  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
 from pipeline.rewrites.deploy import ORDER, deploy_form  # noqa: E402
 from pipeline.rewrites.form import DeployForm  # noqa: E402
-from pipeline.rundir import write_atomic, write_json  # noqa: E402
+from pipeline.run import provenance  # noqa: E402
 
 NAME = "where_time_goes.local"
 FORMS = ("official", "deploy")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import RunError, UsageError, suggest
 
-#: Names offered without importing torch; pipeline.qat.observers is tested to hold exactly these.
+#: Names offered without importing torch; pipeline.quantization.observers is tested to hold exactly these.
 OBSERVER_NAMES = ("moving-average", "histogram", "mse")
 #: How activation ranges follow training; AMP_NAMES: the number format of the forward pass.
 RANGE_NAMES = ("observed", "learned", "re-estimated")
@@ -35,9 +35,9 @@ class RunConfig:
         limit_val: score at most so many validation images (evenly spread); None means all.
         skip_bad: leave unreadable images out instead of stopping.
         amp: `auto` (bfloat16 on a CUDA device that has it), `bf16`, `fp16` (with loss scaling) or `off`.
-        accumulate, ema, dropout, distill, temperature, distill_features, ranges: see pipeline.qat.plan.TrainPlan.
+        accumulate, ema, dropout, distill, temperature, distill_features, ranges: see pipeline.training.plan.TrainPlan.
         equalize: even out channel ranges before quantization where that is exact (pipeline.rewrites.equalize).
-        bias_correction: after calibration, move biases by their layer's mean error (pipeline.qat.bias_correction).
+        bias_correction: after calibration, move biases by the mean error of their layer (quantization.bias_correction).
         float_layers: names of Linears and convolutions that stay float (mixed precision), in training too.
         float_after_training: the same, but trained in int8 like the rest and taken out at the end: what a search finds.
         max_drop: search the fewest of these that keep the drop in top-1 on every target at so many percentage points;

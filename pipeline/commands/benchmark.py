@@ -38,7 +38,7 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.summary import raise_if_failed
 from pipeline.errors import UsageError
-from pipeline.rundir import find_run
+from pipeline.run.folder import find_run
 
 
 def benchmark(
@@ -89,7 +89,8 @@ def benchmark(
     units = compute_units_of(compute_units, targets)
     if compute_plan and "coreml" not in targets:
         raise UsageError(f"--compute-plan is for --target coreml, not for {', '.join(targets)}: leave it out")
-    from pipeline.reports.plan_table import plan_tables, show_tables
+    from pipeline.report.tables.plan import plan_tables
+    from pipeline.report.tables.printed import print_tables
     from pipeline.stages.benchmark import benchmark_run
     from pipeline.stages.compute_plan import plan_run
     from pipeline.stages.control import ensure_control
@@ -105,7 +106,7 @@ def benchmark(
         records = benchmark_run(found, beside, targets, plan, say, units, on, resume)
         counts = () if on.device.times else count_run(found, targets, on, say, resume)
     plans = plan_run(found, units, say) if compute_plan else ()
-    show_tables(table for record in plans for table in plan_tables(record))
+    print_tables(table for record in plans for table in plan_tables(record))
     outcomes = [*((r.key, r.outcome) for r in records), *((r.key, r.outcome) for r in plans)]
     outcomes += [(r.key, r.outcome) for r in counts]
     raise_if_failed("run", ((key.label, outcome) for key, outcome in outcomes))

@@ -9,7 +9,8 @@ import typer
 
 from pipeline.commands.options import RUNS, RunDir, RunsDir, say
 from pipeline.errors import CellsFailedError, RunError, UsageError
-from pipeline.rundir import Run, find_run, write_atomic
+from pipeline.files import write_atomic
+from pipeline.run.folder import Run, find_run
 
 if TYPE_CHECKING:
     from pipeline.gate.settings import Settings
@@ -77,7 +78,7 @@ def check(
 ) -> None:
     """Hold a validated run against a committed baseline."""
     given = locals()
-    from pipeline.stages.check_settings import read_settings
+    from pipeline.gate.settings import read_settings
 
     options = _options({name: given[name] for name in BUDGETS}, skip or [], warn or [])
     settings, folder = read_settings(config, options, inconclusive)
@@ -99,11 +100,10 @@ def check(
 def _check(
     found: Run, path: Path, settings: Settings, junit: Path | None, json: Path | None, markdown: Path | None
 ) -> None:
-    from pipeline.gate.exit import error_of
-    from pipeline.gate.judge import judge
-    from pipeline.reports import gate_json, gate_junit, gate_markdown
-    from pipeline.reports.gate_terminal import show
-    from pipeline.stages.baseline import facts_of, read_baseline
+    from pipeline.gate import outputs
+    from pipeline.gate.collect import facts_of, read_baseline
+    from pipeline.gate.judge import error_of, judge
+    from pipeline.gate.outputs import show
 
     base = read_baseline(path)
     if base.model != found.model:
@@ -112,22 +112,22 @@ def _check(
     error = error_of(result)
     show(result)
     if junit:
-        write_atomic(junit, gate_junit.render(result))
+        write_atomic(junit, outputs.as_junit(result))
     if json:
-        write_atomic(json, gate_json.render(result, error.exit_code if error else 0))
+        write_atomic(json, outputs.as_json(result, error.exit_code if error else 0))
     if markdown:
         markdown.parent.mkdir(parents=True, exist_ok=True)
         with markdown.open("a") as file:
-            file.write(gate_markdown.render(result))
+            file.write(outputs.as_markdown(result))
     if error:
         raise error
     print(f"\ncheck: {result.verdict}")
 
 
 def _update(found: Run, path: Path, allow_failed: bool) -> None:
-    from pipeline.reports.gate_terminal import show_tables
-    from pipeline.reports.gate_update import table
-    from pipeline.stages.baseline import facts_of, read_baseline, write_baseline
+    from pipeline.gate.collect import facts_of, read_baseline, write_baseline
+    from pipeline.gate.outputs import table
+    from pipeline.report.tables.printed import print_tables
 
     new = facts_of(found)
     failed = [cell for cell in new.cells if cell.outcome.status == "failed"]
@@ -142,14 +142,14 @@ def _update(found: Run, path: Path, allow_failed: bool) -> None:
         old = read_baseline(path) if path.exists() else None
     except RunError as error:  # it is about to be replaced
         say(f"the old baseline cannot be shown beside the new one: {error}")
-    show_tables((table(old, new),))
+    print_tables((table(old, new),))
     write_baseline(path, new)
     say(f"baseline: {path}: look at it, and commit it by itself")
 
 
 def _show_settings(settings: Settings) -> None:
+    from pipeline.gate.settings import render
     from pipeline.gate.table import RULES
-    from pipeline.reports.gate_settings_text import render
 
     rules = {name: rule.says for name, rule in RULES.items()}
     print(f"[check]\ninconclusive = {settings.inconclusive!r}")

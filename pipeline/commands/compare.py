@@ -10,7 +10,8 @@ import typer
 
 from pipeline.commands.options import RUNS, RunsDir, say
 from pipeline.errors import UsageError, suggest
-from pipeline.rundir import find_run, write_atomic
+from pipeline.files import write_atomic
+from pipeline.run.folder import find_run
 
 FORMATS = ("table", "json", "markdown", "html")
 
@@ -26,20 +27,20 @@ def compare(
     if format not in FORMATS:
         raise UsageError(f"--format {format!r} is not one of {', '.join(FORMATS)}.{suggest(format, FORMATS)}")
     a, b = find_run(runs_dir, run_a), find_run(runs_dir, run_b)
-    from pipeline.reports import compare_json, compare_pages, compare_terminal
-    from pipeline.stages.compare import compare_runs
+    from pipeline.compare import views
+    from pipeline.compare.compare import compare_runs
 
     renderers: dict[str, Callable[..., str]] = {
-        "table": compare_terminal.render,
-        "json": compare_json.render,
-        "markdown": compare_pages.markdown,
-        "html": compare_pages.html,
+        "table": views.as_text,
+        "json": views.as_json,
+        "markdown": views.markdown,
+        "html": views.html,
     }
     comparison = compare_runs(a, b)
     if output is not None:
         write_atomic(output, renderers[format](comparison))
         say(f"written: {output}")
     elif format == "table":
-        compare_terminal.show(comparison)
+        views.show(comparison)
     else:
         print(renderers[format](comparison), end="")

@@ -19,7 +19,7 @@ from pipeline.commands.options import (
     targets_of,
 )  # fmt: skip
 from pipeline.commands.summary import raise_if_failed
-from pipeline.rundir import find_run
+from pipeline.run.folder import find_run
 
 _CORE_ML = "Core ML packages"
 
@@ -93,7 +93,7 @@ def convert(
 ) -> None:
     """Convert, read the file back, run it in a fresh process, and only then put it into the run folder."""
     if list_schemes:
-        from pipeline.reports.scheme_table import show
+        from pipeline.report.tables.schemes import show
 
         show()
         return

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import RUNS, RunsDir, say
-from pipeline.commands.quantize_run import new_run
 from pipeline.commands.report import report
 from pipeline.commands.summary import raise_if_failed
 from pipeline.config import RunConfig
-from pipeline.reports.records import Outcome
-from pipeline.rundir import Run, set_latest
+from pipeline.records.cells import Outcome
+from pipeline.run.folder import Run, set_latest
+from pipeline.stages.quantize import new_run
 from targets import registry
 
 CONTROL = "mobilenet_v2"

@@ -23,8 +23,8 @@ def inspect(
     if path is not None and run is not None:
         raise UsageError(f"both the file {path} and --run {run} were given: give one of them")
     from pipeline.commands.summary import raise_if_failed
-    from pipeline.reports import inspected
-    from pipeline.rundir import find_run
+    from pipeline.run.folder import find_run
+    from pipeline.stages import inspection as inspected
     from pipeline.stages.inspection import inspect_file, inspect_run
 
     found = inspect_run(find_run(runs_dir, run)) if path is None else inspect_file(path)

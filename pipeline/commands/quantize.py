@@ -24,7 +24,7 @@ from pipeline.commands.summary import print_mixed, print_run
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.launch import chief
-from pipeline.rundir import Run
+from pipeline.run.folder import Run
 
 _DEFAULT = RunConfig(model="")
 _RECIPE, _SPEED = "What keeps accuracy", "Speed and scale"
@@ -159,7 +159,7 @@ def quantize(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Quantization-aware fine-tuning: one int8 checkpoint from which all three runtimes are converted."""
-    from pipeline.commands.quantize_run import new_run, resumed_run
+    from pipeline.stages.quantize import new_run, resumed_run
 
     if resume and recipe is not None:
         raise UsageError("--resume goes on with the options of its run: leave --recipe out")
@@ -175,7 +175,7 @@ def quantize(
     if recipe is None:
         _show(new_run(RunConfig(**given), runs_dir, say))
         return
-    from pipeline.qat.recipe import read_recipe
+    from pipeline.run.recipe import read_recipe
 
     read = read_recipe(recipe)
     explicit = {name: value for name, value in given.items() if _is_given(context, name) or (ptq and name == "epochs")}

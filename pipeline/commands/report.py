@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pipeline.commands.options import RUNS, RunDir, RunsDir, say
-from pipeline.rundir import find_run
+from pipeline.run.folder import find_run
 
 
 def report(run: RunDir = None, runs_dir: RunsDir = RUNS) -> None:
     """Accuracy, drift, conversion facts and latency in one place."""
     found = find_run(runs_dir, run)
-    from pipeline.qat.checkpoint import CONFIG
-    from pipeline.reports import terminal
-    from pipeline.reports.write import write_report
-    from pipeline.stages.benchmark import CONTROL_MODEL
-    from pipeline.stages.collect import collect_report
+    from pipeline.report import terminal
+    from pipeline.report.collect import collect_report
+    from pipeline.report.page import write_report
+    from pipeline.run.checkpoint import CONFIG
+    from pipeline.run.control import CONTROL_MODEL
 
     collected = collect_report(found, runs_dir)
     found.record(*write_report(collected, found.path))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipeline.errors import BelowBarError, CellsFailedError
-from pipeline.reports.records import Outcome, ValidationRecord
-from pipeline.rundir import Run
+from pipeline.records.cells import Outcome, ValidationRecord
+from pipeline.run.folder import Run
 
 STAGE_NAMES = {"float": "float", "fake_quant": "fake quantization", "qdq": "QDQ program"}
 
@@ -14,7 +14,7 @@ STAGE_NAMES = {"float": "float", "fake_quant": "fake quantization", "qdq": "QDQ 
 def print_run(run: Run) -> None:
     """Top-1 of the torch stages, the folder and the next step."""
     from pipeline.metrics.accuracy import accuracy
-    from pipeline.qat.checkpoint import load_logits
+    from pipeline.run.checkpoint import load_logits
 
     logits = load_logits(run)
     for stage, values in logits.stages.items():
@@ -26,13 +26,13 @@ def print_run(run: Run) -> None:
 
 def print_mixed(run: Run) -> None:
     """The trials for --max-drop, if there were any."""
-    from pipeline.reports.mixed_table import mixed_table
-    from pipeline.reports.terminal import show_table
-    from pipeline.stages.mixed_record_file import load_mixed
+    from pipeline.report.tables.mixed import mixed_table
+    from pipeline.report.tables.printed import print_tables
+    from pipeline.run.cells import load_mixed
 
     record = load_mixed(run)
     if record is not None:
-        show_table(mixed_table(run.model, record))
+        print_tables([mixed_table(run.model, record)])
 
 
 def raise_if_failed(what: str, outcomes: Iterable[tuple[str, Outcome]]) -> None:

@@ -143,8 +143,8 @@ def train(
     ] = False,
 ) -> None:
     """Train in float, from scratch or from given weights."""
-    from pipeline.qat.float_plan import FloatRecipe
-    from pipeline.qat.float_training import FloatTraining, train_float
+    from pipeline.training.float_plan import FloatRecipe
+    from pipeline.training.float_training import FloatTraining, train_float
 
     recipe = FloatRecipe(
         augment=augment,

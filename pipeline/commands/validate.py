@@ -34,7 +34,7 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.summary import raise_if_below, raise_if_failed
 from pipeline.errors import UsageError, suggest
-from pipeline.rundir import find_run
+from pipeline.run.folder import find_run
 from targets.coreml.names import REFERENCE_PREFIX, SIMULATED
 
 
@@ -97,7 +97,7 @@ def validate(
 
     explainer = None
     if explain:
-        from pipeline.reports.waterfall_table import show_waterfall
+        from pipeline.report.tables.waterfall import show_waterfall
         from pipeline.stages.explain import Explainer
 
         explainer = Explainer(found, limit, explain_images)

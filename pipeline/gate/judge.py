@@ -1,17 +1,19 @@
-"""A run and a baseline in, a verdict for every cell and rule out."""
+"""Judge a run against a baseline: a verdict for every cell and rule, and the exit code that follows."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 
+from pipeline.errors import EdgeT2TError, InconclusiveError, NotComparableError, RegressedError
+from pipeline.gate.baseline import RunFacts
 from pipeline.gate.pair import Pair, pairs
+from pipeline.gate.records import CellVerdict, Finding, GateResult, Verdict
 from pipeline.gate.rule import Rule
 from pipeline.gate.settings import RuleSetting, Settings
 from pipeline.gate.table import RULES
-from pipeline.reports.baseline_record import RunFacts
-from pipeline.reports.gate_record import CellVerdict, Finding, GateResult
-from pipeline.reports.values import flat
+from pipeline.gate.tables import detail
+from pipeline.report.values import flat
 
 #: One-sided, of each family of tests: 2.5% for accuracy and 2.5% for timing, so 5% for a check as a whole.
 FALSE_ALARMS = 0.025
@@ -86,3 +88,29 @@ def _notes(now: RunFacts, base: RunFacts) -> tuple[str, ...]:
 def _weights(facts: RunFacts) -> str:
     digest = facts.weights.sha256
     return f"{facts.weights.source} ({digest[:12] if digest else 'no file'})"
+
+
+def error_of(result: GateResult) -> EdgeT2TError | None:
+    """Regressed before missing and refused, these before inconclusive: the code says the worst that is known."""
+    verdict = result.verdict
+    if verdict is None:
+        return NotComparableError(
+            "nothing was judged: no cell of the run has figures that the rules in force could be held against"
+        )
+    if verdict == "regressed":
+        return RegressedError(_message(result, "regressed"))
+    if verdict in ("missing", "refused"):
+        return NotComparableError(_message(result, "missing", "refused"))
+    if verdict == "inconclusive" and result.inconclusive == "fail":
+        return InconclusiveError(_message(result, "inconclusive"))
+    return None
+
+
+def _message(result: GateResult, *verdicts: Verdict) -> str:
+    found = [(key, f) for key, f in result.findings(*verdicts) if f.severity == "fail"]
+    lines = [
+        f"{key.label}: {f.rule}: {f.sentence}{f' ({figures})' if (figures := detail(f)) else ''}; {f.next_step}"
+        for key, f in found
+    ]
+    cells = len({key for key, _ in found})
+    return f"{cells} of {len(result.cells)} cells {' or '.join(verdicts)}:\n  " + "\n  ".join(lines)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.reports.baseline_record import CellFacts, FileFacts, RunFacts, Scored, Timing
-from pipeline.reports.records import CellKey
+from pipeline.gate.baseline import CellFacts, FileFacts, RunFacts, Scored, Timing
+from pipeline.records.cells import CellKey
 
 #: Budgets of one rule by name. None: no budget of its own.
 Limits = Mapping[str, float | None]

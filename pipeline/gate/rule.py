@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.gate.pair import Limits, Pair
-from pipeline.reports.gate_record import Judgement
+from pipeline.gate.records import Judgement
 
 #: Tests of one family share its false alarms; None for a rule that counts and has none.
 Family = Literal["accuracy", "timing"]

@@ -1,15 +1,17 @@
-"""What the user set in edge-t2t.toml and on the command line in, the budgets of every rule out; nothing is guessed."""
+"""The settings of the gate: `edge-t2t.toml` and options, read, checked and written back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from pipeline.errors import UsageError, suggest
+from pipeline.gate.records import SEVERITIES, Inconclusive, Severity
 from pipeline.gate.table import RULES
-from pipeline.reports.gate_record import SEVERITIES, Inconclusive, Severity
-from pipeline.reports.gate_settings_text import InForce
 
 FILE = "edge-t2t.toml"
 SWITCHES = ("enabled", "severity")  # of every rule, beside its budgets
@@ -150,3 +152,59 @@ def _known(table: Mapping[str, Any], names: tuple[str, ...], place: str) -> None
     for key in table:
         if key not in names:
             raise UsageError(f"{place} has an unknown key {key!r}, known are {', '.join(names)}.{suggest(key, names)}")
+
+
+def read_settings(config: Path | None, options: Given, inconclusive: str | None) -> tuple[Settings, Path]:
+    """
+    Args:
+        config: None takes `edge-t2t.toml` of the present folder where there is one, else the defaults.
+
+    Raises:
+        UsageError: no such file, no TOML, or a key or value that is not known.
+    """
+    path = config or Path(FILE)
+    if config is None and not path.is_file():
+        return settings_of({}, options, inconclusive), Path()
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"--config {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    return settings_of(document, options, inconclusive, str(path)), path.parent
+
+
+@dataclass(frozen=True)
+class InForce:
+    """One value of one rule.
+
+    Attributes:
+        value: None: not set.
+        says: what the value means; empty for what every rule has.
+    """
+
+    rule: str
+    key: str
+    value: float | str | None
+    unit: str
+    source: str
+    says: str
+
+
+def render(table: str, settings: Sequence[InForce], rules: dict[str, str]) -> str:
+    """One TOML table a rule, below `table` ("check.rules").
+
+    Args:
+        rules: what each rule looks at.
+    """
+    lines = []
+    for rule, says in rules.items():
+        lines += [f"[{table}.{rule}]  # {says}", *(_line(s) for s in settings if s.rule == rule), ""]
+    return "\n".join(lines)
+
+
+def _line(setting: InForce) -> str:
+    comment = "; ".join(filter(None, (setting.source, " ".join(filter(None, (setting.unit, setting.says))))))
+    if setting.value is None:
+        return f"# {setting.key} is not set  # {comment}"
+    return f"{setting.key} = {json.dumps(setting.value)}  # {comment}"  # TOML writes these as JSON does

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import WeightsError
-from pipeline.rundir import sha256_of
+from pipeline.files import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import WeightsError
-from pipeline.rundir import sha256_of, write_json
+from pipeline.files import sha256_of, write_json
 
 CACHE_VARIABLE = "EDGE_T2T_CACHE"
 ATTEMPTS = 3

@@ -36,7 +36,7 @@ class TokenPerformer(nn.Module):
     """Performer attention over the tokens of one soft split (Choromanski et al. 2021, positive random features).
 
     The divisor is a sum of exponentials: every operator from `exp` to the division stays in float whatever the
-    quantization scheme (see pipeline.qat.scheme).
+    quantization scheme (pipeline.quantization.quantizer).
     """
 
     def __init__(self, dim: int, token_dim: int, kernel_ratio: float = 0.5, drop: float = 0.1):

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import WeightsError, suggest
+from pipeline.files import write_atomic
 from pipeline.models.build import ModelConfig, build
 from pipeline.models.checkpoint import Checkpoint, check_readable, parse_classes, read_checkpoint, read_metadata
 from pipeline.models.fit import fit_state, head_classes
 from pipeline.models.pretrained import pretrained_checkpoint, pretrained_classes
 from pipeline.models.zoo import WEIGHTS_SOURCES, ZOO, check_name, is_t2t
-from pipeline.rundir import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -17,18 +17,24 @@ import numpy as np
 
 from pipeline.metrics.latency import ratio_of, summarize
 from pipeline.progress import progress
-from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecord, Outcome
-from pipeline.rundir import Run
-from pipeline.stages.artifacts import artifact_path, load_conversions
-from pipeline.stages.cell_file import LATENCY, load_cells, save_cells
+from pipeline.records.cells import OK, CellKey, ConversionRecord, LatencyRecord, Outcome
+from pipeline.run.cells import (
+    LATENCY,
+    artifact_path,
+    cell_key,
+    chosen,
+    load_conversions,
+    load_latency,
+    save_cells,
+)
+from pipeline.run.control import CONTROL_MODEL
+from pipeline.run.folder import Run
 from pipeline.stages.place import Place
 from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, TimingPlan, cold_load, joined, one_process
-from pipeline.stages.validate import cell_key, chosen
 from targets.coreml.units import ALL
 from targets.devices.facts import Conditions
 from targets.types import TargetError
 
-CONTROL_MODEL = "mobilenet_v2"
 OWN, CONTROL, FLOAT = "own", "control", "float"  # names of the files that take turns
 
 
@@ -222,11 +228,6 @@ def _is_done(record: LatencyRecord | None, cell: _Cell, on: Place, plan: TimingP
         and all(len(samples) * record.inferences_per_sample >= plan.samples for samples in record.rounds_ms)
         and dict(record.host) == on.machine
     )
-
-
-def load_latency(run: Run) -> tuple[LatencyRecord, ...]:
-    """Records of earlier benchmarks; empty when there were none."""
-    return load_cells(run, LATENCY, LatencyRecord)
 
 
 def _control(

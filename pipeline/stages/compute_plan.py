@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.reports.plan_record import PlanRecord
-from pipeline.reports.records import OK, ConversionRecord, Outcome
-from pipeline.rundir import Run
-from pipeline.stages.artifacts import artifact_path
-from pipeline.stages.cell_file import load_cells, save_cells
-from pipeline.stages.validate import cell_key, chosen
+from pipeline.records.cells import OK, ConversionRecord, Outcome, PlanRecord
+from pipeline.run.cells import artifact_path, cell_key, chosen, load_cells, save_cells
+from pipeline.run.folder import Run
 from targets import registry
 from targets.coreml.compute_plan import plan_of
 from targets.types import TargetError

@@ -7,27 +7,13 @@ from pathlib import Path
 
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
-from pipeline.qat import checkpoint as files
-from pipeline.reports.records import ConversionRecord
-from pipeline.rundir import Run, find_run, list_runs
-from pipeline.stages.artifacts import load_conversions
-from pipeline.stages.benchmark import CONTROL_MODEL
-from pipeline.stages.convert import Cell, convert_cells, source_of
-
-#: Fact in the manifest of a control that was made here for its latency only: its accuracy means nothing.
-LATENCY_ONLY = "latency_only"
-
-
-def existing_control(root: Path, run: Run) -> Run | None:
-    """The newest finished MobileNetV2 run on the same images and input size, trained ones before latency-only ones."""
-    wanted = _conditions(run)
-    fitting = [
-        r
-        for r in list_runs(root)
-        if r.model == CONTROL_MODEL and r.manifest.get("status") == "finished" and _conditions(r) == wanted
-    ]
-    fitting.sort(key=lambda r: (not r.manifest.get(LATENCY_ONLY, False), r.id))
-    return fitting[-1] if fitting else None
+from pipeline.records.cells import ConversionRecord
+from pipeline.run import checkpoint as files
+from pipeline.run.cells import load_conversions
+from pipeline.run.control import CONTROL_MODEL, LATENCY_ONLY, existing_control
+from pipeline.run.folder import Run, find_run
+from pipeline.stages.convert import convert_cells, source_of
+from pipeline.stages.package_options import Cell
 
 
 def ensure_control(
@@ -68,7 +54,7 @@ def _cell(record: ConversionRecord) -> Cell:
 
 
 def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:
-    from pipeline.qat.finetune import quantize, start
+    from pipeline.quantization.qat import quantize, start
 
     like = RunConfig.from_dict(run.read_json(files.CONFIG))
     config = RunConfig(
@@ -88,11 +74,3 @@ def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:
     control.record(facts={LATENCY_ONLY: True})
     quantize(control, config, subject, say, latest=False)
     return control
-
-
-def _conditions(run: Run) -> tuple[str, tuple[int, ...]] | None:
-    """Digest of the validation images and the size at which the model sees them; None if the run has none yet."""
-    if not run.has(files.SUBJECT):
-        return None
-    subject = run.read_json(files.SUBJECT)
-    return subject["data"]["val_digest"], tuple(subject["model_config"]["input_size"])

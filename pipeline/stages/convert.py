@@ -10,34 +10,23 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.qat import checkpoint as files
-from pipeline.reports.records import OK, ConversionRecord, FactsRecord, Outcome, Source
-from pipeline.rundir import Run, publish, sha256_of
-from pipeline.stages.artifacts import artifact_name, save_conversion
-from pipeline.stages.package_options import HONOURED_BY, Wishes, classes_of, options_by_target
+from pipeline.files import publish, sha256_of
+from pipeline.records.cells import OK, ConversionRecord, FactsRecord, Outcome, Source
+from pipeline.run import checkpoint as files
+from pipeline.run.cells import artifact_name, save_conversion
+from pipeline.run.folder import Run
+from pipeline.stages.package_options import HONOURED_BY, Cell, Say, Wishes, classes_of, options_by_target
 from targets import registry
 from targets.devices.host import HostWorker
 from targets.match import ScaleMatch, match_scales
 from targets.schemes import why_not
 from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One artifact to make."""
-
-    target: str
-    precision: Precision
-    source: Source
 
 
 def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_float: bool, say: Say) -> list[Cell]:
@@ -104,7 +93,7 @@ def _program(run: Run, kind: str, say: Say) -> Path:
         return run.file(files.FLOAT_PROGRAM)
     if kind == "qat":
         return run.file(files.QDQ_PROGRAM)
-    from pipeline.qat.ptq import ptq_program
+    from pipeline.quantization.calibration import ptq_program
 
     return ptq_program(run, say, activation_bits=16 if kind == "ptq w8a16" else 8)
 

@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.drift.shown_tensors import ShownTensors
+from pipeline.drift.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
 from pipeline.metrics.drift import Drift, drift
 from pipeline.progress import progress
-from pipeline.qat import checkpoint as files
-from pipeline.qat.checkpoint import StageLogits
-from pipeline.reports.records import CellKey
-from pipeline.reports.waterfall_record import Explanation, FloatLayer, LayerRecord, WaterfallRecord
-from pipeline.rundir import Run
-from pipeline.stages.scored_images import scored_images
-from pipeline.stages.shown_tensors import ShownTensors
-from pipeline.stages.validate import load_logits_subset
-from pipeline.stages.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
+from pipeline.records.cells import CellKey
+from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord, WaterfallRecord
+from pipeline.run import checkpoint as files
+from pipeline.run.checkpoint import StageLogits, load_logits_subset
+from pipeline.run.folder import Run
+from pipeline.training.scored_images import scored_images
 from targets.devices.device import DeviceSession
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.qat.float_layers import QdqGraph
+    from pipeline.quantization.float_layers import QdqGraph
 
 BATCH = 8  # images of the search at once
 IMAGES = 16  # default of the search
@@ -42,8 +41,8 @@ class Explainer:
     """
 
     def __init__(self, run: Run, limit: int | None, explain_images: int):
-        from pipeline.qat.float_layers import QdqGraph
-        from pipeline.qat.walk import Walk
+        from pipeline.drift.walk import Walk
+        from pipeline.quantization.float_layers import QdqGraph
         from targets.program import load_program
 
         self._run = run
@@ -69,7 +68,7 @@ class Explainer:
 
     def _explanation(self, stages: Sequence[ScoredStage], say: Callable[[str], None]) -> Explanation | None:
         """None, and a line that says why, where logits are not finite."""
-        from pipeline.qat.layer_drift import float_search, layer_drift
+        from pipeline.drift.layers import float_search, layer_drift
 
         walk, batches, rows = self._walk, self._batches, self._rows
         with progress("SQNR of layers", len(rows)) as bar:
@@ -100,8 +99,8 @@ def _bias_notes(
     """How much nearer each int8 artifact is to the QDQ program once that has its biases as the runtimes hold them."""
     import torch
 
-    from pipeline.qat.layer_drift import rounded_biases
-    from pipeline.qat.walk import Walk
+    from pipeline.drift.layers import rounded_biases
+    from pipeline.drift.walk import Walk
 
     walk = Walk(qdq, rounded_biases(qdq))
     with torch.no_grad():

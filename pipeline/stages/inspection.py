@@ -1,14 +1,17 @@
-"""Files in, what each of them holds out, read in a worker process; a file that cannot be read is an outcome."""
+"""Read what files hold, each in a worker process, and show it as tables or JSON."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.reports.inspected import Inspected
-from pipeline.reports.records import OK, FactsRecord, Outcome
-from pipeline.rundir import Run
-from pipeline.stages.artifacts import artifact_path, load_conversions
+from pipeline.records.cells import OK, FactsRecord, Outcome
+from pipeline.records.codec import to_dict
+from pipeline.run.cells import artifact_path, load_conversions
+from pipeline.run.folder import Run
 from targets import registry
 from targets.devices.host import HostWorker
 from targets.types import TargetError
@@ -55,3 +58,42 @@ def _inspected(name: str, target: str, path: Path) -> Inspected:
             return Inspected(name, target, OK, FactsRecord.of(worker.inspect(target, path)))
     except TargetError as error:
         return Inspected(name, target, Outcome.of(error), None)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """One file.
+
+    Attributes:
+        name: for the reader: the path inside of its run, or as it was given.
+        facts: None where the outcome is not ok.
+    """
+
+    name: str
+    target: str
+    outcome: Outcome
+    facts: FactsRecord | None
+
+    def __post_init__(self) -> None:
+        if (self.outcome.status == "ok") != (self.facts is not None):
+            raise ValueError(f"{self.name}: an inspection that is {self.outcome.status} with facts {self.facts}")
+
+
+def show(files: Sequence[Inspected]) -> None:
+    """A table for each file; a file that could not be read has one line with the reason."""
+    from rich.console import Console
+
+    from pipeline.report.tables.artifacts import file_facts
+    from pipeline.report.tables.printed import table_renderable
+
+    console = Console()
+    for file in files:
+        if file.facts is None:
+            console.print(f"\n{file.name}: {file.outcome.status}: {file.outcome.reason}", markup=False)
+        else:
+            console.print(table_renderable(file_facts(f"{file.name} ({file.target})", file.facts)))
+
+
+def print_json(files: Sequence[Inspected]) -> None:
+    """{"artifacts": [{name, target, outcome, facts}]}; facts are null where the outcome is not ok."""
+    print(json.dumps({"artifacts": [to_dict(file) for file in files]}, indent=2))

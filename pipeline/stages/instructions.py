@@ -8,13 +8,10 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.progress import progress
-from pipeline.reports.instruction_record import InstructionRecord
-from pipeline.reports.records import OK, Outcome
-from pipeline.rundir import Run
-from pipeline.stages.artifacts import artifact_path
-from pipeline.stages.cell_file import INSTRUCTIONS, load_cells, save_cells
+from pipeline.records.cells import OK, InstructionRecord, Outcome
+from pipeline.run.cells import INSTRUCTIONS, artifact_path, cell_key, chosen, load_instructions, save_cells
+from pipeline.run.folder import Run
 from pipeline.stages.place import Place
-from pipeline.stages.validate import cell_key, chosen
 from targets.coreml.units import ALL
 from targets.devices.device import CountsInstructions
 from targets.types import TargetError
@@ -58,8 +55,3 @@ def count_run(
             records.append(known)
             bar.advance()
     return tuple(records)
-
-
-def load_instructions(run: Run) -> tuple[InstructionRecord, ...]:
-    """Records of earlier counts; empty when there were none."""
-    return load_cells(run, INSTRUCTIONS, InstructionRecord)

@@ -1,4 +1,4 @@
-"""A quantized run and a budget in; the same run with the fewest float layers that keep every target within it out.
+"""Find the fewest float layers that hold `--max-drop`, confirmed on converted files.
 
 Nothing is trained: layers are taken out of the trained program, which leaves the scales of all others as they are. The
 first, all-int8 checkpoint stays beside the new one. Whatever moment the search is cut off at, it goes on from its log.
@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.qat import checkpoint as files
-from pipeline.qat.stage_logits import StageLogits, load_logits
-from pipeline.reports.codec import to_dict
-from pipeline.reports.mixed_record import QDQ, MixedRecord, Trial
-from pipeline.rundir import Run, sha256_of, write_json
-from pipeline.stages.mixed_checkpoint import INT8, keep_int8, write_checkpoint
-from pipeline.stages.mixed_log import TRIALS, TrialLog
-from pipeline.stages.mixed_record_file import MIXED
-from pipeline.stages.mixed_search import MixedPlan, MixedSearch
-from pipeline.stages.mixed_targets import Say, TargetsJudge
-from pipeline.stages.mixed_torch import TorchJudge, cell_drop
-from pipeline.stages.scored_images import scored_images
+from pipeline.errors import CellsFailedError
+from pipeline.files import sha256_of, write_json
+from pipeline.mixed.checkpoint import INT8, keep_int8, write_checkpoint
+from pipeline.mixed.search import TRIALS, MixedPlan, MixedSearch, Say, TrialLog
+from pipeline.mixed.torch_judge import TorchJudge, cell_drop
+from pipeline.quantization.graph import save_program
+from pipeline.records.cells import ConversionRecord, ValidationRecord
+from pipeline.records.codec import to_dict
+from pipeline.records.mixed import QDQ, CellDrop, MixedRecord, Trial
+from pipeline.run import checkpoint as files
+from pipeline.run.cells import MIXED, load_artifact_logits
+from pipeline.run.checkpoint import StageLogits, load_logits
+from pipeline.run.folder import MANIFEST, MANIFEST_SCHEMA, Run
+from pipeline.training.scored_images import scored_images
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
 
 CANDIDATE = "search/candidate"
 
@@ -73,3 +83,109 @@ def mix(run: Run, plan: MixedPlan, say: Say) -> MixedRecord:
 def _digest(reference: StageLogits) -> str:
     """Of which images these are, in which order."""
     return hashlib.sha256(f"{reference.digest}:{reference.indices.tolist()}".encode()).hexdigest()
+
+
+#: Of Core ML's simulation: what a Neural Engine computes in. The others would double the time of a trial.
+ROUNDINGS = ("fp16",)
+
+
+class TargetsJudge:
+    """Converts the program for every target and scores the files, as `convert` and `validate` do, in a folder aside.
+
+    Args:
+        folder: emptied before and after.
+        threads: of a runtime.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        program: ExportedProgram,
+        reference: StageLogits,
+        targets: Sequence[str],
+        folder: Path,
+        threads: int,
+    ):
+        self._run, self._program, self._reference = run, program, reference
+        self._targets, self._folder, self._threads = targets, folder, threads
+
+    def trial(self, float_layers: tuple[str, ...], say: Say) -> Trial:
+        """
+        Raises:
+            CellsFailedError: a target cannot convert or run the program; an unavailable one is only noted.
+        """
+        from pipeline.stages.convert import convert_cells
+        from pipeline.stages.package_options import Cell
+        from pipeline.stages.validate import validate_run
+
+        start = time.monotonic()
+        try:
+            candidate = self._candidate(float_layers)
+            say(f"converting {len(float_layers)} float layers for {', '.join(self._targets)}")
+            made = convert_cells(candidate, [Cell(target, "int8", "qat") for target in self._targets], _silent)
+            _raise_if_failed(float_layers, made)
+            here = [record.target for record in made if record.outcome.status == "ok"]
+            scored: tuple[ValidationRecord, ...] = ()
+            if here:
+                scored = validate_run(candidate, here, None, self._threads, _silent, roundings=ROUNDINGS)
+                _raise_if_failed(float_layers, scored)
+            cells = self._cells(candidate, made, scored)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return Trial("targets", float_layers, cells, time.monotonic() - start, _unavailable(made, scored))
+
+    def _candidate(self, float_layers: tuple[str, ...]) -> Run:
+        """A run folder with what convert and validate read."""
+        from pipeline.quantization.float_layers import leave_float
+
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        candidate = Run(self._folder)
+        manifest = {"schema": MANIFEST_SCHEMA, "run": self._run.id, "model": self._run.model, "files": {}}
+        write_json(self._folder / MANIFEST, manifest)
+        for name in (files.CONFIG, files.SUBJECT):
+            (self._folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(self._run.file(name), self._folder / name)
+        files.save_logits(self._reference, self._folder / files.LOGITS)
+        save_program(leave_float(self._program, float_layers), self._folder / files.QDQ_PROGRAM)
+        candidate.record(files.CONFIG, files.SUBJECT, files.LOGITS, files.QDQ_PROGRAM)
+        return candidate
+
+    def _cells(
+        self, candidate: Run, made: Sequence[ConversionRecord], scored: Sequence[ValidationRecord]
+    ) -> tuple[CellDrop, ...]:
+        sizes = {record.target: record.facts.size_bytes for record in made if record.facts is not None}
+        cells = []
+        for record in scored:
+            kept = load_artifact_logits(candidate, record.key) if record.outcome.status == "ok" else None
+            if kept is not None:
+                cells.append(cell_drop(record.key.label, kept.logits, self._reference, sizes[record.key.target]))
+        return tuple(cells)
+
+
+def _silent(line: str) -> None:
+    """What convert and validate say of a candidate is about a file that nobody will see."""
+
+
+def _raise_if_failed(
+    float_layers: Sequence[str], records: Sequence[ConversionRecord] | Sequence[ValidationRecord]
+) -> None:
+    for record in records:
+        if record.outcome.status == "failed":
+            name = record.key.label if isinstance(record, ValidationRecord) else f"{record.target} {record.precision}"
+            raise CellsFailedError(
+                f"{name} with {len(float_layers)} layers in float failed at {record.outcome.stage}: "
+                f"{record.outcome.reason}; leave the target out of the search with --drop-target"
+            )
+
+
+def _unavailable(made: Sequence[ConversionRecord], scored: Sequence[ValidationRecord]) -> tuple[str, ...]:
+    """Targets of which nothing was measured, with the first reason."""
+    measured = {record.key.target for record in scored if record.outcome.status == "ok"}
+    reasons = [(record.target, record.outcome.reason) for record in made if record.outcome.status != "ok"]
+    reasons += [(record.key.target, record.outcome.reason) for record in scored if record.outcome.status != "ok"]
+    first: dict[str, str] = {}
+    for target, reason in reasons:
+        if target not in measured:
+            first.setdefault(target, f"{target}: {reason}")
+    return tuple(first.values())

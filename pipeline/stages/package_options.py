@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
-from pipeline.qat import checkpoint as files
-from pipeline.rundir import Run
+from pipeline.records.cells import Source
+from pipeline.run import checkpoint as files
+from pipeline.run.folder import Run
 from targets.coreml import deployment
 from targets.schemes import SCHEMES, group_size
 from targets.types import PackageOptions, Precision
-
-if TYPE_CHECKING:
-    from pipeline.stages.convert import Cell, Say
 
 #: Targets whose format has room for all of it.
 HONOURED_BY = ("coreml",)
@@ -142,3 +139,15 @@ def classes_of(run: Run) -> list[str]:
         RunError: the run has no record of them, or it changed.
     """
     return list(run.read_json(files.SUBJECT)["classes"])
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One artifact to make."""
+
+    target: str
+    precision: Precision
+    source: Source

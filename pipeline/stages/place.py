@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipeline import provenance
 from pipeline.errors import UsageError
-from pipeline.reports.records import HOST, ConversionRecord
+from pipeline.records.cells import HOST, ConversionRecord
+from pipeline.run import provenance
 from pipeline.stages.entry_conditions import EntryLimits, enter, limits_of
 from targets.devices import registry
 from targets.devices.address import Address

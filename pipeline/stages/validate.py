@@ -15,19 +15,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.errors import UsageError
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
 from pipeline.progress import progress
-from pipeline.qat import checkpoint as files
-from pipeline.qat.checkpoint import StageLogits
-from pipeline.reports.records import HOST, OK, SIMULATED, CellKey, ConversionRecord, Outcome, ValidationRecord
-from pipeline.rundir import Run
-from pipeline.stages.artifact_logits import ArtifactLogits, load_artifact_logits, save_artifact_logits
-from pipeline.stages.artifacts import artifact_path, load_conversions
-from pipeline.stages.cell_file import VALIDATION, load_cells, save_cells
+from pipeline.records.cells import OK, CellKey, ConversionRecord, Outcome, ValidationRecord
+from pipeline.run.cells import (
+    VALIDATION,
+    ArtifactLogits,
+    artifact_path,
+    cell_key,
+    chosen,
+    load_artifact_logits,
+    load_validation,
+    save_artifact_logits,
+    save_cells,
+)
+from pipeline.run.checkpoint import StageLogits, load_logits_subset
+from pipeline.run.folder import Run
 from pipeline.stages.place import Place
-from pipeline.stages.scored_images import scored_images
+from pipeline.training.scored_images import scored_images
 from targets import registry
 from targets.coreml.names import REFERENCE_PREFIX
 from targets.coreml.units import ALL
@@ -48,26 +54,6 @@ class _Open:
     range_events: tuple[RangeEvent, ...] | None = None
     rows: list[np.ndarray] = field(default_factory=list)
     seconds: float = 0.0
-
-
-def cell_key(record: ConversionRecord, runtime: str, where: str = HOST) -> CellKey:
-    """The cell of an artifact in a runtime on a device, or in a reference."""
-    device = SIMULATED if runtime in registry.get(record.target).simulated else where
-    return CellKey(record.model, record.target, runtime, record.precision, record.source, device)
-
-
-def chosen(run: Run, targets: Sequence[str], what: str) -> list[ConversionRecord]:
-    """The run's published artifacts for `targets`.
-
-    Raises:
-        UsageError: there is none.
-    """
-    records = [r for r in load_conversions(run) if r.target in targets and r.outcome.status == "ok"]
-    if not records:
-        raise UsageError(
-            f"run {run.id} has no artifact to {what} for {', '.join(targets)}: run `python main.py convert` first"
-        )
-    return records
 
 
 def validate_run(
@@ -148,22 +134,6 @@ def _save(
             save_artifact_logits(run, cell.key, logits)
     save_cells(run, VALIDATION, ValidationRecord, records)
     return {record.key: record for record in records}
-
-
-def load_validation(run: Run) -> tuple[ValidationRecord, ...]:
-    """Records of earlier validations; empty when there were none."""
-    return load_cells(run, VALIDATION, ValidationRecord)
-
-
-def load_logits_subset(run: Run, limit: int | None) -> StageLogits:
-    """The torch stages' logits, of `limit` images evenly spread over those scored."""
-    stored = files.load_logits(run)
-    if limit is None or limit >= len(stored.labels):
-        return stored
-    keep = np.linspace(0, len(stored.labels) - 1, limit).round().astype(int)
-    return StageLogits(
-        stored.labels[keep], stored.indices[keep], stored.digest, {k: v[keep] for k, v in stored.stages.items()}
-    )
 
 
 def _references(record: ConversionRecord, roundings: Sequence[str]) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ import pytest
 from command_line import Ended, main_py
 from gate_run import made_up_run_folder
 
-from pipeline.reports.records import Outcome
-from pipeline.rundir import Run
+from pipeline.records.cells import Outcome
+from pipeline.run.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 

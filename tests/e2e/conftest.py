@@ -6,7 +6,7 @@ import pytest
 from command_line import main_py
 from finished_run import SCORED, SIDE, Finished
 
-from pipeline.rundir import find_run
+from pipeline.run.folder import find_run
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from command_line import main_py
 
-from pipeline.reports.codec import from_dict
-from pipeline.reports.records import ValidationRecord
-from pipeline.rundir import find_run
-from pipeline.stages.artifacts import load_conversions
+from pipeline.records.cells import ValidationRecord
+from pipeline.records.codec import from_dict
+from pipeline.run.cells import load_conversions
+from pipeline.run.folder import find_run
 
 GARMENTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "garments"
 

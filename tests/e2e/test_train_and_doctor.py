@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from shard_files import CLASSES, picture, write_shards
 
-from pipeline.rundir import find_run
+from pipeline.run.folder import find_run
 from targets import registry
 
 TINY = ["--img-size", "32", "--batch-size", "8"]
@@ -60,7 +60,7 @@ def test_interrupted_training_is_resumed_only_when_asked(tmp_path: Path, monkeyp
 
 def stopped_at(fraction: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C once so much of the training is done."""
-    from pipeline.qat.trainees import FloatTrainee
+    from pipeline.training.trainees import FloatTrainee
 
     begin_step = FloatTrainee.begin_step
 

@@ -13,15 +13,14 @@ from command_line import Ended, main_py
 from finished_run import SCORED, Finished
 from ssh_server import SshServer
 
-from pipeline.qat import checkpoint as files
-from pipeline.reports.records import ConversionRecord
-from pipeline.reports.schema import Report, report_from_json
-from pipeline.reports.waterfall_record import TORCH_STAGES, WaterfallRecord
-from pipeline.rundir import Run, sha256_of
-from pipeline.stages.artifact_logits import load_artifact_logits
-from pipeline.stages.artifacts import load_conversions
-from pipeline.stages.collect import collect_run
-from pipeline.stages.waterfall import load_waterfall
+from pipeline.files import sha256_of
+from pipeline.records.cells import ConversionRecord
+from pipeline.records.report import Report, report_from_json
+from pipeline.records.waterfall import TORCH_STAGES, WaterfallRecord
+from pipeline.report.collect import collect_run
+from pipeline.run import checkpoint as files
+from pipeline.run.cells import load_artifact_logits, load_conversions, load_waterfall
+from pipeline.run.folder import Run
 from targets.coreml.names import SIMULATED
 
 EXPLAINED = 4  # images that --explain looks into the layers with

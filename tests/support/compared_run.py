@@ -10,13 +10,20 @@ from pathlib import Path
 import numpy as np
 from made_up_report import made_up_conversion, made_up_rounds
 
+from pipeline.files import sha256_of, write_atomic, write_json
 from pipeline.metrics.accuracy import accuracy
-from pipeline.qat.stage_logits import LOGITS, StageLogits, save_logits
-from pipeline.reports.records import OK, CellKey, LatencyRecord, Outcome, ValidationRecord
-from pipeline.rundir import Run, create_run, sha256_of, write_atomic, write_json
-from pipeline.stages.artifact_logits import ArtifactLogits, save_artifact_logits
-from pipeline.stages.artifacts import artifact_name, save_conversion
-from pipeline.stages.cell_file import LATENCY, VALIDATION, save_cells
+from pipeline.records.cells import OK, CellKey, LatencyRecord, Outcome, ValidationRecord
+from pipeline.run.cells import (
+    LATENCY,
+    VALIDATION,
+    ArtifactLogits,
+    artifact_name,
+    save_artifact_logits,
+    save_cells,
+    save_conversion,
+)
+from pipeline.run.checkpoint import LOGITS, StageLogits, save_logits
+from pipeline.run.folder import Run, create_run
 
 CLASSES = ("cat", "dog", "eel")
 HOST = {"processor": "made up", "vector_extensions": "avx2", "cores": "2", "system": "Linux 1"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from command_line import Ended, main_py
 
-from pipeline.rundir import Run
+from pipeline.run.folder import Run
 
 SIDE = 96  # pixels: small images, everything else real
 SCORED = 60

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.metrics.accuracy import Accuracy
-from pipeline.reports.baseline_record import (
+from pipeline.gate.baseline import (
     SCHEMA_VERSION,
     CellFacts,
     FileFacts,
@@ -19,8 +18,9 @@ from pipeline.reports.baseline_record import (
     Scored,
     Timing,
 )
-from pipeline.reports.records import OK, CellKey, Outcome
-from pipeline.reports.schema import WeightsRecord
+from pipeline.metrics.accuracy import Accuracy
+from pipeline.records.cells import OK, CellKey, Outcome
+from pipeline.records.report import WeightsRecord
 
 N = 2000
 IMAGES = "ab" * 32

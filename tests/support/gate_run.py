@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from made_up_report import made_up_conversion, made_up_rounds
 
+from pipeline.files import write_json
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
-from pipeline.qat.stage_logits import LOGITS, StageLogits, save_logits
-from pipeline.reports.records import OK, CellKey, ConversionRecord, LatencyRecord, ValidationRecord
-from pipeline.rundir import Run, create_run, set_latest, write_json
-from pipeline.stages.artifact_logits import ArtifactLogits, save_artifact_logits
-from pipeline.stages.artifacts import save_conversion
-from pipeline.stages.cell_file import LATENCY, VALIDATION, save_cells
+from pipeline.records.cells import OK, CellKey, ConversionRecord, LatencyRecord, ValidationRecord
+from pipeline.run.cells import LATENCY, VALIDATION, ArtifactLogits, save_artifact_logits, save_cells, save_conversion
+from pipeline.run.checkpoint import LOGITS, StageLogits, save_logits
+from pipeline.run.folder import Run, create_run, set_latest
 
 N = 400
 RUNTIMES = {"executorch": ("executorch",), "tflite": ("litert", "tensorflow")}

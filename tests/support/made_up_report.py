@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
-from pipeline.reports.records import (
+from pipeline.records.cells import (
     OK,
     CellKey,
     ConversionRecord,
@@ -20,7 +20,7 @@ from pipeline.reports.records import (
     StageRecord,
     ValidationRecord,
 )
-from pipeline.reports.schema import SCHEMA_VERSION, DataRecord, Report, RunRecord, WeightsRecord
+from pipeline.records.report import SCHEMA_VERSION, DataRecord, Report, RunRecord, WeightsRecord
 from targets.types import Precision, TensorSpec
 
 N = 360

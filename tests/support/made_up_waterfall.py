@@ -12,9 +12,9 @@ from made_up_report import made_up_report
 
 from pipeline.metrics.accuracy import accuracy, per_class
 from pipeline.metrics.waterfall import agreement_matrix, most_moved, step
-from pipeline.reports.records import SIMULATED, CellKey, Precision, Source
-from pipeline.reports.schema import Report
-from pipeline.reports.waterfall_record import (
+from pipeline.records.cells import SIMULATED, CellKey, Precision, Source
+from pipeline.records.report import Report
+from pipeline.records.waterfall import (
     TORCH_STAGES,
     Explanation,
     FloatLayer,

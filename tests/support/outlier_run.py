@@ -11,16 +11,16 @@ from torch.nn import functional
 
 from calibration.digits import load
 from pipeline.config import RunConfig
+from pipeline.files import write_json
 from pipeline.models.build import ModelConfig
-from pipeline.qat import checkpoint as files
-from pipeline.qat.checkpoint import StageLogits
-from pipeline.qat.evaluate import collect_logits
-from pipeline.qat.graph import prepare, to_qdq_program
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
-from pipeline.qat.setting import evenly
-from pipeline.qat.subject import eval_transform
-from pipeline.rundir import Run, create_run, write_json
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import prepare, save_program, to_qdq_program
+from pipeline.quantization.quantizer import Scheme
+from pipeline.run import checkpoint as files
+from pipeline.run.checkpoint import StageLogits
+from pipeline.run.folder import Run, create_run
+from pipeline.training.setting import collect_logits, evenly
+from pipeline.training.subject import eval_transform
 
 SIDE = 16
 SIZE = (3, SIDE, SIDE)
@@ -85,7 +85,7 @@ def outlier_run(root: Path, outlier: float = OUTLIER) -> Run:
     calibrate(graph, [images], len(images), torch.device("cpu"))
     run = create_run(root, "outlier")
     program = to_qdq_program(graph, SIZE)
-    files.save_program(program, run.path / files.QDQ_PROGRAM)
+    save_program(program, run.path / files.QDQ_PROGRAM)
     float_logits = logits_of(model)
     stages = {"float": float_logits, "fake_quant": logits_of(graph), "qdq": logits_of(program.module())}
     digest = f"{data.val.digest()}-{transform.digest()}"

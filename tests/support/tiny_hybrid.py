@@ -57,8 +57,8 @@ class SavedProgram:
 
 def save_programs(folder: Path) -> dict[str, SavedProgram]:
     """By precision: QDQ programs for int8 and w8a16, the float program for all others."""
-    from pipeline.qat.graph import export, prepare, set_observers, to_qdq_program
-    from pipeline.qat.quantizer import Scheme
+    from pipeline.quantization.graph import export, prepare, set_observers, to_qdq_program
+    from pipeline.quantization.quantizer import Scheme
 
     torch.manual_seed(0)
     model = TinyHybrid().train()

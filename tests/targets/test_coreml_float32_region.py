@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.t2t_vit import Attention, TokenPerformer
-from pipeline.qat.graph import export
+from pipeline.quantization.graph import export
 from targets.coreml.inspect import load_operations
 from targets.coreml.target import CoreML
 from targets.types import ConvertRequest

@@ -17,8 +17,8 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import get_new_symbol, types
 from tiny_hybrid import SavedProgram
 
-from pipeline.reports.inspected import Inspected, show
-from pipeline.reports.records import OK, FactsRecord
+from pipeline.records.cells import OK, FactsRecord
+from pipeline.stages.inspection import Inspected, show
 from targets.coreml import neural_engine, stored
 from targets.coreml.convert import convert
 from targets.coreml.encodings import store_unsigned

@@ -333,7 +333,7 @@ def test_compression_is_repeatable(precision: Precision, convert: Convert, progr
 
 
 def test_a_channel_of_zeros_stays_zero(tmp_path: Path) -> None:
-    from pipeline.qat.graph import export
+    from pipeline.quantization.graph import export
 
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(3, 4, 3)

@@ -13,9 +13,9 @@ from alive import alive_images, make_alive
 from tiny_hybrid import SavedProgram, save_program
 
 from pipeline.models.t2t_vit import T2TViT
-from pipeline.qat.graph import export, prepare, to_qdq_program
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import export, prepare, to_qdq_program
+from pipeline.quantization.quantizer import Scheme
 from pipeline.rewrites.deploy import deploy_form
 from targets import registry
 from targets.coreml.inspect import load_operations

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from pipeline.models.t2t_vit import TokenPerformer
-from pipeline.qat.graph import export
+from pipeline.quantization.graph import export
 from targets import registry
 from targets.coreml.interpreter.program import load_program
 from targets.devices.host import HostWorker

@@ -13,22 +13,21 @@ import torch
 from outlier_run import IMAGES, LAYERS, NEEDED, outlier_run
 
 from pipeline.errors import CellsFailedError, RunError
-from pipeline.qat import checkpoint as files
-from pipeline.qat.checkpoint import load_logits
-from pipeline.qat.float_layers import QdqGraph
-from pipeline.qat.mixed_program import leave_float
-from pipeline.reports.baseline_record import FileFacts
-from pipeline.reports.mixed_record import MixedRecord
-from pipeline.reports.records import ConversionRecord
-from pipeline.rundir import Run, sha256_of, write_json
-from pipeline.stages import mixed_targets
+from pipeline.files import sha256_of, write_json
+from pipeline.gate.baseline import FileFacts
+from pipeline.mixed.checkpoint import INT8, write_checkpoint
+from pipeline.mixed.search import TRIALS, MixedPlan
+from pipeline.quantization.float_layers import QdqGraph, leave_float
+from pipeline.records.cells import ConversionRecord
+from pipeline.records.mixed import MixedRecord
+from pipeline.run import checkpoint as files
+from pipeline.run.cells import MIXED, load_mixed
+from pipeline.run.checkpoint import load_logits
+from pipeline.run.folder import Run
+from pipeline.stages import mixed_precision as mixed_targets
 from pipeline.stages.convert import convert_cells
-from pipeline.stages.mixed_checkpoint import INT8, write_checkpoint
-from pipeline.stages.mixed_log import TRIALS
 from pipeline.stages.mixed_precision import CANDIDATE, mix
-from pipeline.stages.mixed_record_file import MIXED, load_mixed
-from pipeline.stages.mixed_search import MixedPlan
-from pipeline.stages.scored_images import scored_images
+from pipeline.training.scored_images import scored_images
 from targets.program import load_program
 from targets.types import TargetError
 

@@ -11,9 +11,9 @@ from alive import alive_images, make_alive
 from tiny_hybrid import SavedProgram, save_program
 
 from pipeline.models.t2t_vit import T2TViT
-from pipeline.qat.graph import prepare, to_qdq_program
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import prepare, to_qdq_program
+from pipeline.quantization.quantizer import Scheme
 from targets import registry
 from targets.devices.host import HostWorker
 

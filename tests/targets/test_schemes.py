@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.qat.graph import export
+from pipeline.quantization.graph import export
 from targets import registry
 from targets.coreml.target import CoreML
 from targets.executorch.target import ExecuTorch

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny_hybrid import SavedProgram
 
+from pipeline.drift.layers import output_values
+from pipeline.drift.walk import Walk
 from pipeline.metrics.tensor_match import Int8Tensor, compare, find
-from pipeline.qat.float_layers import QdqGraph
-from pipeline.qat.layer_drift import output_values
-from pipeline.qat.walk import Walk
+from pipeline.quantization.float_layers import QdqGraph
 from targets import registry
 from targets.devices.host import HostWorker
 from targets.types import QuantizedTensor

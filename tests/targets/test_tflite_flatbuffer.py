@@ -12,9 +12,9 @@ from alive import alive_images
 from tiny_hybrid import SavedProgram
 
 from pipeline.models.t2t_vit import T2TViT
-from pipeline.qat.graph import prepare, to_qdq_program
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import prepare, to_qdq_program
+from pipeline.quantization.quantizer import Scheme
 from pipeline.rewrites.deploy import deploy_form
 from targets.program import load_program, static_batch
 from targets.tflite import convert, flatbuffer, passes, runner

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.qat.graph import export
+from pipeline.quantization.graph import export
 from targets.tflite import runner
 from targets.tflite.target import TFLite
 from targets.types import ConvertRequest

@@ -10,10 +10,11 @@ from compared_run import MadeUp, make_run
 from fake_workers import FakeWorkers
 from made_up_report import made_up_conversion
 
-from pipeline.reports.records import CellKey, LatencyRecord
-from pipeline.rundir import Run, sha256_of, write_atomic
-from pipeline.stages.artifacts import artifact_name, save_conversion
-from pipeline.stages.benchmark import benchmark_run, load_latency
+from pipeline.files import sha256_of, write_atomic
+from pipeline.records.cells import CellKey, LatencyRecord
+from pipeline.run.cells import artifact_name, load_latency, save_conversion
+from pipeline.run.folder import Run
+from pipeline.stages.benchmark import benchmark_run
 from pipeline.stages.timing import TimingPlan
 from targets.devices import this_host
 

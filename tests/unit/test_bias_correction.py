@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from pipeline.errors import TrainingError
-from pipeline.qat.bias_correction import BiasCorrection, correct_biases
-from pipeline.qat.graph import prepare, set_fake_quantization, to_qdq_program
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
+from pipeline.quantization.bias_correction import BiasCorrection, correct_biases
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import prepare, set_fake_quantization, to_qdq_program
+from pipeline.quantization.quantizer import Scheme
 
 CPU = torch.device("cpu")
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from compared_run import HOST, MadeUp, make_run
 
+from pipeline.compare import views
+from pipeline.compare.compare import compare_runs
+from pipeline.compare.records import ComparedCell, Comparison, PairedImages
 from pipeline.errors import RunError
-from pipeline.reports import compare_json, compare_pages, compare_terminal
-from pipeline.reports.compare_record import ComparedCell, Comparison, PairedImages
-from pipeline.reports.records import CellKey
-from pipeline.rundir import write_atomic
-from pipeline.stages.artifact_logits import load_artifact_logits, logits_name
-from pipeline.stages.artifacts import load_conversions, save_conversion
-from pipeline.stages.compare import compare_runs
+from pipeline.files import write_atomic
+from pipeline.records.cells import CellKey
+from pipeline.run.cells import load_artifact_logits, load_conversions, logits_name, save_conversion
 
 # Right in A and wrong in B: 0, 3, 6, 9, 12 (cats), 1 (dog); the other way round: 2 (eel).
 BEFORE, AFTER = MadeUp(wrong=(2, 5)), MadeUp(wrong=(0, 3, 6, 9, 12, 1, 5))
@@ -79,7 +78,7 @@ def test_other_images_are_not_tested(tmp_path: Path, after: MadeUp, says: str) -
     assert cell.a.accuracy is not None  # the figures still stand side by side
     assert cell.b.accuracy is not None
     assert all(stage.paired is None and says in stage.not_paired for stage in comparison.stages)
-    assert "not paired" in compare_terminal.render(comparison)
+    assert "not paired" in views.as_text(comparison)
 
 
 def test_the_same_images_through_another_transform_are_paired_and_it_is_told(tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ def test_size_and_operators_outside(tmp_path: Path) -> None:
     assert cell.b is not None
     assert (cell.a.size_bytes, cell.b.size_bytes) == (4_000_000, 5_000_000)
     assert cell.a.outside == 7 + 8 + 14
-    assert "1.250×" in compare_terminal.render(compared(tmp_path / "again", BEFORE, MadeUp(size_bytes=5_000_000)))
+    assert "1.250×" in views.as_text(compared(tmp_path / "again", BEFORE, MadeUp(size_bytes=5_000_000)))
 
 
 def test_a_slower_model_by_its_ratio_to_the_control(tmp_path: Path) -> None:
@@ -149,7 +148,7 @@ def test_logits_of_an_earlier_file_are_not_used(tmp_path: Path) -> None:
     write_atomic(b.path / record.path, "converted again")
     from dataclasses import replace
 
-    from pipeline.rundir import sha256_of
+    from pipeline.files import sha256_of
 
     save_conversion(b, replace(record, sha256=sha256_of(b.path / record.path)), record.path)
     assert "converted again after it was validated" in only_cell(compare_runs(a, b)).not_paired
@@ -177,7 +176,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
 
 def test_json_has_counts_and_what_follows_from_them(tmp_path: Path) -> None:
     comparison = compared(tmp_path)
-    data = json.loads(compare_json.render(comparison))
+    data = json.loads(views.as_json(comparison))
     paired = data["cells"][0]["paired"]
     assert (paired["change"]["lost"], paired["change"]["gained"]) == (6, 1)
     assert paired["statistics"]["drop_pp"] == pytest.approx(100 * 5 / 60)
@@ -190,9 +189,9 @@ def test_json_has_counts_and_what_follows_from_them(tmp_path: Path) -> None:
 def test_the_same_figures_in_every_form(tmp_path: Path) -> None:
     comparison = compared(tmp_path)
     for text in (
-        compare_terminal.render(comparison),
-        compare_pages.markdown(comparison),
-        compare_pages.html(comparison),
+        views.as_text(comparison),
+        views.markdown(comparison),
+        views.html(comparison),
     ):
         assert "+8.33 pp" in text
         assert "6 lost, 1 gained" in text
@@ -203,7 +202,7 @@ def test_the_same_figures_in_every_form(tmp_path: Path) -> None:
 def test_names_from_outside_are_no_markup(tmp_path: Path) -> None:
     nasty = ("<script>alert(1)</script>", "a|b", "eel")
     comparison = compared(tmp_path, MadeUp(classes=nasty), MadeUp(classes=nasty, wrong=(0, 1)))
-    page = compare_pages.html(comparison)
+    page = views.html(comparison)
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
-    assert "a\\|b" in compare_pages.markdown(comparison)
+    assert "a\\|b" in views.markdown(comparison)

@@ -73,7 +73,7 @@ def test_a_run_that_knows_no_forms_has_the_official_one() -> None:
 
 
 def test_observer_names_are_those_that_exist() -> None:
-    from pipeline.qat.observers import OBSERVERS
+    from pipeline.quantization.observers import OBSERVERS
 
     assert tuple(OBSERVERS) == OBSERVER_NAMES
 

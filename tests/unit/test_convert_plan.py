@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.commands.options import precisions_of
 from pipeline.errors import UsageError
-from pipeline.stages.convert import Cell, plan_cells
-from pipeline.stages.package_options import Wishes, check_wishes
+from pipeline.stages.convert import plan_cells
+from pipeline.stages.package_options import Cell, Wishes, check_wishes
 from targets import registry
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from pipeline.qat.observers import OBSERVERS
+from pipeline.quantization.observers import OBSERVERS
 
 BATCHES = 3
 KIND = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127, "qscheme": torch.per_tensor_affine}

@@ -12,17 +12,24 @@ from fake_device import FACTS, FakeDevice, place
 from made_up_report import made_up_conversion
 
 from pipeline.errors import UsageError
-from pipeline.reports.baseline_record import Instructions
-from pipeline.reports.devices_table import circumstances, conditions_line, facts_lines
-from pipeline.reports.instruction_record import InstructionRecord
-from pipeline.reports.records import OK, CellKey, LatencyRecord
-from pipeline.rundir import Run, sha256_of, write_atomic
-from pipeline.stages.artifacts import artifact_name, load_conversions, save_conversion
-from pipeline.stages.baseline import facts_of
-from pipeline.stages.benchmark import benchmark_run, load_latency
-from pipeline.stages.cell_file import INSTRUCTIONS, save_cells
+from pipeline.files import sha256_of, write_atomic
+from pipeline.gate.baseline import Instructions
+from pipeline.gate.collect import facts_of
+from pipeline.records.cells import OK, CellKey, InstructionRecord, LatencyRecord
+from pipeline.report.tables.devices import circumstances, conditions_line, facts_lines
+from pipeline.run.cells import (
+    INSTRUCTIONS,
+    artifact_name,
+    load_conversions,
+    load_instructions,
+    load_latency,
+    save_cells,
+    save_conversion,
+)
+from pipeline.run.folder import Run
+from pipeline.stages.benchmark import benchmark_run
 from pipeline.stages.entry_conditions import EntryLimits
-from pipeline.stages.instructions import count_run, load_instructions
+from pipeline.stages.instructions import count_run
 from pipeline.stages.timing import TimingPlan
 from targets.devices.device import InstructionCount
 from targets.devices.facts import Conditions

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from calibration.dataset import Split
 from pipeline.errors import RunError
-from pipeline.qat.distributed import World, joined, rows_of_all, world
-from pipeline.qat.plan import TrainPlan
-from pipeline.qat.train import EpochRecord, Phase, fit
-from pipeline.qat.trainees import FloatTrainee
+from pipeline.training.distributed import World, joined, rows_of_all, world
+from pipeline.training.loop import EpochRecord, Phase, fit
+from pipeline.training.plan import TrainPlan
+from pipeline.training.trainees import FloatTrainee
 
 IMAGES, CLASSES, SIDE = 22, 3, 6  # the last batch of 6 is shared as 3 and 3
 PLAN = TrainPlan(epochs=2, batch_size=4, lr=0.05, weight_decay=0.1, ema=0.5)

@@ -12,13 +12,13 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.observer import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 
-from pipeline.qat.batch_norm_scale import divide_outputs, divide_weights
-from pipeline.qat.fake_quantize import EdgeFakeQuantize
-from pipeline.qat.graph import prepare, set_observers, set_training, to_qdq_program
-from pipeline.qat.observers import OBSERVERS, SCALE_EPSILON, WEIGHT_OBSERVER
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
-from pipeline.qat.shared_ranges import SKIPPED, restore_sites
+from pipeline.quantization.batch_norm_scale import divide_outputs, divide_weights
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.fake_quantize import EdgeFakeQuantize
+from pipeline.quantization.graph import prepare, set_observers, set_training, to_qdq_program
+from pipeline.quantization.observers import OBSERVERS, SCALE_EPSILON, WEIGHT_OBSERVER
+from pipeline.quantization.quantizer import Scheme
+from pipeline.quantization.ranges import SKIPPED, restore_sites
 from targets.program import trained_quant_params
 
 aten = torch.ops.aten

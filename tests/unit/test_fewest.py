@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from pipeline.stages.fewest import Names, fewest
+from pipeline.mixed.fewest import Names, fewest
 
 ORDER = ["a", "b", "c", "d", "e", "f", "g", "h"]
 

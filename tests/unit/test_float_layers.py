@@ -13,16 +13,15 @@ from tiny_hybrid import INPUT_SIZE, TinyHybrid
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from pipeline.drift.layers import float_search, layer_drift, output_values, rounded_biases
+from pipeline.drift.walk import Walk
 from pipeline.errors import UsageError
 from pipeline.metrics.waterfall import kl_divergence
 from pipeline.models.t2t_vit import T2TViT
-from pipeline.qat.float_layers import QdqGraph, without_rounding
-from pipeline.qat.graph import prepare, to_qdq_program
-from pipeline.qat.layer_drift import float_search, layer_drift, output_values, rounded_biases
-from pipeline.qat.mixed_program import leave_float, named_layers
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
-from pipeline.qat.walk import Walk
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.float_layers import QdqGraph, leave_float, named_layers, without_rounding
+from pipeline.quantization.graph import prepare, to_qdq_program
+from pipeline.quantization.quantizer import Scheme
 from pipeline.rewrites.deploy import deploy_form
 
 SIDE = 64

@@ -12,10 +12,10 @@ from torch import nn
 from calibration.augment import PAPER, Augmentation
 from pipeline.errors import UsageError
 from pipeline.models.t2t_vit import T2TViT
-from pipeline.qat.drop_path import stochastic_depth
-from pipeline.qat.float_plan import FloatRecipe
-from pipeline.qat.float_training import FloatTraining
-from pipeline.qat.plan import TrainPlan
+from pipeline.training.drop_path import stochastic_depth
+from pipeline.training.float_plan import FloatRecipe
+from pipeline.training.float_training import FloatTraining
+from pipeline.training.plan import TrainPlan
 
 
 def test_the_paper_recipe_has_the_authors_numbers() -> None:

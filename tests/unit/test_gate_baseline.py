@@ -13,8 +13,8 @@ import pytest
 from gate_facts import CELL, KEY, N, cell, not_run, run_facts, scored
 
 from pipeline.errors import RunError, UsageError
-from pipeline.reports.bits import ZLIB, pack, unpack
-from pipeline.stages.baseline import baseline_text, facts_of, read_baseline, write_baseline
+from pipeline.gate.baseline import ZLIB, pack, unpack
+from pipeline.gate.collect import baseline_text, facts_of, read_baseline, write_baseline
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 360, 2000])

@@ -12,11 +12,11 @@ import yaml
 
 from pipeline.commands import app
 from pipeline.gate.judge import FALSE_ALARMS
+from pipeline.gate.records import VERDICTS
 from pipeline.gate.rule import Limit
 from pipeline.gate.settings import settings_of
 from pipeline.gate.table import RULES
 from pipeline.metrics.paired import PairedDrop
-from pipeline.reports.gate_record import VERDICTS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 GATE = (DOCS / "gate.md").read_text()

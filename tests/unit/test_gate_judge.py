@@ -9,12 +9,11 @@ import pytest
 from gate_facts import CELL, IMAGES, KEY, cell, not_run, run_facts, scored, timing
 
 from pipeline.errors import InconclusiveError, NotComparableError, RegressedError
-from pipeline.gate.exit import error_of
-from pipeline.gate.judge import judge
+from pipeline.gate.baseline import CellFacts, Scored
+from pipeline.gate.judge import error_of, judge
+from pipeline.gate.records import VERDICTS, worst
 from pipeline.gate.settings import settings_of
 from pipeline.metrics.accuracy import Accuracy
-from pipeline.reports.baseline_record import CellFacts, Scored
-from pipeline.reports.gate_record import VERDICTS, worst
 
 DEFAULTS = settings_of({}, {})
 RUNTIMES = ("executorch", "litert", "tensorflow", "mil-fp32", "mil-fp16")

@@ -9,13 +9,13 @@ from xml.etree import ElementTree
 import pytest
 from gate_facts import CELL, KEY, cell, not_run, run_facts, scored, timing
 
+from pipeline.gate import outputs
+from pipeline.gate.baseline import CellFacts
 from pipeline.gate.judge import judge
+from pipeline.gate.records import GateResult
 from pipeline.gate.settings import settings_of
 from pipeline.gate.table import RULES
-from pipeline.reports import gate_json, gate_junit, gate_markdown, gate_terminal, gate_update
-from pipeline.reports.baseline_record import CellFacts
-from pipeline.reports.gate_record import GateResult
-from pipeline.reports.records import Outcome
+from pipeline.records.cells import Outcome
 
 NASTY = 'a <b> & "c" ]]> | ` \x00 \x1b[31m \ud800 é \N{FACE WITH TEARS OF JOY}\nline two'
 
@@ -25,14 +25,14 @@ def checked(base: CellFacts, now: CellFacts, inconclusive: str = "fail", **optio
 
 
 def case(result: GateResult, rule: str) -> ElementTree.Element:
-    root = ElementTree.fromstring(gate_junit.render(result))
+    root = ElementTree.fromstring(outputs.as_junit(result))
     (found,) = [c for c in root.iter("testcase") if c.get("name") == rule]
     return found
 
 
 def test_junit_has_one_test_case_a_cell_and_rule_and_true_totals() -> None:
     result = checked(CELL, cell(scored=scored(lost=60), timing=None))
-    root = ElementTree.fromstring(gate_junit.render(result))
+    root = ElementTree.fromstring(outputs.as_junit(result))
     names = [c.get("name") for c in root.iter("testcase")]
     assert names == [name for name in RULES if name != "range"]
     suite = root.find("testsuite")
@@ -79,10 +79,10 @@ def test_every_output_survives_every_character() -> None:
     now = replace(not_run(), outcome=Outcome("failed", "load", NASTY), key=replace(KEY, runtime=NASTY))
     base = replace(CELL, key=now.key)
     result = checked(base, now)
-    text = gate_junit.render(result)
+    text = outputs.as_junit(result)
     text.encode()  # what is written has no lone surrogate
     assert len(ElementTree.fromstring(text).findall(".//testcase")) == len(result.cells[0].findings)
-    markdown = gate_markdown.render(result)
+    markdown = outputs.as_markdown(result)
     markdown.encode()
     assert "<b>" not in markdown
     assert "\x1b" not in markdown + text
@@ -93,7 +93,7 @@ def test_every_output_survives_every_character() -> None:
 
 
 def test_json_has_every_figure_and_the_exit_code() -> None:
-    data = json.loads(gate_json.render(checked(CELL, cell(scored=scored(lost=60), timing=None)), 9))
+    data = json.loads(outputs.as_json(checked(CELL, cell(scored=scored(lost=60), timing=None)), 9))
     assert (data["verdict"], data["exit_code"]) == ("regressed", 9)
     (one,) = data["cells"]
     assert one["verdict"] == "regressed"
@@ -106,7 +106,7 @@ def test_json_has_every_figure_and_the_exit_code() -> None:
 
 def test_the_terminal_shows_n_interval_and_smallest_detectable_drop(capsys: pytest.CaptureFixture[str]) -> None:
     result = checked(CELL, cell(scored=scored(lost=60)))
-    gate_terminal.show(result)
+    outputs.show(result)
     printed = capsys.readouterr().out
     drop = next(f for _, f in result.findings("regressed"))
     for text in ("+3.00 pp", f"{drop.low:+.2f} to {drop.high:+.2f} pp (", "2000", f"{drop.detectable:.2f} pp", "→"):
@@ -116,14 +116,14 @@ def test_the_terminal_shows_n_interval_and_smallest_detectable_drop(capsys: pyte
 
 def test_what_the_rule_says_of_several_cells_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     cells = [replace(CELL, key=replace(KEY, runtime=name), timing=None) for name in ("litert", "tensorflow")]
-    gate_terminal.show(judge(run_facts(*cells), run_facts(*cells), settings_of({}, {})))
+    outputs.show(judge(run_facts(*cells), run_facts(*cells), settings_of({}, {})))
     printed = capsys.readouterr().out
     assert printed.count("no latency beside MobileNetV2 in this run") == 1
     assert "tflite litert int8; tflite tensorflow int8" in printed
 
 
 def test_an_update_shows_old_and_new_side_by_side() -> None:
-    table = gate_update.table(run_facts(CELL), run_facts(cell(scored=scored(lost=3), file={"scales_found": 250})))
+    table = outputs.table(run_facts(CELL), run_facts(cell(scored=scored(lost=3), file={"scales_found": 250})))
     ((_, *values),) = table.rows
     texts = dict(zip(table.header[1:], (value.text for value in values), strict=True))
     assert texts["top-1"] == "1800 of 2000\n→ 1797 of 2000"
@@ -133,8 +133,8 @@ def test_an_update_shows_old_and_new_side_by_side() -> None:
 
 def test_an_update_shows_cells_that_come_and_go() -> None:
     other = replace(CELL, key=replace(KEY, runtime="tensorflow"))
-    table = gate_update.table(run_facts(CELL), run_facts(other))
+    table = outputs.table(run_facts(CELL), run_facts(other))
     gone, come = table.rows
     assert gone[2].text == "1800 of 2000\n→ gone"
     assert come[2].text == "1800 of 2000"
-    assert gate_update.table(None, run_facts(CELL)).rows[0][2].text == "1800 of 2000"
+    assert outputs.table(None, run_facts(CELL)).rows[0][2].text == "1800 of 2000"

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from gate_facts import CELL, FILE, HOST, KEY, N, cell, not_run, run_facts, scored, timing
 
+from pipeline.gate.baseline import CellFacts, Instructions
 from pipeline.gate.judge import judge
+from pipeline.gate.records import Finding, Verdict
 from pipeline.gate.settings import Settings, settings_of
 from pipeline.gate.table import RULES
-from pipeline.reports.baseline_record import CellFacts, Instructions
-from pipeline.reports.gate_record import Finding, Verdict
-from pipeline.reports.records import SIMULATED
+from pipeline.records.cells import SIMULATED
 
 NO_EVENTS = {"nan": 0, "overflowed": 0}
 

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.gate.settings import settings_of
+from pipeline.gate.settings import read_settings, render, settings_of
 from pipeline.gate.table import RULES
-from pipeline.reports.gate_settings_text import render
-from pipeline.stages.check_settings import read_settings
 
 FILE = """
 [check]

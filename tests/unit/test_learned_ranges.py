@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pipeline.errors import TrainingError
-from pipeline.qat import rounding
-from pipeline.qat.fake_quantize import EdgeFakeQuantize
-from pipeline.qat.graph import prepare, set_fake_quantization, set_observers, set_training, to_qdq_program
-from pipeline.qat.learned_ranges import freeze_learned, learn_ranges, range_parameters, ranges
-from pipeline.qat.observers import SCALE_EPSILON
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate, reestimate_ranges
+from pipeline.quantization import rounding
+from pipeline.quantization.calibration import calibrate, reestimate_ranges
+from pipeline.quantization.fake_quantize import EdgeFakeQuantize
+from pipeline.quantization.graph import prepare, set_fake_quantization, set_observers, set_training, to_qdq_program
+from pipeline.quantization.observers import SCALE_EPSILON
+from pipeline.quantization.quantizer import Scheme
+from pipeline.quantization.ranges import freeze_learned, learn_ranges, range_parameters, ranges
 
 CPU = torch.device("cpu")
 

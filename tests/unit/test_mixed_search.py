@@ -10,14 +10,13 @@ import pytest
 from outlier_run import IMAGES, LAYERS, NEEDED, outlier_run
 
 from pipeline.errors import BelowBarError, RunError, UsageError
-from pipeline.qat import checkpoint as files
-from pipeline.qat.checkpoint import load_logits
-from pipeline.reports.mixed_record import QDQ, CellDrop, RankedLayer, Trial
-from pipeline.rundir import Run
-from pipeline.stages.mixed_log import TrialLog
-from pipeline.stages.mixed_search import MixedPlan, MixedSearch
-from pipeline.stages.mixed_torch import TorchJudge
-from pipeline.stages.scored_images import scored_images
+from pipeline.mixed.search import MixedPlan, MixedSearch, TrialLog
+from pipeline.mixed.torch_judge import TorchJudge
+from pipeline.records.mixed import QDQ, CellDrop, RankedLayer, Trial
+from pipeline.run import checkpoint as files
+from pipeline.run.checkpoint import load_logits
+from pipeline.run.folder import Run
+from pipeline.training.scored_images import scored_images
 from targets.program import load_program
 
 BUDGET = 15.0  # of 72 images: the two layers leave 5 wrong, any smaller set 64

@@ -10,10 +10,11 @@ from made_up_report import made_up_report, made_up_run
 
 from pipeline.gate.judge import judge
 from pipeline.gate.settings import settings_of
-from pipeline.reports import html, markdown, terminal
-from pipeline.reports.mixed_record import QDQ, CellDrop, MixedRecord, RankedLayer, Trial
-from pipeline.reports.mixed_table import mixed_precision
-from pipeline.reports.schema import report_from_json, report_to_json
+from pipeline.records.mixed import QDQ, CellDrop, MixedRecord, RankedLayer, Trial
+from pipeline.records.report import report_from_json, report_to_json
+from pipeline.report import markdown, terminal
+from pipeline.report import page as html
+from pipeline.report.tables.mixed import mixed_precision
 
 RECORD = MixedRecord(
     program_sha256="ab" * 32,

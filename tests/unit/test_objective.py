@@ -11,12 +11,12 @@ from torch import nn
 from torch.fx import GraphModule
 
 from pipeline.errors import TrainingError
-from pipeline.qat.graph import prepare
-from pipeline.qat.objective import cross_entropy, distillation, feature_distance, feature_names
-from pipeline.qat.plan import TrainPlan
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
-from pipeline.qat.trainees import QatTrainee, teacher_of
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import prepare
+from pipeline.quantization.quantizer import Scheme
+from pipeline.quantization.trainee import QatTrainee, teacher_of
+from pipeline.training.objective import cross_entropy, distillation, feature_distance, feature_names
+from pipeline.training.plan import TrainPlan
 
 
 def logits(seed: int) -> torch.Tensor:

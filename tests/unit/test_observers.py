@@ -8,10 +8,10 @@ from tiny_hybrid import INPUT_SIZE
 from torch import nn
 
 from pipeline.errors import TrainingError
-from pipeline.qat.graph import prepare
-from pipeline.qat.observers import OBSERVERS, SCALE_EPSILON, MeanSquaredErrorObserver
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import prepare
+from pipeline.quantization.observers import OBSERVERS, SCALE_EPSILON, MeanSquaredErrorObserver
+from pipeline.quantization.quantizer import Scheme
 
 
 def make(kind: type = MeanSquaredErrorObserver) -> MeanSquaredErrorObserver:

@@ -17,13 +17,13 @@ from torchao.quantization.pt2e import FakeQuantize
 
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
-from pipeline.qat.finetune import _plans
-from pipeline.qat.graph import prepare
-from pipeline.qat.plan import TrainPlan
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
-from pipeline.qat.train import Phase, fit
-from pipeline.qat.trainees import QatTrainee
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import prepare
+from pipeline.quantization.qat import _plans
+from pipeline.quantization.quantizer import Scheme
+from pipeline.quantization.trainee import QatTrainee
+from pipeline.training.loop import Phase, fit
+from pipeline.training.plan import TrainPlan
 
 
 def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:

@@ -259,7 +259,7 @@ def test_the_evaluation_transform_is_the_one_of_timms_own_config() -> None:
     from timm.data import create_transform, resolve_data_config
 
     from pipeline.models.build import build
-    from pipeline.qat.subject import eval_transform
+    from pipeline.training.subject import eval_transform
 
     config = resolve_data_config(model=timm.create_model("mobilenetv2_100"))
     theirs = create_transform(**config, is_training=False)

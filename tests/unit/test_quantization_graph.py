@@ -16,9 +16,16 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 
 from pipeline.models.t2t_vit import T2TViT
-from pipeline.qat.graph import export, prepare, set_fake_quantization, set_observers, set_training, to_qdq_program
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import (
+    export,
+    prepare,
+    set_fake_quantization,
+    set_observers,
+    set_training,
+    to_qdq_program,
+)
+from pipeline.quantization.quantizer import Scheme
 from pipeline.rewrites.deploy import deploy_form
 from targets.program import trained_quant_params
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import provenance
+from pipeline.run import provenance
 from targets.devices import readings
 from targets.devices.facts import DeviceFacts
 from targets.devices.readings import arm_cores, linux, mac, runtimes

@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
-from pipeline.qat.recipe import NOT_REPEATED, RECIPE, Recipe, other_than, read_recipe, write_recipe
-from pipeline.rundir import Run, create_run, write_json
+from pipeline.files import write_json
+from pipeline.run.folder import Run, create_run
+from pipeline.run.recipe import NOT_REPEATED, RECIPE, Recipe, other_than, read_recipe, write_recipe
 
 SUBJECT = {
     "data": {"train_digest": "a" * 64, "val_digest": "b" * 64},

@@ -11,9 +11,9 @@ import pytest
 from made_up_report import made_up_report, made_up_run
 
 from pipeline.errors import RunError
-from pipeline.reports.codec import to_dict
-from pipeline.reports.records import CellKey, Outcome, ValidationRecord
-from pipeline.reports.schema import SCHEMA_VERSION, report_from_json, report_to_json
+from pipeline.records.cells import CellKey, Outcome, ValidationRecord
+from pipeline.records.codec import to_dict
+from pipeline.records.report import SCHEMA_VERSION, report_from_json, report_to_json
 
 
 def test_a_report_comes_back_equal() -> None:

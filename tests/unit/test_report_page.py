@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from made_up_waterfall import made_up_explained_report, made_up_waterfall
 
-from pipeline.reports import html
-from pipeline.reports.schema import Report, report_from_json, report_to_json
+from pipeline.records.report import Report, report_from_json, report_to_json
+from pipeline.report import page as html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = (360, 1280)
@@ -149,7 +149,7 @@ def test_every_figure_is_there_with_its_n(page: str, report: Report) -> None:
 
 
 def test_steps_show_their_counts_and_mcnemar_p(page: str, report: Report) -> None:
-    from pipeline.reports.values import p_text
+    from pipeline.report.values import p_text
 
     record = report.runs[0].waterfall
     assert record is not None
@@ -161,7 +161,7 @@ def test_steps_show_their_counts_and_mcnemar_p(page: str, report: Report) -> Non
 
 @pytest.mark.parametrize(("p", "text"), [(0.63, "0.63"), (0.0421, "0.042"), (0.0004, "<0.001"), (1.0, "1.00")])
 def test_p_values_are_rounded_and_never_zero(p: float, text: str) -> None:
-    from pipeline.reports.values import p_text
+    from pipeline.report.values import p_text
 
     assert p_text(p) == text
 
@@ -185,7 +185,7 @@ def test_simulated_stages_are_labelled(page: str) -> None:
 
 
 def test_many_classes_show_the_worst_twenty_and_say_so() -> None:
-    from pipeline.reports.class_plot import MOST, class_table
+    from pipeline.report.plots.classes import MOST, class_table
 
     table = class_table("t2t_vit_10", made_up_waterfall(classes=200, n=400))
     assert len(table.rows) == MOST == 20
@@ -198,8 +198,8 @@ def test_many_classes_show_the_worst_twenty_and_say_so() -> None:
 def test_the_pareto_front_is_what_nothing_beats() -> None:
     from pipeline.metrics.accuracy import Accuracy
     from pipeline.metrics.latency import summarize
-    from pipeline.reports.accuracy_plot import Point, front
-    from pipeline.reports.records import CellKey
+    from pipeline.records.cells import CellKey
+    from pipeline.report.plots.accuracy import Point, front
 
     key = CellKey("m", "tflite", "litert", "int8", "qat", "host")
 
@@ -211,9 +211,9 @@ def test_the_pareto_front_is_what_nothing_beats() -> None:
 
 
 def test_labels_do_not_lie_on_each_other_or_on_points() -> None:
-    from pipeline.reports import labels
-    from pipeline.reports.panels import one_axes
-    from pipeline.reports.svg import INK
+    from pipeline.report.plots import labels
+    from pipeline.report.plots.panels import one_axes
+    from pipeline.report.plots.svg import INK
 
     points = [(5.0, 50.0), (5.2, 50.5), (5.1, 53.0), (8.0, 51.0)]
     with one_axes(3.3) as (figure, axes):
@@ -264,7 +264,7 @@ def test_the_script_is_short_and_plain(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown"])
 def test_other_reports_have_the_waterfall_as_a_table(kind: str, report: Report) -> None:
-    from pipeline.reports import markdown, terminal
+    from pipeline.report import markdown, terminal
 
     text = {"terminal": terminal, "markdown": markdown}[kind].render(report)
     record = report.runs[0].waterfall

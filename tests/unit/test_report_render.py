@@ -13,9 +13,10 @@ import pytest
 from made_up_report import N, made_up_report, made_up_run
 
 from pipeline.metrics.accuracy import wilson_percent
-from pipeline.reports import html, markdown, terminal
-from pipeline.reports.schema import Report
-from pipeline.reports.write import REPORT_FILES, write_report
+from pipeline.records.report import Report
+from pipeline.report import markdown, terminal
+from pipeline.report import page as html
+from pipeline.report.page import REPORT_FILES, write_report
 
 HOSTILE = "<script>alert(1)</script>|`$x$`"
 
@@ -187,7 +188,7 @@ def test_a_run_without_control_or_artifacts_is_still_a_report() -> None:
 
 def test_int8_beside_the_float_file_of_the_same_rounds(report: Report) -> None:
     from pipeline.metrics.latency import ratio
-    from pipeline.reports.latency_table import latencies
+    from pipeline.report.tables.latency import latencies
 
     run = report.runs[0]
     fast = next(t for t in run.latencies if t.key.precision == "int8" and t.rounds_ms)

@@ -10,15 +10,16 @@ from made_up_report import N, made_up_drift, made_up_report, made_up_rounds
 from pipeline.commands.summary import raise_if_below
 from pipeline.errors import BelowBarError
 from pipeline.metrics.accuracy import Accuracy
-from pipeline.reports import html, markdown, terminal
-from pipeline.reports.cells import run_cells
-from pipeline.reports.drift_table import range_events
-from pipeline.reports.latency_table import latencies
-from pipeline.reports.overview_table import overview
-from pipeline.reports.records import OK, SIMULATED, CellKey, LatencyRecord, Outcome, ValidationRecord
-from pipeline.reports.schema import Report, report_from_json, report_to_json
-from pipeline.reports.tables import all_tables
-from pipeline.stages.validate import cell_key
+from pipeline.records.cells import OK, SIMULATED, CellKey, LatencyRecord, Outcome, ValidationRecord
+from pipeline.records.report import Report, report_from_json, report_to_json
+from pipeline.report import markdown, terminal
+from pipeline.report import page as html
+from pipeline.report.cells import run_cells
+from pipeline.report.sections import all_tables
+from pipeline.report.tables.drift import range_events
+from pipeline.report.tables.latency import latencies
+from pipeline.report.tables.overview import overview
+from pipeline.run.cells import cell_key
 from targets.types import RangeEvent
 
 MODELS = ("mil-fp32", "mil-fp16", "mil-fp16-accumulate")

@@ -13,18 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RunError, UsageError
-from pipeline.rundir import (
-    Run,
-    create_run,
-    find_run,
-    list_runs,
-    publish,
-    set_latest,
-    sha256_of,
-    size_of,
-    write_atomic,
-    write_json,
-)
+from pipeline.files import publish, sha256_of, size_of, write_atomic, write_json
+from pipeline.run.folder import Run, create_run, find_run, list_runs, set_latest
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -52,7 +42,7 @@ REPO = Path(__file__).parents[2]
 WRITER = """
 import sys
 from pathlib import Path
-from pipeline.rundir import write_atomic
+from pipeline.run.folder import write_atomic
 path = Path(sys.argv[1])
 while True:
     for letter in (b"a", b"b"):
@@ -77,7 +67,7 @@ def test_a_file_that_outgrows_what_is_allowed_leaves_the_old_one(tmp_path: Path)
     resource = pytest.importorskip("resource", reason="limits of processes are a thing of Unix")
     path = tmp_path / "report.json"
     write_atomic(path, "old")
-    script = "import sys; from pathlib import Path; from pipeline.rundir import write_atomic; "
+    script = "import sys; from pathlib import Path; from pipeline.run.folder import write_atomic; "
     done = subprocess.run(
         [sys.executable, "-B", "-c", script + "write_atomic(Path(sys.argv[1]), b'x' * 5000)", path],
         cwd=REPO,

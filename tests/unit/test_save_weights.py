@@ -11,8 +11,8 @@ import torch
 from known_weights import CLASSES, NAME, OWN_SCALE, Made, assert_equal_tensors, make
 from safetensors.torch import load_file
 
-from pipeline import rundir
 from pipeline.errors import WeightsError
+from pipeline.files import sha256_of
 from pipeline.models.build import build
 from pipeline.models.checkpoint import read_checkpoint
 from pipeline.models.weights import load_weights, peek, save_weights
@@ -42,7 +42,7 @@ def test_saved_file_says_what_it_is_for_and_is_read_back(file: Path, made: Made)
     assert_equal_tensors(fresh.state, made.state)
     assert json.loads(json.dumps(record.to_dict())) == {
         "source": str(file),
-        "sha256": rundir.sha256_of(file),
+        "sha256": sha256_of(file),
         "container": "plain",
         "head_replaced": False,
         "position_embedding_resized": False,

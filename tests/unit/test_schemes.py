@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from pipeline.errors import UsageError
-from pipeline.qat.graph import prepare, set_observers, to_qdq_program
-from pipeline.qat.observers import SCALE_EPSILON
-from pipeline.qat.quantizer import Scheme
-from pipeline.reports.html import GLYPHS
-from pipeline.reports.panels import MARKERS
-from pipeline.reports.records import CellKey
-from pipeline.reports.scheme_table import markdown
-from pipeline.stages.convert import Cell, plan_cells
-from pipeline.stages.package_options import Wishes, check_wishes
+from pipeline.quantization.graph import prepare, set_observers, to_qdq_program
+from pipeline.quantization.observers import SCALE_EPSILON
+from pipeline.quantization.quantizer import Scheme
+from pipeline.records.cells import CellKey
+from pipeline.report.page import GLYPHS
+from pipeline.report.plots.panels import MARKERS
+from pipeline.report.tables.schemes import markdown
+from pipeline.stages.convert import plan_cells
+from pipeline.stages.package_options import Cell, Wishes, check_wishes
 from targets import registry, schemes
 from targets.types import PRECISIONS, STATIC
 

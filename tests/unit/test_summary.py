@@ -11,7 +11,7 @@ from pipeline.commands.summary import raise_if_below
 from pipeline.errors import BelowBarError
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
-from pipeline.reports.records import OK, CellKey, Outcome, ValidationRecord
+from pipeline.records.cells import OK, CellKey, Outcome, ValidationRecord
 
 KEY = CellKey("t2t_vit_7", "tflite", "litert", "int8", "qat", "host")
 

@@ -12,8 +12,8 @@ from fake_workers import FakeWorkers
 
 from pipeline.errors import UsageError
 from pipeline.metrics.latency import RoundRatios
-from pipeline.reports.codec import from_dict, to_dict
-from pipeline.reports.records import OK, CellKey, LatencyRecord
+from pipeline.records.cells import OK, CellKey, LatencyRecord
+from pipeline.records.codec import from_dict, to_dict
 from pipeline.stages import timing
 from pipeline.stages.timing import TimingFailed, TimingPlan, spread, take_turns
 from targets.stopwatch import Stopwatch

@@ -14,14 +14,15 @@ from tiny_hybrid import CLASSES, INPUT_SIZE, TinyHybrid
 from torch import Tensor, nn
 
 from pipeline.errors import RunError, TrainingError
-from pipeline.qat.graph import prepare
-from pipeline.qat.learned_ranges import learn_ranges
-from pipeline.qat.plan import TrainPlan
-from pipeline.qat.precision import Format, Precision
-from pipeline.qat.quantizer import Scheme
-from pipeline.qat.reestimate import calibrate
-from pipeline.qat.train import RESUME_FILE, EpochRecord, Phase, Trainee, fit
-from pipeline.qat.trainees import FloatTrainee, QatTrainee, teacher_of
+from pipeline.quantization.calibration import calibrate
+from pipeline.quantization.graph import prepare
+from pipeline.quantization.quantizer import Scheme
+from pipeline.quantization.ranges import learn_ranges
+from pipeline.quantization.trainee import QatTrainee, teacher_of
+from pipeline.training.execution import Format, Precision
+from pipeline.training.loop import RESUME_FILE, EpochRecord, Phase, Trainee, fit
+from pipeline.training.plan import TrainPlan
+from pipeline.training.trainees import FloatTrainee
 
 BATCH, STEPS, EPOCHS = 4, 5, 2
 PLAN = TrainPlan(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, max_steps=STEPS)

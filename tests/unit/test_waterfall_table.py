@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from made_up_waterfall import made_up_waterfall
 
-from pipeline.qat.checkpoint import StageLogits
-from pipeline.reports.codec import to_dict
-from pipeline.reports.records import OK, CellKey, ConversionRecord, ValidationRecord
-from pipeline.reports.waterfall_table import attribution, tables
-from pipeline.rundir import create_run, write_json
-from pipeline.stages import waterfall as stage
-from pipeline.stages.artifact_logits import ArtifactLogits, save_artifact_logits
+from pipeline.drift import waterfall as stage
+from pipeline.files import write_json
+from pipeline.records.cells import OK, CellKey, ConversionRecord, ValidationRecord
+from pipeline.records.codec import to_dict
+from pipeline.report.tables.waterfall import attribution, tables
+from pipeline.run.cells import ArtifactLogits, save_artifact_logits
+from pipeline.run.checkpoint import StageLogits
+from pipeline.run.folder import create_run
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -81,7 +82,7 @@ def made_up_validation(key: CellKey) -> ValidationRecord:
 
 
 def conversion(sha256: str) -> ConversionRecord:
-    from pipeline.reports.records import FactsRecord
+    from pipeline.records.cells import FactsRecord
 
     facts = FactsRecord(1, (), (), {}, None, None, None, 1, 0, ())
     return ConversionRecord(

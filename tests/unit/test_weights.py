@@ -12,8 +12,8 @@ from known_weights import CLASSES, NAME, OWN_SCALE, SIDE, Made, assert_equal_ten
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline import rundir
 from pipeline.errors import UsageError, WeightsError
+from pipeline.files import sha256_of
 from pipeline.models.build import build
 from pipeline.models.checkpoint import PICKLE_SUFFIXES
 from pipeline.models.t2t_vit import PUBLISHED_QK_SCALE, resize_position_embedding
@@ -274,7 +274,7 @@ def test_bundled_weights_are_read_as_any_saved_file(
     loaded = load_model(NAME, "demo", img_size=SIDE)
     assert torch.equal(logits(loaded.model, images), logits(made.model, images))
     assert (loaded.record.source, loaded.info.classes) == ("demo", CLASSES)
-    assert loaded.record.sha256 == rundir.sha256_of(ZOO[NAME].demo_file)
+    assert loaded.record.sha256 == sha256_of(ZOO[NAME].demo_file)
 
 
 def test_unknown_model_is_told_before_the_source_is_looked_at() -> None:

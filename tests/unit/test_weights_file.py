@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline import rundir
 from pipeline.errors import WeightsError
+from pipeline.files import sha256_of
 from pipeline.models.checkpoint import CONTAINERS, read_checkpoint
 
 
@@ -41,7 +41,7 @@ def test_each_container_and_suffix_is_read(container: str, suffix: str, tmp_path
     assert checkpoint.container == container
     assert set(checkpoint.tensors) == {"head.weight", "head.bias"}
     assert checkpoint.tensors["head.weight"][0, 0] == 2.0
-    assert checkpoint.sha256 == rundir.sha256_of(checkpoint.path)
+    assert checkpoint.sha256 == sha256_of(checkpoint.path)
 
 
 def test_averaged_weights_win_whatever_the_order(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.gate.baseline import Scored
 from pipeline.gate.pair import Limits, Pair
+from pipeline.gate.records import Judgement, Verdict
 from pipeline.metrics.accuracy import wilson_percent
 from pipeline.metrics.paired import paired_drop
-from pipeline.reports.baseline_record import Scored
-from pipeline.reports.gate_record import Judgement, Verdict
 
 REFERENCES = {"qdq": "the QDQ program", "float": "the float model"}
 LOOK = "the runtime computes something else than the program says: look at drift by stage in the report"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.gate.pair import Limits, Pair
-from pipeline.reports.gate_record import Judgement
+from pipeline.gate.records import Judgement
 
 NAMES = 5  # in a sentence
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.gate.pair import Limits, Pair
-from pipeline.reports.gate_record import Judgement
+from pipeline.gate.records import Judgement
 
 LOOK = "inspect names the operators; each one is a copy out of the delegate and back"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from pipeline.gate.pair import Limits, Pair
+from pipeline.gate.records import Judgement, Verdict
 from pipeline.metrics.paired import PairedDrop, paired_drop
-from pipeline.reports.gate_record import Judgement, Verdict
 
 
 def judge(pair: Pair, limits: Limits, level: float) -> Judgement | None:

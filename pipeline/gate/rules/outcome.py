@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.gate.baseline import CellFacts
 from pipeline.gate.pair import Limits, Pair
-from pipeline.reports.baseline_record import CellFacts
-from pipeline.reports.gate_record import Judgement
+from pipeline.gate.records import Judgement
 
 
 def judge(pair: Pair, limits: Limits, level: float) -> Judgement | None:

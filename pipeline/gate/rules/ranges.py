@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.gate.baseline import RANGE_KINDS
 from pipeline.gate.pair import Limits, Pair
-from pipeline.reports.baseline_record import RANGE_KINDS
-from pipeline.reports.gate_record import Judgement
+from pipeline.gate.records import Judgement
 
 WORDS = {"nan": "not a number", "overflowed": "overflowed"}
 

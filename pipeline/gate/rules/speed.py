@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pipeline.gate.baseline import Timing
 from pipeline.gate.pair import Limits, Pair
+from pipeline.gate.records import Judgement, Verdict
 from pipeline.metrics.latency import ratio_change, ratio_of
-from pipeline.reports.baseline_record import Timing
-from pipeline.reports.gate_record import Judgement, Verdict
 
 CLOCKS = {"cpu": "processor time", "wall": "the clock on the wall"}
 MORE = "benchmark with more --processes on a quiet machine, or allow more"

@@ -14,7 +14,7 @@ from pathlib import Path
 CPU = "cortex-a76"
 CHIP = "Cortex-A76"
 CORES = 4
-#: Of pipeline.provenance's names, what the processor has.
+#: Of pipeline.run.provenance's names, what the processor has.
 VECTOR_EXTENSIONS = ("asimd", "asimddp")
 
 # HWCAP of QEMU 7.2's cortex-a76, 0x119ffb, in the names of arch/arm64/kernel/cpuinfo.c.

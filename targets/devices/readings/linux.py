@@ -16,7 +16,7 @@ from pathlib import Path
 from targets.devices.facts import UNKNOWN, Conditions, DeviceFacts
 from targets.devices.readings import arm_cores, runtimes
 
-#: As pipeline.provenance names them.
+#: As pipeline.run.provenance names them.
 VECTOR_EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
 _DMI = ("sys_vendor", "product_name")
@@ -83,7 +83,7 @@ def chip(root: Path) -> str:
 
 
 def system(root: Path) -> str:
-    """The distribution beside what pipeline.provenance says."""
+    """The distribution beside what pipeline.run.provenance says."""
     names = dict(line.partition("=")[::2] for line in _lines(root / "etc/os-release"))
     kernel = f"{platform.system()} {platform.release()} {platform.machine()}"
     pretty = names.get("PRETTY_NAME", "").strip("\"'")

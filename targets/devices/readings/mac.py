@@ -13,7 +13,7 @@ import subprocess
 from targets.devices.facts import UNKNOWN, Conditions, DeviceFacts
 from targets.devices.readings import runtimes
 
-# sysctl's name of an instruction set -> as pipeline.provenance names it.
+# sysctl's name of an instruction set -> as pipeline.run.provenance names it.
 _EXTENSIONS = {
     "hw.optional.AdvSIMD": "asimd",
     "hw.optional.arm.FEAT_DotProd": "asimddp",

@@ -1,0 +1,147 @@
+"""Two runs side by side, as frozen records: what each has of a cell, and what the same images or rounds say of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.metrics.accuracy import Accuracy, Agreement
+from pipeline.metrics.latency import LatencyRatio, RatioChange
+from pipeline.metrics.paired import PairedDrop
+from pipeline.records.cells import Outcome, Source, StageName
+from targets.types import Precision
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """Which run a side is; `images` is how many of its data set's validation images it has scored."""
+
+    run_id: str
+    model: str
+    created_utc: str
+    data: str
+    images: int
+
+
+@dataclass(frozen=True)
+class ClassFlips:
+    """Of the `n` images of one class: right in A and wrong in B (`lost`), and the other way round (`gained`)."""
+
+    label: int
+    name: str
+    n: int
+    lost: int
+    gained: int
+
+    def __post_init__(self) -> None:
+        if self.lost < 0 or self.gained < 0 or self.lost + self.gained > self.n:
+            raise ValueError(f"class {self.name!r}: {self.lost} lost and {self.gained} gained of {self.n}")
+
+
+@dataclass(frozen=True)
+class PairedImages:
+    """From A to B over the same images.
+
+    Attributes:
+        same_class: on how many of them both give the same top class.
+        flips: classes with an image that became right or wrong, those that lost most first.
+    """
+
+    change: PairedDrop
+    same_class: Agreement
+    flips: tuple[ClassFlips, ...]
+
+    def __post_init__(self) -> None:
+        if self.same_class.n != self.change.n:
+            raise ValueError(f"change over {self.change.n} images, agreement over {self.same_class.n}")
+        counted = sum(f.lost for f in self.flips), sum(f.gained for f in self.flips)
+        if counted != (self.change.lost, self.change.gained):
+            raise ValueError(f"flips by class add up to {counted}, not to {self.change}")
+
+
+@dataclass(frozen=True)
+class Half:
+    """What one run has of a cell; None is not measured.
+
+    Attributes:
+        outcome: of the first step that did not end well (conversion, validation); None where all did.
+        outside: operators outside any delegate.
+        latency: ratio to the control.
+        median_ms: of the raw samples.
+    """
+
+    outcome: Outcome | None
+    accuracy: Accuracy | None
+    size_bytes: int | None
+    outside: int | None
+    median_ms: float | None
+    latency: LatencyRatio | None
+
+
+@dataclass(frozen=True)
+class ComparedCell:
+    """A target, runtime, precision and source of scales in both runs.
+
+    Attributes:
+        runtime, device: None for a file that was run nowhere.
+        a, b: None where that run has no such cell.
+        paired: None where the images are not the same or were not scored; `not_paired` then says why.
+        change: B's ratio to the control over A's; None where the two are not comparable; `not_timed` then says why.
+    """
+
+    target: str
+    runtime: str | None
+    precision: Precision
+    source: Source
+    device: str | None
+    a: Half | None
+    b: Half | None
+    paired: PairedImages | None
+    not_paired: str
+    change: RatioChange | None
+    not_timed: str
+
+    def __post_init__(self) -> None:
+        if self.a is None and self.b is None:
+            raise ValueError(f"{self.label}: a cell of neither run")
+        if (self.paired is None) != bool(self.not_paired) or (self.change is None) != bool(self.not_timed):
+            raise ValueError(f"{self.label}: a comparison or the reason why there is none, not both")
+
+    @property
+    def label(self) -> str:
+        """ "tflite litert int8 qat"; the device where it is not this host."""
+        runtime = self.runtime if self.runtime not in (None, self.target) else None
+        source = None if self.source == "float" else self.source
+        device = f"({self.device})" if self.device not in (None, "host") else None
+        return " ".join(filter(None, (self.target, runtime, self.precision, source, device)))
+
+
+@dataclass(frozen=True)
+class ComparedStage:
+    """One torch stage in both runs; fields as of ComparedCell."""
+
+    stage: StageName
+    a: Accuracy | None
+    b: Accuracy | None
+    paired: PairedImages | None
+    not_paired: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A fact of provenance that is not the same."""
+
+    what: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of it; `notes` tell what the reader must know of the comparison as a whole."""
+
+    a: ComparedRun
+    b: ComparedRun
+    stages: tuple[ComparedStage, ...]
+    cells: tuple[ComparedCell, ...]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]

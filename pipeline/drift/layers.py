@@ -1,0 +1,204 @@
+"""A QDQ program and a few images in, which of its int8 layers rounding hurts, and which would help in float, out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from pipeline.drift.walk import NOTHING, Values, Walk
+from pipeline.metrics.accuracy import correct
+from pipeline.metrics.waterfall import kl_divergence
+from pipeline.quantization.float_layers import Int8Layer, QdqGraph
+
+
+@dataclass
+class _Power:
+    """Sums over values of signal and noise, in float64."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+
+    def add(self, reference: Tensor, other: Tensor) -> None:
+        difference = reference - other
+        self.signal += float((reference * reference).sum(dtype=torch.float64))
+        self.noise += float((difference * difference).sum(dtype=torch.float64))
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """None for an exact tensor, a signal of zero, or what is not finite."""
+        if not (self.signal > 0 and self.noise > 0 and math.isfinite(self.signal) and math.isfinite(self.noise)):
+            return None
+        return 10 * math.log10(self.signal / self.noise)
+
+
+@dataclass(frozen=True)
+class LayerDrift:
+    """SQNR of one layer's output.
+
+    Attributes:
+        alone_db: if this layer's weight, input and output alone are rounded; None where that changes nothing.
+        chained_db: in the QDQ program, where all layers before it are rounded too.
+    """
+
+    layer: Int8Layer
+    alone_db: float | None
+    chained_db: float | None
+
+
+@dataclass(frozen=True)
+class KeptFloat:
+    """The QDQ program with one layer in float: distance to the program without any rounding, and right answers."""
+
+    layer: Int8Layer
+    kl_mean: float
+    top1: int
+
+
+@dataclass(frozen=True)
+class FloatSearch:
+    """Of the QDQ program as it is, of the program without rounding, and of each layer kept float, best first."""
+
+    kl_mean: float
+    qdq_top1: int
+    trained_top1: int
+    kept: tuple[KeptFloat, ...]
+
+
+@dataclass(frozen=True)
+class OutputValues:
+    """The int8 values of a layer's output in the QDQ program, for one image."""
+
+    layer: Int8Layer
+    scale: float
+    zero_point: int
+    values: np.ndarray = field(repr=False)
+
+
+def layer_drift(walk: Walk, batches: Sequence[Tensor], advance: Callable[[int], None]) -> tuple[LayerDrift, ...]:
+    """One pass, with and without rounding side by side; worst `alone_db` first.
+
+    Args:
+        advance: called with the number of images after each batch.
+    """
+    layers = walk.qdq.layers
+    alone, chained = ({layer.name: _Power() for layer in layers} for _ in range(2))
+    begun = {layer.node: layer for layer in layers}
+    computed = {layer.last: layer for layer in layers}
+    rounded = {layer.last if layer.output is None else layer.output.dequantize[0]: layer for layer in layers}
+    for images in batches:
+        plain, int8 = walk.begin(images), walk.begin(images)
+        outputs: dict[str, Tensor] = {}  # with the layer's own rounding, until its clamp is computed
+
+        def compare(
+            node: Node, plain: Values = plain, int8: Values = int8, outputs: dict[str, Tensor] = outputs
+        ) -> None:
+            if node in begun:
+                outputs[begun[node].name] = _alone(walk, begun[node], plain)
+            if node in computed:
+                alone[computed[node].name].add(plain[node], outputs.pop(computed[node].name))
+            if node in rounded:
+                chained[rounded[node].name].add(plain[node], int8[node])
+
+        with torch.no_grad():
+            for i in range(len(walk.nodes) - 1):
+                walk.step(int8, i, NOTHING)
+                walk.step(plain, i, walk.everything, compare)
+        advance(len(images))
+    found = (LayerDrift(layer, alone[layer.name].sqnr_db, chained[layer.name].sqnr_db) for layer in layers)
+    return tuple(sorted(found, key=lambda d: math.inf if d.alone_db is None else d.alone_db))
+
+
+def float_search(
+    walk: Walk, batches: Sequence[Tensor], labels: np.ndarray, advance: Callable[[int], None]
+) -> FloatSearch:
+    """Leave one layer out of the int8 ones, each in turn.
+
+    The network is run once up to each layer, and from there on again without that layer's rounding.
+
+    Args:
+        advance: called with 1 after each layer of each batch.
+
+    Raises:
+        ValueError: logits are not finite.
+    """
+    dropped = {layer.name: walk.qdq.kept_float(layer) for layer in walk.qdq.layers}
+    starts: dict[int, list[Int8Layer]] = {}
+    for layer in walk.qdq.layers:
+        starts.setdefault(min(walk.position[node] for node in dropped[layer.name]), []).append(layer)
+    trained, qdq = [], []
+    logits: dict[str, list[Tensor]] = {layer.name: [] for layer in walk.qdq.layers}
+    with torch.no_grad():
+        for images in batches:
+            trained.append(walk.logits(images, walk.everything))
+            values = walk.begin(images)
+            for i in range(len(walk.nodes) - 1):
+                for layer in starts.get(i, ()):
+                    logits[layer.name].append(walk.finish(dict(values), i, dropped[layer.name]))
+                    advance(1)
+                walk.step(values, i, NOTHING)
+            qdq.append(walk.finish(values, len(walk.nodes) - 1, NOTHING))
+    reference = _numpy(trained)
+
+    def score(rows: list[Tensor]) -> tuple[float, int]:
+        kl = float(kl_divergence(reference, _numpy(rows)).mean())
+        if not math.isfinite(kl):
+            raise ValueError("logits are not finite")
+        return kl, int(correct(_numpy(rows), labels).sum())
+
+    kept = [KeptFloat(layer, *score(logits[layer.name])) for layer in walk.qdq.layers]
+    kl_mean, qdq_top1 = score(qdq)
+    top1 = int(correct(reference, labels).sum())
+    return FloatSearch(kl_mean, qdq_top1, top1, tuple(sorted(kept, key=lambda k: (k.kl_mean, k.layer.name))))
+
+
+def output_values(walk: Walk, image: Tensor) -> tuple[OutputValues, ...]:
+    """[1, 3, H, W] -> what each layer gives in the QDQ program, where its output is rounded."""
+    rounded = {layer.output.quantize: layer for layer in walk.qdq.layers if layer.output is not None}
+    found: list[OutputValues] = []
+    values = walk.begin(image)
+
+    def keep(node: Node) -> None:
+        if node in rounded and (output := rounded[node].output) is not None:
+            scale, zero_point = float(walk.qdq.scale_of(output)), int(walk.qdq.zero_point_of(output))
+            array = walk.quantized(output, values[node]).cpu().numpy()
+            found.append(OutputValues(rounded[node], scale, zero_point, array))
+
+    with torch.no_grad():
+        for i in range(len(walk.nodes) - 1):
+            walk.step(values, i, NOTHING, keep)
+    return tuple(found)
+
+
+def rounded_biases(qdq: QdqGraph) -> dict[str, Tensor]:
+    """Each layer's bias on the grid of int32 numbers times (input scale x weight scale), by its name.
+
+    That is how int8 runtimes hold biases; the QDQ program has them in float.
+    """
+    found = {}
+    for layer in qdq.layers:
+        bias = layer.node.args[2] if len(layer.node.args) > 2 else None
+        if isinstance(bias, Node) and bias.op == "get_attr":
+            value = qdq.module.get_parameter(str(bias.target)).detach()
+            grid = qdq.scale_of(layer.input).double() * qdq.scale_of(layer.weight).double()  # [channels]
+            found[str(bias.target)] = (torch.round(value.double() / grid) * grid).to(value.dtype)
+    return found
+
+
+def _alone(walk: Walk, layer: Int8Layer, plain: Values) -> Tensor:
+    """The layer's output with its own rounding, from the values of the program without any."""
+    source, weight = layer.node.all_input_nodes[:2]
+    rounded = {source: walk.rounded(layer.input, plain[source]), weight: walk.rounded(layer.weight, plain[weight])}
+    output = walk.call(layer.node, {**plain, **rounded})
+    if layer.last is not layer.node:
+        output = walk.call(layer.last, {layer.node: output})
+    return output if layer.output is None else walk.rounded(layer.output, output)
+
+
+def _numpy(rows: list[Tensor]) -> np.ndarray:
+    return torch.cat(rows).float().cpu().numpy()

@@ -1,0 +1,245 @@
+"""A run folder in, what the gate compares of it out; and the baseline file, written and strictly read back.
+
+Only files that the manifest vouches for are read, none of them large: a check takes a second or two, without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import RunError, UsageError
+from pipeline.files import write_atomic
+from pipeline.gate.baseline import (
+    RANGE_KINDS,
+    RATIO_DIGITS,
+    SCHEMA_VERSION,
+    CellFacts,
+    FileFacts,
+    ImagesRecord,
+    Instructions,
+    Reference,
+    RunFacts,
+    Scored,
+    Timing,
+)
+from pipeline.metrics.accuracy import accuracy, agrees, correct
+from pipeline.metrics.latency import RoundRatios
+from pipeline.records.cells import (
+    CellKey,
+    ConversionRecord,
+    InstructionRecord,
+    LatencyRecord,
+    Outcome,
+    ValidationRecord,
+)
+from pipeline.records.codec import from_dict, to_dict
+from pipeline.records.report import WeightsRecord
+from pipeline.run import provenance
+from pipeline.run.cells import (
+    INSTRUCTIONS,
+    LATENCY,
+    VALIDATION,
+    load_artifact_logits,
+    load_cells,
+    load_conversions,
+    rows_of,
+)
+from pipeline.run.checkpoint import StageLogits, load_logits
+from pipeline.run.folder import Run
+from targets import registry
+
+SUBJECT = "checkpoint/subject.json"
+QUANTIZATION = "checkpoint/quantization.json"
+ONE_LINE = ("key", "outcome")  # of a cell, in the file
+
+
+def facts_of(run: Run, now: datetime | None = None) -> RunFacts:
+    """What the gate compares of `run`: every cell that was validated, or whose conversion failed.
+
+    Raises:
+        UsageError: nothing was validated in it.
+        RunError: the run did not finish, or a file of it changed.
+    """
+    manifest = run.manifest
+    if manifest.get("status") != "finished":
+        raise RunError(f"run {run.id} did not finish: `python main.py quantize --resume --run {run.id}` continues it")
+    validations = load_cells(run, VALIDATION, ValidationRecord)
+    if not validations:
+        raise UsageError(f"nothing was validated in run {run.id}: run `python main.py validate` (and convert) first")
+    stages = load_logits(run)
+    conversions = {(c.target, c.precision, c.source): c for c in load_conversions(run)}
+    latencies = {record.key: record for record in load_cells(run, LATENCY, LatencyRecord)}
+    subject, quantization = run.read_json(SUBJECT), run.read_json(QUANTIZATION)
+    counted = {record.key: record for record in load_cells(run, INSTRUCTIONS, InstructionRecord)}
+    cells = [
+        _cell(
+            run,
+            v,
+            conversions.get((v.key.target, v.key.precision, v.key.source)),
+            latencies.get(v.key),
+            counted.get(v.key),
+            stages,
+            len(quantization["scheme"].get("float_layers", ())),
+        )
+        for v in validations
+    ]
+    seen = {(v.key.target, v.key.precision, v.key.source) for v in validations}
+    cells += [_not_converted(c) for place, c in conversions.items() if place not in seen and c.outcome.status != "ok"]
+    known = manifest["provenance"]
+    return RunFacts(
+        schema_version=SCHEMA_VERSION,
+        run_id=run.id,
+        written_utc=(now or datetime.now(UTC)).isoformat(timespec="seconds"),
+        model=run.model,
+        num_classes=len(subject["classes"]),
+        images=ImagesRecord(subject["data"]["name"], subject["data"]["n_val"], stages.digest),
+        weights=WeightsRecord(subject["weights"]["source"], subject["weights"]["sha256"]),
+        scheme=quantization["scheme"],
+        host=_machine(known, ("system", "processor", "vector_extensions")),
+        versions={name: str(known.get(name, "unknown")) for name in provenance.PACKAGES},
+        cells=tuple(sorted(cells, key=lambda cell: _order(cell.key))),
+    )
+
+
+def read_baseline(path: Path) -> RunFacts:
+    """
+    Raises:
+        UsageError: there is no such file.
+        RunError: it is damaged, or of another schema; the message names the key.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no baseline {path}: `python main.py check --baseline {path} --update` makes one"
+        ) from None
+    except IsADirectoryError:
+        raise UsageError(f"the baseline {path} is a folder: give the file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"baseline {path} is not valid JSON ({error}): restore it, or make it again with --update"
+        ) from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise RunError(
+            f"baseline {path} has schema version {version!r}, this version reads {SCHEMA_VERSION}: "
+            "make it again with check --update"
+        )
+    return from_dict(RunFacts, data, path.name)
+
+
+def write_baseline(path: Path, facts: RunFacts) -> None:
+    """Atomically: sorted keys, one value a line, so that a change of figures reads well in a diff."""
+    write_atomic(path, baseline_text(facts))
+
+
+def baseline_text(facts: RunFacts) -> str:
+    """The text of the file."""
+    return _text(to_dict(facts), "") + "\n"
+
+
+def _cell(
+    run: Run,
+    validation: ValidationRecord,
+    conversion: ConversionRecord | None,
+    latency: LatencyRecord | None,
+    counted: InstructionRecord | None,
+    stages: StageLogits,
+    float_layers: int,
+) -> CellFacts:
+    key = validation.key
+    file = FileFacts.of(conversion, float_layers) if conversion else None
+    timing = None
+    if latency is not None and (latency.sha256 is None or conversion is None or latency.sha256 == conversion.sha256):
+        timing = _timing(latency, run.manifest["provenance"])  # of this very file, as far as an older record can tell
+    executed = None
+    if counted is not None and counted.count is not None and conversion and counted.sha256 == conversion.sha256:
+        executed = Instructions(counted.count.per_inference, counted.count.counted_by)
+    if conversion is not None and conversion.outcome.status != "ok":
+        return CellFacts(key, conversion.outcome, None, None, None)
+    if validation.outcome.status != "ok":
+        return CellFacts(key, validation.outcome, None, file, timing, executed)
+    kept = load_artifact_logits(run, key)
+    if kept is None or conversion is None or kept.sha256 != conversion.sha256:
+        reason = "it was validated by an older version" if kept is None else "it was converted again after validate"
+        return CellFacts(key, Outcome("unavailable", None, f"{reason}: run validate again"), None, file, timing)
+    answers = _scored(validation, kept.logits, kept.indices, stages)
+    return CellFacts(key, validation.outcome, answers, file, timing, executed)
+
+
+def _not_converted(conversion: ConversionRecord) -> CellFacts:
+    runtime = registry.runtimes(conversion.target)[0]
+    key = CellKey(conversion.model, conversion.target, runtime, conversion.precision, conversion.source, "host")
+    return CellFacts(key, conversion.outcome, None, None, None)
+
+
+def _scored(validation: ValidationRecord, logits: np.ndarray, indices: np.ndarray, stages: StageLogits) -> Scored:
+    """`stages` hold all images that were scored, an artifact all or some of them."""
+    try:
+        rows = rows_of(indices, stages.indices)
+    except KeyError as error:
+        raise RunError(f"{validation.key.label}: image {error} has no torch logits: run validate again") from None
+    labels = stages.labels[rows]
+    reference: Reference = "qdq" if validation.key.source == "qat" else "float"
+    events = validation.range_events
+    return Scored.of(
+        images=hashlib.sha256(f"{stages.digest}:{','.join(str(int(i)) for i in indices)}".encode()).hexdigest(),
+        accuracy=accuracy(logits, labels),
+        right=correct(logits, labels),
+        reference=reference,
+        agrees=agrees(stages.stages[reference][rows], logits),
+        range_events=None if events is None else {k: sum(e.count for e in events if e.kind == k) for k in RANGE_KINDS},
+    )
+
+
+def _timing(record: LatencyRecord, quantized_on: Mapping[str, Any]) -> Timing | None:
+    """Records of older versions do not name their machine: then it is taken to be the one that quantized."""
+    if record.rounds_ms is None:
+        return None
+    return Timing(
+        threads=record.threads,
+        processes=record.processes,
+        to_control=_ratios(record.to_control),
+        to_float=_ratios(record.to_float),
+        host=_machine(record.host or quantized_on, ("processor", "vector_extensions")),
+        clock="wall" if record.cpu_rounds_ms is None else "cpu",
+        throttled=record.device is not None and record.throttling is not None and record.throttling.flagged,
+    )
+
+
+def _machine(known: Mapping[str, Any], facts: tuple[str, ...]) -> dict[str, str]:
+    return {fact: str(known.get(fact, "unknown")) for fact in facts}
+
+
+def _ratios(measured: RoundRatios | None) -> tuple[float, ...] | None:
+    """Rounded as they are in the file, so that a run is judged like the baseline that is made from it."""
+    return None if measured is None else tuple(float(f"{ratio:.{RATIO_DIGITS}g}") for ratio in measured.ratios)
+
+
+def _order(key: CellKey) -> tuple[str, ...]:
+    return key.target, key.runtime, key.precision, key.source, key.device
+
+
+def _text(value: Any, indent: str) -> str:
+    """Objects over several lines, lists of objects too; all else on one."""
+    deeper = indent + "  "
+    if isinstance(value, Mapping) and value:
+        lines = [
+            f"{deeper}{json.dumps(name)}: {_line(item) if name in ONE_LINE else _text(item, deeper)}"
+            for name, item in sorted(value.items())
+        ]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        return "[\n" + ",\n".join(deeper + _text(item, deeper) for item in value) + f"\n{indent}]"
+    return _line(value)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)

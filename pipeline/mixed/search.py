@@ -1,0 +1,198 @@
+"""Search the fewest float layers that hold a budget; every trial is logged, so that a killed search goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.errors import BelowBarError, RunError
+from pipeline.files import write_atomic
+from pipeline.mixed.fewest import Names, fewest
+from pipeline.mixed.torch_judge import TorchJudge
+from pipeline.records.codec import from_dict, to_dict
+from pipeline.records.mixed import RankedLayer, Trial
+
+Say = Callable[[str], None]
+THREADS = 2  # of a runtime, where the run has torch's choice
+
+
+@dataclass(frozen=True)
+class MixedPlan:
+    """What was asked for.
+
+    Attributes:
+        given: layers that are float in any case.
+        budget_pp: largest drop in top-1 against the float model, in percentage points; None: no search.
+        targets: that hold it.
+        rank_images: that layers are ranked on.
+        threads: of a runtime.
+    """
+
+    given: tuple[str, ...]
+    budget_pp: float | None
+    targets: tuple[str, ...]
+    rank_images: int
+    threads: int = THREADS
+
+    def __post_init__(self) -> None:
+        if self.budget_pp is not None and not (0 <= self.budget_pp < 100 and self.targets and self.rank_images > 0):
+            raise ValueError(f"a budget of {self.budget_pp} pp over {self.targets} with {self.rank_images} images")
+
+
+class Confirms(Protocol):
+    """Scores a set of float layers where it counts: on the converted files."""
+
+    def trial(self, float_layers: tuple[str, ...], say: Say) -> Trial: ...
+
+
+class MixedSearch:
+    """First in torch, which takes seconds or minutes a trial; what holds there is then confirmed on the targets.
+
+    Args:
+        key: of the log: which program, which images.
+
+    Attributes:
+        start: layers that are float in any case.
+        trials, ranking: made so far, or read from the log.
+    """
+
+    def __init__(
+        self, plan: MixedPlan, key: str, torch_judge: TorchJudge, targets_judge: Confirms, log: TrialLog, say: Say
+    ):
+        self._plan, self._key, self._log, self._say = plan, key, log, say
+        self._torch, self._targets = torch_judge, targets_judge
+        self.start: Names = frozenset(torch_judge.named(plan.given))
+        self.trials: list[Trial] = []
+        self.ranking: tuple[RankedLayer, ...] = ()
+        self._last: Trial
+
+    def found(self, budget_pp: float) -> Names:
+        """
+        Raises:
+            BelowBarError: all layers float are not enough.
+        """
+        n = self._torch.n
+        self._say(
+            f"searching the fewest float layers that keep the QDQ program and {', '.join(self._plan.targets)} within "
+            f"{budget_pp:g} points of the float model: {int(budget_pp * n / 100 + 1e-9)} of {n} images"
+        )
+        chosen = self.start
+        if not self._in_torch(chosen, budget_pp):
+            if not self._in_torch(frozenset(self._torch.layers), budget_pp):
+                raise BelowBarError(
+                    self._over(budget_pp, "the loss is not from rounding these layers: train otherwise")
+                )
+            chosen = self._more(chosen, budget_pp, self._in_torch)
+        if not self._on_targets(chosen, budget_pp):
+            chosen = self._more(chosen, budget_pp, self._everywhere)
+        self._say(f"{len(chosen)} of {len(self._torch.layers)} layers in float hold the budget")
+        return chosen
+
+    def _more(self, chosen: Names, budget_pp: float, within: Callable[[Names, float], bool]) -> Names:
+        """At least one layer stays int8: a program without any is the float model, and no int8 file.
+
+        Raises:
+            BelowBarError: that is not enough.
+        """
+        found = fewest(chosen, self._order()[:-1], lambda names: within(names, budget_pp))
+        if found is None:
+            raise BelowBarError(self._over(budget_pp, "`convert --precision fp16` makes files of the float model"))
+        return found
+
+    def _in_torch(self, names: Names, budget_pp: float) -> bool:
+        return self._trial(self._key, names, self._torch.trial).within(budget_pp)
+
+    def _on_targets(self, names: Names, budget_pp: float) -> bool:
+        key = f"{self._key}:{','.join(self._plan.targets)}"
+        return self._trial(key, names, lambda layers: self._targets.trial(layers, self._say)).within(budget_pp)
+
+    def _everywhere(self, names: Names, budget_pp: float) -> bool:
+        return self._in_torch(names, budget_pp) and self._on_targets(names, budget_pp)
+
+    def _trial(self, key: str, names: Names, make: Callable[[tuple[str, ...]], Trial]) -> Trial:
+        layers = tuple(sorted(names))
+        found = self._log.trial(key, layers)
+        if found is None:
+            found = make(layers)
+            self._log.add(key, found)
+        if found not in self.trials:
+            self.trials.append(found)
+            self._say(_line(found))
+        self._last = found
+        return found
+
+    def _order(self) -> list[str]:
+        key = f"{self._key}:{self._plan.rank_images}"
+        ranking = self._log.ranking(key)
+        if ranking is None:
+            ranking = self._torch.ranking(self._plan.rank_images)
+            self._log.add(key, ranking)
+        self.ranking = ranking
+        return [layer.name for layer in ranking]
+
+    def _over(self, budget_pp: float, hint: str) -> str:
+        cell = self._last.worst
+        assert cell is not None  # it is over the budget
+        return (
+            f"with {len(self._last.float_layers)} of {len(self._torch.layers)} layers in float {cell.name} is still "
+            f"{cell.drop_pp:.2f} points below the float model (budget {budget_pp:g}, n {cell.n}): {hint}, or allow "
+            "more with --max-drop; the run keeps its checkpoint with all layers int8"
+        )
+
+
+def _line(trial: Trial) -> str:
+    worst = trial.worst
+    where = "" if worst is None or trial.judge == "torch" else f", worst in {worst.name}"
+    drop = "not measured: no target runs here" if worst is None else f"drop {worst.drop_pp:.2f} points (n {worst.n})"
+    return f"{len(trial.float_layers)} float layers, {trial.judge}: {drop}{where}"
+
+
+TRIALS = "search/trials.jsonl"
+
+
+class TrialLog:
+    """
+    Raises:
+        RunError: a line that is no trial.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lines: list[str] = []
+        self._trials: dict[tuple[str, tuple[str, ...]], Trial] = {}
+        self._rankings: dict[str, tuple[RankedLayer, ...]] = {}
+        for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), start=1):
+            try:
+                self._keep(json.loads(line), f"{path.name} line {number}")
+            except (ValueError, KeyError, TypeError, RunError) as error:
+                raise RunError(
+                    f"{path} line {number} is no trial of this version ({error}): remove the file, and the search "
+                    "begins anew"
+                ) from error
+            self._lines.append(line.decode())
+
+    def trial(self, key: str, float_layers: tuple[str, ...]) -> Trial | None:
+        """None if it was not made yet."""
+        return self._trials.get((key, float_layers))
+
+    def ranking(self, key: str) -> tuple[RankedLayer, ...] | None:
+        return self._rankings.get(key)
+
+    def add(self, key: str, what: Trial | tuple[RankedLayer, ...]) -> None:
+        """On disk when this returns."""
+        entry: dict[str, Any] = {"key": key}
+        entry |= {"trial": to_dict(what)} if isinstance(what, Trial) else {"ranking": [to_dict(r) for r in what]}
+        self._keep(entry, "a new line")
+        self._lines.append(json.dumps(entry, allow_nan=False))
+        write_atomic(self.path, "".join(line + "\n" for line in self._lines))
+
+    def _keep(self, entry: dict[str, Any], where: str) -> None:
+        key = str(entry["key"])
+        if "trial" in entry:
+            trial = from_dict(Trial, entry["trial"], where)
+            self._trials[key, trial.float_layers] = trial
+        else:
+            self._rankings[key] = tuple(from_dict(RankedLayer, layer, where) for layer in entry["ranking"])

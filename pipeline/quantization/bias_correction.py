@@ -1,0 +1,227 @@
+"""Bias correction of post-training quantization: a calibrated graph and images in, the same graph with new biases out.
+
+Rounding moves the mean of a layer's output, channel by channel, and the layers behind read the moved mean. The mean
+that the float model has on calibration images is put back through the layer's bias: Nagel et al. 2019, "Data-free
+quantization through weight equalization and bias correction", section 4.2, in its empirical form (appendix D);
+Finkelstein et al. 2019, "Fighting quantization bias with bias".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from pipeline.errors import TrainingError
+from pipeline.progress import progress
+from pipeline.quantization.fake_quantize import EdgeFakeQuantize
+from pipeline.quantization.graph import set_fake_quantization, set_observers, set_training
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class BiasCorrection:
+    """What was corrected.
+
+    Attributes:
+        layers: names of the layers whose bias moved, in the order of the graph.
+        without_bias: those that have none and are left as they are.
+        images: that both means are over.
+        mean_shift: mean over all corrected channels of the absolute change, in units of the output.
+        mean_relative_shift: the same of the change divided by the standard deviation of the channel in float.
+    """
+
+    layers: tuple[str, ...]
+    without_bias: tuple[str, ...]
+    images: int
+    mean_shift: float
+    mean_relative_shift: float
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or set(self.layers) & set(self.without_bias):
+            raise ValueError(f"bias correction of {self.layers} without {self.without_bias} on {self.images} images")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer with int8 weights: `output` is its value with bias, before any clamp; its channels lie along `axis`."""
+
+    name: str
+    output: Node
+    axis: int
+    bias: str | None
+
+
+def correct_biases(
+    graph: GraphModule, batches: Callable[[], Iterable[Tensor]], images: int, device: torch.device
+) -> BiasCorrection:
+    """Give every layer with int8 weights and a bias the output means of the float model, first layers first.
+
+    A layer is corrected on inputs that corrected layers have computed. That takes two passes over the images however
+    many layers there are: in the second one all batches go through the graph side by side, node by node. The values
+    that are still to be read, of all images at once, have to fit into memory: of MobileNetV2 at 224 px 15 MB an image.
+
+    Where BatchNorm follows, its bias is what moves. The graph is left in evaluation mode, with frozen observers and
+    with fake quantization.
+
+    Args:
+        batches: gives the same images [B, 3, H, W] at every call.
+        images: how many these are.
+
+    Raises:
+        TrainingError: there are no images, or the means are not finite.
+    """
+    set_training(graph, False)
+    set_observers(graph, False)
+    layers = _layers(graph)
+    corrected = [layer for layer in layers if layer.bias is not None]
+    parameters = dict(graph.named_parameters())
+    shifts: list[Tensor] = []
+    relative: list[Tensor] = []
+    with torch.no_grad(), progress("bias correction", 2 * images) as bar:
+        set_fake_quantization(graph, False)
+        means, deviations, seen = _float_statistics(graph, corrected, batches(), device, bar.advance)
+        set_fake_quantization(graph, True)
+        if not seen:
+            raise TrainingError("bias correction got no images: give it the calibration images")
+        by_output = {layer.output: layer for layer in corrected}
+        runs = [_started(graph, batch.to(device)) for batch in batches()]
+        for node in graph.graph.nodes:
+            for run in runs:
+                run.env[node] = run.run_node(node)
+            layer = by_output.get(node)
+            if layer is not None:
+                quantized = _mean([run.env[node] for run in runs], layer.axis)
+                shift = (means[node] - quantized).to(parameters[str(layer.bias)].dtype)
+                _check_finite(shift, layer)
+                parameters[str(layer.bias)].add_(shift)
+                for run in runs:
+                    run.env[node] = run.env[node] + _along(shift, run.env[node], layer.axis)
+                shifts.append(shift.abs().double())
+                relative.append(shift.abs().double() / deviations[node].clamp(min=1e-12))
+            for run in runs:
+                for unused in run.user_to_last_uses.get(node, []):
+                    del run.env[unused]
+        bar.advance(images)
+    return BiasCorrection(
+        layers=tuple(layer.name for layer in corrected),
+        without_bias=tuple(layer.name for layer in layers if layer.bias is None),
+        images=seen,
+        mean_shift=float(torch.cat(shifts).mean()) if shifts else 0.0,
+        mean_relative_shift=float(torch.cat(relative).mean()) if relative else 0.0,
+    )
+
+
+def _layers(graph: GraphModule) -> list[_Layer]:
+    """In the order of the graph; a bias that two layers share belongs to the first of them."""
+    found: list[_Layer] = []
+    taken: set[str] = set()
+    for node in graph.graph.nodes:
+        if node.target not in (aten.linear.default, aten.conv2d.default):
+            continue
+        weight = _int8_weight(graph, node)
+        if weight is None:
+            continue
+        norm = _batch_norm_after(node)
+        output = norm or node
+        bias = output.args[2] if len(output.args) > 2 else None
+        name = str(bias.target) if isinstance(bias, Node) and bias.op == "get_attr" else None
+        if name in taken:
+            name = None
+        elif name is not None:
+            taken.add(name)
+        axis = -1 if node.target == aten.linear.default else 1
+        found.append(_Layer(weight.removesuffix(".weight"), output, axis, name))
+    return found
+
+
+def _int8_weight(graph: GraphModule, layer: Node) -> str | None:
+    """The name of its weight; None where that is not rounded."""
+    node, rounded = layer.args[1], False
+    while isinstance(node, Node) and node.op != "get_attr":
+        if node.op == "call_module":
+            rounded = isinstance(graph.get_submodule(str(node.target)), EdgeFakeQuantize)
+        node = node.args[0]  # through the scale of a fused BatchNorm, whose first operand is the weight
+    return str(node.target) if rounded and isinstance(node, Node) else None
+
+
+def _batch_norm_after(node: Node) -> Node | None:
+    """The BatchNorm fused with a convolution; its own bias, if it has one, is added between the two."""
+    while len(node.users) == 1:
+        (node,) = node.users
+        if node.target == aten.batch_norm.default:
+            return node
+        if node.target != aten.add.Tensor:
+            return None
+    return None
+
+
+def _float_statistics(
+    graph: GraphModule,
+    layers: list[_Layer],
+    batches: Iterable[Tensor],
+    device: torch.device,
+    advance: Callable[[int], None],
+) -> tuple[dict[Node, Tensor], dict[Node, Tensor], int]:
+    """Mean and standard deviation of each channel, float64 [channels], by output node; the number of images."""
+    sums: dict[Node, Tensor] = {}
+    squares: dict[Node, Tensor] = {}
+    counts: dict[Node, int] = dict.fromkeys((layer.output for layer in layers), 0)
+    by_output = {layer.output: layer for layer in layers}
+
+    class Statistics(Interpreter):
+        def run_node(self, node: Node) -> object:
+            value = super().run_node(node)
+            layer = by_output.get(node)
+            if layer is not None:
+                rows = _rows(value, layer.axis).double()  # [values, channels]
+                sums[node] = sums.get(node, 0) + rows.sum(0)
+                squares[node] = squares.get(node, 0) + rows.square().sum(0)
+                counts[node] += len(rows)
+            return value
+
+    seen = 0
+    for batch in batches:
+        Statistics(graph).run(batch.to(device))
+        seen += len(batch)
+        advance(len(batch))
+    means = {node: total / counts[node] for node, total in sums.items()}
+    deviations = {n: (squares[n] / counts[n] - means[n].square()).clamp(min=0).sqrt() for n in means}
+    return means, deviations, seen
+
+
+def _started(graph: GraphModule, batch: Tensor) -> Interpreter:
+    """An interpreter that stands before the first node."""
+    run = Interpreter(graph)
+    run.args_iter = iter(graph.graph.process_inputs(batch))
+    return run
+
+
+def _mean(values: list[Tensor], axis: int) -> Tensor:
+    """Of each channel over all values of all batches, float64 [channels]."""
+    rows = [_rows(value, axis) for value in values]
+    return sum(r.sum(0, dtype=torch.float64) for r in rows) / sum(len(r) for r in rows)  # type: ignore[return-value]
+
+
+def _rows(value: Tensor, axis: int) -> Tensor:
+    """[values, channels]"""
+    return value.movedim(axis, -1).flatten(end_dim=-2)
+
+
+def _along(channels: Tensor, value: Tensor, axis: int) -> Tensor:
+    shape = [1] * value.dim()
+    shape[axis] = -1
+    return channels.view(shape)
+
+
+def _check_finite(shift: Tensor, layer: _Layer) -> None:
+    bad = int((~shift.isfinite()).sum())
+    if bad:
+        raise TrainingError(
+            f"bias correction: {bad} of {len(shift)} channels of {layer.name} have a mean that is not finite: "
+            "quantize without it, or look at the weights"
+        )

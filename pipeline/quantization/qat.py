@@ -1,0 +1,260 @@
+"""`quantize` from end to end: a RunConfig in, a run folder with one int8 checkpoint out.
+
+float weights -> (float fine-tuning) -> deploy form -> float program -> calibration -> QAT -> QDQ program, scored at
+each stage. An interrupted run continues where it stood: every finished phase is in the manifest, an unfinished one
+has its resume point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import GraphModule
+
+from calibration.dataset import DIGITS
+from pipeline.config import RunConfig
+from pipeline.errors import TrainingError, UsageError
+from pipeline.files import write_json
+from pipeline.quantization.calibration import (
+    CalibrationSet,
+    calibrated_graph,
+    calibration_set,
+    float_form,
+    reestimate_ranges,
+)
+from pipeline.quantization.graph import export, save_program, to_qdq_program
+from pipeline.quantization.quantizer import Scheme
+from pipeline.quantization.ranges import learn_ranges
+from pipeline.quantization.trainee import QatTrainee, teacher_of
+from pipeline.run import checkpoint as files
+from pipeline.run.folder import Run, create_run, set_latest
+from pipeline.run.provenance import collect
+from pipeline.run.recipe import write_recipe
+from pipeline.training.distributed import share, spread_state, world
+from pipeline.training.execution import Execution, choose_precision
+from pipeline.training.float_plan import DIGITS_SCALE_MIN
+from pipeline.training.loop import RESUME_FILE, EpochRecord, Trainee, fit
+from pipeline.training.plan import TrainPlan
+from pipeline.training.setting import Say, Setting, evenly
+from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything
+from pipeline.training.trainees import FloatTrainee
+
+
+def start(config: RunConfig, root: Path) -> tuple[Run, Subject]:
+    """Check data, model and weights, and only then make the run folder. Of several processes the first one makes it.
+
+    Raises:
+        EdgeT2TError: nothing was written.
+    """
+    _check(config)
+    subject = _subject(config)
+    path = share(_new_run(config, root).path if world().chief else root)
+    return Run(path), subject
+
+
+def _new_run(config: RunConfig, root: Path) -> Run:
+    run = create_run(root, config.model)
+    write_json(run.path / files.CONFIG, config.to_dict())
+    run.record(files.CONFIG, facts={"status": "unfinished"})
+    return run
+
+
+def config_of(run: Run) -> RunConfig:
+    """Of an unfinished run.
+
+    Raises:
+        UsageError: it is finished.
+        RunError: its config changed.
+    """
+    if run.manifest.get("status") == "finished":
+        raise UsageError(f"run {run.id} is finished: there is nothing to resume")
+    return RunConfig.from_dict(run.read_json(files.CONFIG))
+
+
+def reopen(run: Run) -> tuple[RunConfig, Subject]:
+    """Config and subject of an unfinished run.
+
+    Raises:
+        UsageError, RunError: see config_of.
+    """
+    config = config_of(run)
+    return config, _subject(config)
+
+
+def quantize(run: Run, config: RunConfig, subject: Subject, say: Say, latest: bool = True) -> None:
+    """Do all phases that the run has not finished, then mark it finished and, unless told not to, `latest`."""
+    threads = seed_everything(config.seed, config.threads)
+    device = choose_device(config.device)
+    setting = Setting(
+        subject=subject,
+        device=device,
+        precision=choose_precision(config.amp, device),
+        val_indices=evenly(len(subject.data.val), config.limit_val),
+        workers=config.workers,
+        checkpoint_steps=config.checkpoint_steps,
+        say=say,
+    )
+    work = _Work(run, config, setting, threads)
+    work.float_phase()
+    work.qat_phase()
+    if not world().chief:
+        return
+    write_recipe(run, config)
+    run.record(facts={"status": "finished", "provenance": {**collect(), "threads": str(threads)}})
+    if latest:
+        set_latest(run)
+
+
+def _check(config: RunConfig) -> None:
+    """Refuse what can be refused without reading the images, which may take long."""
+    from pipeline.models.weights import peek
+
+    _plans(config, head_replaced=False)
+    choose_precision(config.amp, choose_device(config.device))
+    peek(config.weights, config.model, config.qk_scale)
+
+
+def _subject(config: RunConfig) -> Subject:
+    data = load_data(config.data, config.skip_bad)
+    return load_subject(config.model, data, config.weights, config.seed, config.img_size, config.qk_scale)
+
+
+def _plans(config: RunConfig, head_replaced: bool) -> tuple[TrainPlan, TrainPlan]:
+    """The plans of float fine-tuning and of QAT: options that are in a plan have the same name there.
+
+    Raises:
+        UsageError: a number that no training can have.
+    """
+    asked = config.to_dict()
+    shared = {field.name: asked[field.name] for field in fields(TrainPlan) if field.name in asked}
+    qat = TrainPlan(**shared)
+    if config.data == DIGITS:
+        qat = replace(qat, hflip=False, scale_min=DIGITS_SCALE_MIN)
+    default_epochs = config.epochs if head_replaced else 0
+    float_epochs = default_epochs if config.float_epochs is None else config.float_epochs
+    return replace(qat, epochs=float_epochs, lr=config.float_lr), qat
+
+
+class _Work:
+    """The phases of one run, sharing the setting and the metrics file."""
+
+    def __init__(self, run: Run, config: RunConfig, setting: Setting, threads: int):
+        self.run, self.config, self.setting, self.threads = run, config, setting, threads
+        self.subject = setting.subject
+        self.execution = Execution(config.channels_last, config.compile)
+        self.float_plan, self.qat_plan = _plans(config, self.subject.weights.head_replaced)
+        self.records: list[dict[str, Any]] = []
+        self.scored: dict[str, np.ndarray] = {}  # logits after the last epoch of each phase that ended here
+
+    def float_phase(self) -> None:
+        """Float weights and program of this run's classes."""
+        from pipeline.models.weights import load_weights
+
+        run, subject = self.run, self.subject
+        if share(world().chief and run.has(files.FLOAT_WEIGHTS)):
+            if world().chief:
+                load_weights(subject.model, subject.model_config, run.file(files.FLOAT_WEIGHTS))
+                self.records += [r for r in files.read_metrics(run) if r["phase"] == "float"]
+            spread_state(subject.model)
+        else:
+            trainee = FloatTrainee(subject.model.to(self.setting.device), self.float_plan, self.execution)
+            self._train("float", trainee, self.float_plan)
+            subject.model.cpu().eval()
+            if world().chief:
+                self._write_float()
+        if world().chief:
+            self._resume_file("float").unlink(missing_ok=True)
+
+    def _write_float(self) -> None:
+        from pipeline.models.weights import save_weights
+
+        run, subject = self.run, self.subject
+        weights_file = run.path / files.FLOAT_WEIGHTS
+        save_weights(subject.model, subject.model_config, weights_file, classes=subject.data.classes)
+        form = float_form(subject, self.config)
+        save_program(export(form, subject.input_size), run.path / files.FLOAT_PROGRAM)
+        write_json(run.path / files.SUBJECT, dict(subject.facts()))
+        run.record(files.FLOAT_WEIGHTS, files.FLOAT_PROGRAM, files.SUBJECT)
+
+    def qat_phase(self) -> None:
+        """Calibrate, train with fake quantization, write the QDQ program, score every stage."""
+        from targets.program import load_program
+
+        run, subject, config, setting = self.run, self.subject, self.config, self.setting
+        scheme = Scheme(observer=config.observer, float_layers=config.float_layers)
+        logits = {"float": self._logits_after("float", subject.model.to(setting.device))}
+        bad = int((~np.isfinite(logits["float"]).all(axis=1)).sum())
+        if bad:
+            raise TrainingError(
+                f"the float model gives NaN or infinity for {bad} of {len(logits['float'])} validation images: "
+                "there is nothing to quantize; check the weights, and --qk-scale for T2T-ViT"
+            )
+        images = calibration_set(subject, config.calibration_images, config.seed, config.workers)
+        graph, calibration = calibrated_graph(subject, config, scheme, images, setting.device)
+        trainee = self._train_quantized(graph, images)
+        trainee.begin_evaluation()
+        logits["fake_quant"] = self._logits_after("qat", graph)
+        if not world().chief:
+            return
+        save_program(to_qdq_program(graph, subject.input_size), run.path / files.QDQ_PROGRAM)
+        # What is scored is what was written: the program is read back from the disk.
+        reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
+        logits["qdq"] = setting.score_here("QDQ program", reloaded, torch.device("cpu"))
+        self._publish(logits, scheme, calibration)
+
+    def _train_quantized(self, graph: GraphModule, images: CalibrationSet) -> QatTrainee:
+        plan, device = self.qat_plan, self.setting.device
+        teacher = teacher_of(graph, plan)
+        if plan.ranges == "learned":
+            learn_ranges(graph)
+        trainee = QatTrainee(graph, plan, teacher, self.execution)
+        self._train("qat", trainee, plan)
+        if plan.ranges == "re-estimated" and plan.epochs:
+            reestimate_ranges(graph, images.batches(), images.images, device)
+            self.scored.pop("qat", None)  # the logits of the last epoch are of other ranges
+        return trainee
+
+    def _train(self, name: str, trainee: Trainee, plan: TrainPlan) -> None:
+        def on_history(history: list[EpochRecord]) -> None:
+            files.write_metrics(self.run, [*self.records, *map(asdict, history)])
+
+        def on_logits(logits: np.ndarray) -> None:
+            self.scored[name] = logits
+
+        phase = self.setting.phase(name, trainee.module, plan, self._resume_file(name).parent, on_history, on_logits)
+        self.records += [asdict(record) for record in fit(trainee, plan, phase)]
+
+    def _logits_after(self, phase: str, module: torch.nn.Module) -> np.ndarray:
+        """Of the trained `module`; without an epoch in this process (none, or all before a resume) it is scored."""
+        what = {"float": "float", "qat": "fake quantization"}[phase]
+        return self.scored[phase] if phase in self.scored else self.setting.score(what, module)
+
+    def _resume_file(self, name: str) -> Path:
+        return self.run.path / "train" / name / RESUME_FILE
+
+    def _publish(self, logits: dict[str, np.ndarray], scheme: Scheme, calibration: dict[str, Any]) -> None:
+        run, data, setting = self.run, self.subject.data, self.setting
+        digest = f"{data.val.digest()}-{self.subject.transform.digest()}"
+        stages = files.StageLogits(setting.labels, np.asarray(setting.val_indices), digest, logits)
+        files.save_logits(stages, run.path / files.LOGITS)
+        files.write_metrics(run, self.records)
+        facts = {
+            "scheme": asdict(scheme),
+            "calibration": calibration,
+            "training": {
+                "processes": world().size,
+                "float": asdict(self.float_plan),
+                "qat": asdict(self.qat_plan),
+                "device": str(setting.device),
+                "amp": setting.precision.name,
+                "threads": self.threads,
+                "history": self.records,
+            },
+        }
+        write_json(run.path / files.QUANTIZATION, facts)
+        run.record(files.QDQ_PROGRAM, files.LOGITS, files.METRICS, files.QUANTIZATION)
+        self._resume_file("qat").unlink(missing_ok=True)

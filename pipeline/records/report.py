@@ -1,0 +1,137 @@
+"""What is recorded of a run, as frozen dataclasses: raw counts and samples in, `report.json` (schema 1) out and back.
+
+Percentages, medians and intervals are not stored: they are derived when a report is rendered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+
+from pipeline.errors import RunError
+from pipeline.records.cells import (
+    ConversionRecord,
+    InstructionRecord,
+    LatencyRecord,
+    StageRecord,
+    ValidationRecord,
+    check_sha256,
+)
+from pipeline.records.codec import from_dict, to_dict
+from pipeline.records.mixed import MixedRecord
+from pipeline.records.waterfall import WaterfallRecord
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The images: data set name, split sizes, and the digests that name exactly which images these were."""
+
+    name: str
+    n_train: int
+    n_val: int
+    train_digest: str | None
+    val_digest: str
+
+    def __post_init__(self) -> None:
+        if self.n_train < 0 or self.n_val < 1:
+            raise ValueError(f"{self.n_train} training and {self.n_val} validation images")
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """Where the float weights came from ("demo", "pretrained", "none" or a file name), and the file's sha256."""
+
+    source: str
+    sha256: str | None
+
+    def __post_init__(self) -> None:
+        if self.sha256 is not None:
+            check_sha256(self.sha256)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything known of one run of one model. The free-form mappings hold plain JSON values."""
+
+    run_id: str
+    model: str
+    created_utc: str
+    num_classes: int
+    parameters: int
+    data: DataRecord
+    weights: WeightsRecord
+    scheme: Mapping[str, object]
+    calibration: Mapping[str, object]
+    training: Mapping[str, object]
+    stages: tuple[StageRecord, ...]
+    conversions: tuple[ConversionRecord, ...]
+    validations: tuple[ValidationRecord, ...]
+    latencies: tuple[LatencyRecord, ...]
+    provenance: Mapping[str, object]
+    waterfall: WaterfallRecord | None = None
+    mixed: MixedRecord | None = None
+    instructions: tuple[InstructionRecord, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2 or self.parameters < 1:
+            raise ValueError(f"a model of {self.num_classes} classes and {self.parameters} parameters")
+        _check_unique("stage", (s.stage for s in self.stages))
+        _check_unique("conversion", ((c.target, c.precision, c.source) for c in self.conversions))
+        _check_unique("validation", (v.key for v in self.validations))
+        _check_unique("latency", (t.key for t in self.latencies))
+        _check_unique("instruction", (i.key for i in self.instructions))
+        models = {c.model for c in self.conversions}
+        models |= {v.key.model for v in self.validations} | {t.key.model for t in self.latencies}
+        models |= {i.key.model for i in self.instructions}
+        if models - {self.model}:
+            raise ValueError(f"run of {self.model} holds records of {', '.join(sorted(models - {self.model}))}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The run that the report is about, and the runs that stand beside it (the control's)."""
+
+    schema_version: int
+    generated_utc: str
+    runs: tuple[RunRecord, ...]
+
+    def __post_init__(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {self.schema_version}, this version writes {SCHEMA_VERSION}")
+        if not self.runs:
+            raise ValueError("a report needs at least one run")
+        _check_unique("run", (run.run_id for run in self.runs))
+
+
+def report_to_json(report: Report) -> str:
+    """The text of `report.json`."""
+    return json.dumps(to_dict(report), indent=2, allow_nan=False) + "\n"
+
+
+def report_from_json(text: str) -> Report:
+    """The opposite of `report_to_json`.
+
+    Raises:
+        RunError: not JSON, another schema version, or a key or value that the schema does not know.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RunError(f"report.json is not valid JSON ({error}): make it again with `python main.py report`") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise RunError(
+            f"report.json has schema version {version!r}, this version reads {SCHEMA_VERSION}: "
+            "make it again with `python main.py report`"
+        )
+    return from_dict(Report, data, "report.json")
+
+
+def _check_unique(what: str, keys: Iterable[Hashable]) -> None:
+    twice = [key for key, count in Counter(keys).items() if count > 1]
+    if twice:
+        raise ValueError(f"more than one {what} record for {twice[0]}")

@@ -1,0 +1,84 @@
+"""A run folder in, its RunRecord for the report out: every file is read through the manifest."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.errors import RunError
+from pipeline.metrics.accuracy import accuracy
+from pipeline.metrics.drift import drift
+from pipeline.records.cells import STAGES, StageRecord
+from pipeline.records.report import SCHEMA_VERSION, DataRecord, Report, RunRecord, WeightsRecord
+from pipeline.run import checkpoint as files
+from pipeline.run.cells import (
+    load_conversions,
+    load_instructions,
+    load_latency,
+    load_mixed,
+    load_validation,
+    load_waterfall,
+)
+from pipeline.run.control import LATENCY_ONLY, existing_control
+from pipeline.run.folder import Run
+
+
+def collect_report(run: Run, root: Path) -> Report:
+    """The report of one run, with the MobileNetV2 run on the same images beside it where there is one.
+
+    Raises:
+        RunError: the run did not finish.
+    """
+    runs = [collect_run(run)]
+    control = existing_control(root, run)
+    if control is not None and control.id != run.id and not control.manifest.get(LATENCY_ONLY, False):
+        runs.append(collect_run(control))
+    return Report(SCHEMA_VERSION, datetime.now(UTC).isoformat(timespec="seconds"), tuple(runs))
+
+
+def collect_run(run: Run) -> RunRecord:
+    """Everything that is known of one run.
+
+    Raises:
+        RunError: the run did not finish, or a file of it changed.
+    """
+    manifest = run.manifest
+    if manifest.get("status") != "finished":
+        raise RunError(f"run {run.id} did not finish: `python main.py quantize --resume --run {run.id}` continues it")
+    subject = run.read_json(files.SUBJECT)
+    quantization = run.read_json(files.QUANTIZATION)
+    data = subject["data"]
+    return RunRecord(
+        run_id=run.id,
+        model=run.model,
+        created_utc=manifest["created_utc"],
+        num_classes=len(subject["classes"]),
+        parameters=subject["parameters"],
+        data=DataRecord(data["name"], data["n_train"], data["n_val"], data["train_digest"], data["val_digest"]),
+        weights=WeightsRecord(subject["weights"]["source"], subject["weights"]["sha256"]),
+        scheme=quantization["scheme"],
+        calibration=quantization["calibration"],
+        training=quantization["training"],
+        stages=_stages(run),
+        conversions=load_conversions(run),
+        validations=load_validation(run),
+        latencies=load_latency(run),
+        provenance=manifest["provenance"],
+        waterfall=load_waterfall(run),
+        mixed=load_mixed(run),
+        instructions=load_instructions(run),
+    )
+
+
+def _stages(run: Run) -> tuple[StageRecord, ...]:
+    logits = files.load_logits(run)
+    reference = logits.stages["float"]
+    return tuple(
+        StageRecord(
+            stage=name,
+            accuracy=accuracy(logits.stages[name], logits.labels),
+            drift=None if name == "float" else drift(reference, logits.stages[name]),
+        )
+        for name in STAGES
+        if name in logits.stages
+    )

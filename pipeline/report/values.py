@@ -1,0 +1,154 @@
+"""Counts, samples and outcomes as the words and figures that a reader sees; the same in every kind of report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.metrics.accuracy import Accuracy, wilson_percent
+from pipeline.metrics.drift import Drift
+from pipeline.metrics.latency import LatencyRatio, LatencySummary
+from pipeline.records.cells import Outcome
+
+Kind = Literal["figure", "text", "not measured", "unavailable", "failed"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One cell of a table.
+
+    Attributes:
+        text: lines are separated by a newline.
+        detail: the reason of what is not ok.
+        sort: what a column is sorted by, unrounded; None where there is no figure: sorted last, or by its text.
+    """
+
+    text: str
+    kind: Kind = "figure"
+    detail: str = ""
+    sort: float | None = None
+
+    @property
+    def full(self) -> str:
+        return f"{self.text}: {self.detail}" if self.detail else self.text
+
+
+NOT_MEASURED = Value("not measured", "not measured")
+EXACT_DB = 1e9  # sorts above every SQNR; infinity has no place in an attribute of a page
+NONE_HERE = Value("–", "text")  # the figure does not exist, as drift of the reference to itself
+
+
+def printable(text: str) -> str:
+    """Without control characters, which messages of foreign tools can hold: a terminal obeys them, XML forbids them."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def words(text: object) -> Value:
+    return Value(str(text), "text")
+
+
+def outcome(value: Outcome) -> Value:
+    """An outcome that is not ok: "unavailable: reason", "failed at convert: cause"."""
+    reason = " ".join((value.reason or "").split())  # converters' messages have many lines
+    if value.status == "failed":
+        return Value(f"failed at {value.stage}", "failed", reason)
+    return Value("unavailable", "unavailable", reason)
+
+
+def share(count: int, n: int) -> Value:
+    return Value(f"{100 * count / n:.2f}%\n{count} of {n}", sort=count / n)
+
+
+def share_with_interval(count: int | None, n: int) -> Value:
+    """Percent with its 95% Wilson interval and n; not measured for None."""
+    if count is None:
+        return NOT_MEASURED
+    low, high = wilson_percent(count, n)
+    return Value(f"{100 * count / n:.2f}%\n{low:.1f}–{high:.1f}, n {n}", sort=count / n)
+
+
+def top1(accuracy: Accuracy) -> Value:
+    return share_with_interval(accuracy.top1, accuracy.n)
+
+
+def top5(accuracy: Accuracy) -> Value:
+    return share_with_interval(accuracy.top5, accuracy.n)
+
+
+def same_class(drift: Drift | None) -> Value:
+    return NOT_MEASURED if drift is None else share(drift.agreement_same, drift.n)
+
+
+def sqnr(drift: Drift | None) -> Value:
+    """SQNR with the smallest cosine below it."""
+    if drift is None:
+        return NOT_MEASURED
+    if drift.nonfinite:
+        return Value("not measured", "not measured", f"NaN or infinity in {drift.nonfinite} of {drift.n} images")
+    if drift.exact:
+        return Value("exact", sort=EXACT_DB)
+    first = "not measured" if drift.sqnr_db is None else f"{drift.sqnr_db:.1f} dB"
+    second = "cos not measured" if drift.cosine_min is None else f"cos {drift.cosine_min:.4f}"
+    return Value(f"{first}\n{second}", sort=drift.sqnr_db)
+
+
+def milliseconds(value: float) -> Value:
+    return Value(f"{value:.2f} ms", sort=value)
+
+
+def median(summary: LatencySummary) -> Value:
+    return Value(f"{summary.median_ms:.2f} ms\nn {summary.n}", sort=summary.median_ms)
+
+
+def times_control(ratio: LatencyRatio) -> Value:
+    spread = "1 round" if ratio.low is None else f"{ratio.low:.2f}–{ratio.high:.2f}, n {ratio.rounds}"
+    return Value(f"{ratio.ratio:.2f}×\n{spread}", sort=ratio.ratio)
+
+
+def megabytes(size_bytes: int) -> Value:
+    """1 MB is 10^6 bytes."""
+    return Value(f"{size_bytes / 1e6:.2f} MB", sort=size_bytes)
+
+
+def seconds(value: float | None) -> Value:
+    return NOT_MEASURED if value is None else Value(f"{value:.1f} s", sort=value)
+
+
+def count(value: int | None, unknown: str = "not measured") -> Value:
+    return Value(unknown, "not measured") if value is None else Value(str(value), sort=value)
+
+
+def signed(value: float, decimals: int) -> str:
+    """With a minus sign as wide as a plus; what rounds to zero is "0"."""
+    text = f"{abs(value):.{decimals}f}"
+    return "0" if not float(text) else f"−{text}" if value < 0 else text
+
+
+def p_text(p: float) -> str:
+    """ "0.63", "0.004", "<0.001"."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def names(items: tuple[str, ...], limit: int = 12) -> str:
+    """The first names, and how many more report.json lists."""
+    rest = len(items) - limit
+    return ", ".join(items[:limit]) + (f" and {rest} more (all in report.json)" if rest > 0 else "")
+
+
+def tally(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Operators with their counts, most frequent first: "SOFTMAX ×7"."""
+    return tuple(f"{name} ×{n}" for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as (dotted key, text) pairs; null reads "not recorded"."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            pairs.append((prefix + key, ", ".join(map(str, value)) or "none"))
+        else:
+            pairs.append((prefix + key, "not recorded" if value is None else str(value)))
+    return pairs

@@ -1,0 +1,238 @@
+"""`train` from end to end: a model, data and a recipe in, one safetensors file of float weights out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+from pipeline.files import write_atomic
+from pipeline.training.distributed import joined, world
+from pipeline.training.drop_path import stochastic_depth
+from pipeline.training.execution import Execution, choose_precision
+from pipeline.training.float_plan import FloatPlan, FloatRecipe
+from pipeline.training.loop import RESUME_FILE, Batch, EpochRecord, Phase, fit
+from pipeline.training.setting import Say, Setting, evenly
+from pipeline.training.subject import Subject, choose_device, eval_transform, load_data, load_subject, seed_everything
+from pipeline.training.trainees import FloatTrainee
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SUFFIX = ".safetensors"
+FOLDER = Path("weights")
+STREAM = "hfids/"
+
+
+@dataclass(frozen=True)
+class FloatTraining:
+    """Options of `train` beside the recipe; see pipeline.config.RunConfig for their meaning.
+
+    Attributes:
+        out: file to write; None is `weights/MODEL-DATA.safetensors`, which must not be there yet.
+        epoch_images: of a stream that does not say how many images it has.
+    """
+
+    model: str
+    data: str
+    weights: str = "none"
+    out: Path | None = None
+    epoch_images: int | None = None
+    half: bool = False
+    img_size: int | None = None
+    skip_bad: bool = False
+    device: str = "auto"
+    amp: str = "auto"
+    channels_last: bool = False
+    compile: bool = False
+    threads: int = 0
+    workers: int = 0
+    checkpoint_steps: int = 200
+
+    def __post_init__(self) -> None:
+        if self.file.suffix != SUFFIX:
+            raise UsageError(f"--out {self.file} must end in {SUFFIX}")
+        if self.file.is_dir():
+            raise UsageError(f"--out {self.file} is a folder: give the name of a file in it")
+        if self.out is None and self.file.exists():
+            raise UsageError(f"{self.file} is there already: give --out {self.file} to replace it, or another name")
+        if self.epoch_images is not None:
+            if not self.data.lower().startswith(STREAM):
+                raise UsageError(f"--epoch-images is for streams ({STREAM}...), and {self.data} is none: leave it out")
+            if self.epoch_images < 1:
+                raise UsageError(f"--epoch-images is {self.epoch_images}: give at least 1")
+
+    @property
+    def file(self) -> Path:
+        return self.out or FOLDER / f"{_short(self.model)}-{_short(self.data)}{SUFFIX}"
+
+    @property
+    def folder(self) -> Path:
+        """Beside the result: resume point, metrics and TensorBoard."""
+        return self.file.with_suffix(".training")
+
+    @property
+    def spec(self) -> str:
+        """The data set as calibration.sources opens it."""
+        return self.data if self.epoch_images is None else f"{self.data}|{self.epoch_images}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` made; `right` of `n` validation images are classified rightly by the file as it was written."""
+
+    file: Path
+    right: int
+    n: int
+
+
+def train_float(training: FloatTraining, recipe: FloatRecipe, resume: bool, say: Say) -> Trained:
+    """Train, and write `training.file` whole or not at all. Of several processes the first one writes.
+
+    Args:
+        resume: continue from the resume point of an interrupted training to the same file.
+
+    Raises:
+        UsageError: an option that cannot be, found before any image is read; a resume point is there but was not asked
+            for, or the other way round.
+    """
+    resume_file = training.folder / "float" / RESUME_FILE
+    if resume and not resume_file.exists():
+        raise UsageError(f"--resume: {resume_file} does not exist, so there is nothing to continue")
+    if resume_file.exists() and not resume:
+        raise UsageError(f"{resume_file} is left of an interrupted training: add --resume, or remove it to start anew")
+    plan = recipe.plan(training.model, training.data, int(os.environ.get("WORLD_SIZE", "1")))
+    with joined(training.device):
+        return _train(training, plan, resume_file, say)
+
+
+def _train(training: FloatTraining, plan: FloatPlan, resume_file: Path, say: Say) -> Trained:
+    from pipeline.models.weights import save_weights
+
+    _check(training, plan)
+    data = load_data(training.spec, training.skip_bad)
+    subject = load_subject(training.model, data, training.weights, plan.seed, training.img_size)
+    threads = seed_everything(plan.seed, training.threads)
+    device = choose_device(training.device)
+    setting = Setting(
+        subject=subject,
+        device=device,
+        precision=choose_precision(training.amp, device),
+        val_indices=evenly(len(data.val), None),
+        workers=training.workers,
+        checkpoint_steps=training.checkpoint_steps,
+        say=say,
+    )
+    say(f"{training.file}: {len(data.train)} training and {len(data.val)} validation images of {data.name}")
+    say(_told(plan))
+
+    def on_history(history: list[EpochRecord]) -> None:
+        lines = "".join(json.dumps(asdict(r), allow_nan=False) + "\n" for r in history)
+        write_atomic(training.folder / "metrics.jsonl", lines)
+
+    module = subject.model.to(device)
+    phase = _augmented(setting.phase("float", module, plan, resume_file.parent, on_history), subject, plan, training)
+    with stochastic_depth(module, plan.drop_path):
+        fit(FloatTrainee(module, plan, Execution(training.channels_last, training.compile)), plan, phase)
+    if training.half:
+        _round_to_half(module)  # what is scored is what is written
+    module.eval()
+    right, n = phase.evaluate()
+    facts = {
+        "data": data.name,
+        "val_right": str(right),
+        "val_n": str(n),
+        "plan": json.dumps(asdict(plan)),
+        "threads": str(threads),
+        "processes": str(world().size),
+    }
+    module.cpu()
+    if world().chief:
+        save_weights(module, subject.model_config, training.file, data.classes, training.half, facts)
+        resume_file.unlink(missing_ok=True)
+    return Trained(training.file, right, n)
+
+
+def _check(training: FloatTraining, plan: FloatPlan) -> None:
+    """Refuse what can be refused without reading the images, which may take long."""
+    from pipeline.models.build import build
+    from pipeline.models.weights import peek
+    from pipeline.models.zoo import check_name
+
+    check_name(training.model)
+    module, config = build(training.model, 2, training.img_size, peek(training.weights, training.model).qk_scale)
+    with stochastic_depth(module, plan.drop_path):
+        pass
+    try:
+        plan.augment.transform(eval_transform(config))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    choose_precision(training.amp, choose_device(training.device))
+
+
+def _augmented(phase: Phase, subject: Subject, plan: FloatPlan, training: FloatTraining) -> Phase:
+    """The same phase on images that go through the plan's augmentation."""
+    from calibration.loader import train_loader
+
+    transform = plan.augment.transform(subject.transform)
+    mix = plan.augment.mixing(len(subject.data.classes), plan.label_smoothing)
+
+    def batches(epoch: int, first: int) -> Iterator[Batch]:
+        return train_loader(
+            subject.data.train,
+            transform,
+            plan.batch_size,
+            seed=plan.seed,
+            epoch=epoch,
+            workers=training.workers,
+            start_step=first,
+            shard=world().shard,
+            mix=mix,
+        )
+
+    return dataclasses.replace(phase, batches=batches)
+
+
+def _told(plan: FloatPlan) -> str:
+    """The plan as one line for the reader: what a recipe chose is shown before it is used."""
+    a = plan.augment
+    used = [
+        f"crops of at least {a.scale_min:g}" if a.crop else "no augmentation",
+        *(["mirrored"] if a.hflip else []),
+        *([f"colour jitter {a.color_jitter:g}"] if a.color_jitter else []),
+        *([a.auto_augment] if a.auto_augment else []),
+        *([f"random erasing {a.reprob:g}"] if a.reprob else []),
+        *([f"mixup {a.mixup:g}"] if a.mixup else []),
+        *([f"cutmix {a.cutmix:g}"] if a.cutmix else []),
+    ]
+    rest = [
+        *([f"drop path {plan.drop_path:g}"] if plan.drop_path else []),
+        *([f"EMA {plan.ema:g}"] if plan.ema else []),
+        f"label smoothing {plan.label_smoothing:g}",
+    ]
+    images = plan.batch_size * plan.accumulate * world().size
+    warmup = plan.warmup_fraction * plan.epochs
+    return (
+        f"{plan.epochs} epochs ({warmup:.3g} of warm-up), {images} images a step, learning rate {plan.lr:.3g}; "
+        f"{', '.join(used)}; {', '.join(rest)}"
+    )
+
+
+def _short(data: str) -> str:
+    """The last part of the name of a model or data set, as a file may be called."""
+    last = re.split(r"[/\\]", data.split("|", 1)[0].rstrip("/\\"))[-1]
+    return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "data"
+
+
+def _round_to_half(module: nn.Module) -> None:
+    from pipeline.models.weights import is_halved
+
+    for key, value in module.state_dict().items():
+        if is_halved(key, value):
+            value.copy_(value.half())

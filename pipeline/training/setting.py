@@ -1,0 +1,186 @@
+"""What float training and QAT share: a subject and its device; scores and training phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.progress import progress
+from pipeline.training.distributed import rows_of_all, world
+from pipeline.training.execution import Precision
+from pipeline.training.loop import EpochRecord, Phase
+from pipeline.training.plan import TrainPlan
+from pipeline.training.subject import Subject
+
+if TYPE_CHECKING:
+    from calibration.dataset import Split
+    from calibration.preprocess import EvalTransform
+
+
+Say = Callable[[str], None]
+EVAL_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A subject, the device it runs on, and the validation images it is scored on.
+
+    Attributes:
+        val_indices: positions in the validation split, in the order of all logits.
+        precision: number format of the forward pass in training.
+        workers: processes that read images.
+    """
+
+    subject: Subject
+    device: torch.device
+    precision: Precision
+    val_indices: tuple[int, ...]
+    workers: int
+    checkpoint_steps: int
+    say: Say
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [N] of the scored images."""
+        return np.asarray(self.subject.data.val.labels)[list(self.val_indices)]
+
+    def score(self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None) -> np.ndarray:
+        """Logits [N, classes] of the scored images, in every process; each process computes its part of them."""
+        n, (rank, size) = len(self.val_indices), world().shard
+        rows = self._rows(what, forward, device, range(rank, n, size))
+        return rows_of_all(rows, list(range(rank, n, size)), n)
+
+    def score_here(
+        self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None
+    ) -> np.ndarray:
+        """`score` in this process alone: the others may be elsewhere."""
+        return self._rows(what, forward, device, range(len(self.val_indices)))
+
+    def _rows(
+        self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None, positions: range
+    ) -> np.ndarray:
+        return collect_logits(
+            f"scoring {what}",
+            forward,
+            self.subject.data.val,
+            self.subject.transform,
+            EVAL_BATCH,
+            device or self.device,
+            [self.val_indices[p] for p in positions],
+            self.workers,
+        )
+
+    def phase(
+        self,
+        name: str,
+        module: nn.Module,
+        plan: TrainPlan,
+        folder: Path,
+        on_history: Callable[[list[EpochRecord]], None],
+        on_logits: Callable[[np.ndarray], None] = lambda logits: None,
+    ) -> Phase:
+        """A training phase of `module`; `folder` gets its resume point, `tensorboard/` beside it the curves.
+
+        Args:
+            on_logits: given those of the scored images after every epoch.
+        """
+
+        def batches(epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            return training_batches(self.subject, plan, epoch, first_step, self.workers)
+
+        def evaluate() -> tuple[int, int]:
+            logits, labels = self.score(f"{name} top-1", module), self.labels
+            on_logits(logits)
+            return int((logits.argmax(axis=1) == labels).sum()), len(labels)
+
+        def on_epoch(history: list[EpochRecord]) -> None:
+            if not world().chief:
+                return
+            record = history[-1]
+            on_history(history)
+            write_curves(folder.parent / "tensorboard", record)
+            self.say(
+                f"{name} epoch {record.epoch}/{plan.epochs}: loss {record.loss:.3f}, top-1 "
+                f"{100 * record.top1 / record.n:.2f} % (n={record.n}), {record.images_per_second:.1f} images/s"
+            )
+
+        return Phase(
+            name=name,
+            folder=folder,
+            images=len(self.subject.data.train),
+            batches=batches,
+            evaluate=evaluate,
+            on_epoch=on_epoch,
+            device=self.device,
+            precision=self.precision,
+            checkpoint_steps=self.checkpoint_steps,
+        )
+
+
+def training_batches(
+    subject: Subject, plan: TrainPlan, epoch: int, first_step: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """This process's augmented batches of one epoch from batch `first_step` on, whatever the number of workers."""
+    from calibration.loader import train_loader
+    from calibration.preprocess import train_transform
+
+    transform = train_transform(subject.transform, hflip=plan.hflip, scale_min=plan.scale_min)
+    return train_loader(
+        subject.data.train,
+        transform,
+        plan.batch_size,
+        seed=plan.seed,
+        epoch=epoch,
+        workers=workers,
+        start_step=first_step,
+        shard=world().shard,
+    )
+
+
+def write_curves(folder: Path, record: EpochRecord) -> None:
+    """The figures of one epoch for TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder / record.phase)) as writer:
+        writer.add_scalar("loss/train", record.loss, record.step)
+        writer.add_scalar("accuracy/top1", record.top1 / record.n, record.step)
+        writer.add_scalar("learning_rate", record.lr, record.step)
+        writer.add_scalar("images_per_second", record.images_per_second, record.step)
+
+
+def evenly(total: int, limit: int | None) -> tuple[int, ...]:
+    """`limit` positions spread evenly over 0..total-1 (all of them without a limit)."""
+    if limit is None or limit >= total:
+        return tuple(range(total))
+    return tuple(np.linspace(0, total - 1, limit).round().astype(int).tolist())
+
+
+def collect_logits(
+    what: str,
+    forward: Callable[[Tensor], Tensor],
+    split: Split,
+    transform: EvalTransform,
+    batch_size: int,
+    device: torch.device,
+    indices: Sequence[int] | None = None,
+    workers: int = 0,
+) -> np.ndarray:
+    """Run `forward` over the images of `split` (or those at `indices`), without gradients.
+
+    Returns:
+        float32 [N, classes], one row an image in the order of `indices` (default: of the split).
+    """
+    from calibration.loader import eval_batches
+
+    rows: list[np.ndarray] = []
+    with torch.no_grad(), progress(what, len(split) if indices is None else len(indices)) as bar:
+        for images, _, _ in eval_batches(split, transform, batch_size, indices, workers):
+            rows.append(forward(images.to(device)).float().cpu().numpy())
+            bar.advance(len(images))
+    return np.concatenate(rows)

@@ -1,0 +1,162 @@
+"""What a run works on: names from the command line in; model, data, transform and weights record, all checked, out."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.errors import UsageError
+from pipeline.progress import progress
+from pipeline.training.distributed import wait, world
+
+if TYPE_CHECKING:
+    from calibration.dataset import DataSource
+    from calibration.preprocess import EvalTransform
+    from pipeline.models.build import ModelConfig
+    from pipeline.models.weights import WeightsRecord
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A float model beside the data it is fine-tuned and judged on."""
+
+    model: nn.Module
+    model_config: ModelConfig
+    data: DataSource
+    transform: EvalTransform
+    weights: WeightsRecord
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        return self.model_config.input_size
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a report needs to know of it, as plain JSON values."""
+        return {
+            "model_config": self.model_config.to_dict(),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "classes": list(self.data.classes),
+            "data": {
+                "name": self.data.name,
+                "n_train": len(self.data.train),
+                "n_val": len(self.data.val),
+                "train_digest": self.data.train.digest(),
+                "val_digest": self.data.val.digest(),
+            },
+            "weights": dataclasses.asdict(self.weights),
+            "transform_digest": self.transform.digest(),
+        }
+
+
+def load_data(spec: str, skip_bad: bool, val_only: bool = False) -> DataSource:
+    """Open the data and look at every image before anything long begins.
+
+    Args:
+        val_only: look at the validation images only; the training split is not going to be read.
+
+    Raises:
+        DataError: unreadable images (one list of all of them), an empty class or split, no such data.
+    """
+    from calibration.audit import audit, images_to_check
+    from calibration.sources import open_data
+
+    source = _first_then_all(lambda: open_data(spec))
+    with progress("checking images", images_to_check(source, val_only)) as bar:
+        report = audit(source, val_only, bar.advance)
+    if skip_bad:
+        return report.without_bad(source)
+    report.raise_if_bad()
+    return source
+
+
+def _first_then_all(read: Callable[[], DataSource]) -> DataSource:
+    """Of several processes the first one reads alone: what is kept of a stream is then there for the others."""
+    if world().chief:
+        source = read()
+        wait()
+        return source
+    wait()
+    return read()
+
+
+def load_subject(
+    model: str,
+    data: DataSource,
+    weights: str,
+    seed: int,
+    img_size: int | None = None,
+    qk_scale: float | None = None,
+) -> Subject:
+    """Build the model for the classes of `data` and load its float weights.
+
+    Raises:
+        UsageError: unknown model, or an image size it does not take.
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    from pipeline.models.build import build
+    from pipeline.models.weights import load_weights, peek
+
+    info = peek(weights, model, qk_scale)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # the head, or all of the model, may start from random weights
+        module, config = build(model, len(data.classes), img_size, info.qk_scale)
+        record = load_weights(module, config, weights, data.classes, other_qk_scale=qk_scale is not None)
+    return Subject(module.eval(), config, data, eval_transform(config), record)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU; of several processes on one machine each takes a GPU of its own.
+
+    Raises:
+        UsageError: a device that is not here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if name == "cuda":
+            device = torch.device("cuda", torch.cuda.current_device())
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"--device {name!r} cannot be used here: {first} Use auto, cpu or cuda.") from error
+    return device
+
+
+def seed_everything(seed: int, threads: int) -> int:
+    """Fix generators, deterministic algorithms and the thread count (0 keeps torch's); returns the threads in use."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def transform_of(model_config: Mapping[str, Any]) -> EvalTransform:
+    """The evaluation transform of a run, from the model config in its checkpoint."""
+    from pipeline.models.build import ModelConfig
+
+    return eval_transform(ModelConfig.from_dict(dict(model_config)))
+
+
+def eval_transform(config: ModelConfig) -> EvalTransform:
+    """The evaluation transform of a model."""
+    from calibration.preprocess import EvalTransform
+
+    return EvalTransform(
+        input_size=config.input_size,
+        mean=config.mean,
+        std=config.std,
+        crop_pct=config.crop_pct,
+        interpolation=config.interpolation,
+        crop_mode=config.crop_mode,
+    )
