@@ -14,9 +14,9 @@ from pipeline.errors import TrainingError
 from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.graph import prepare
 from pipeline.quantization.quantizer import Scheme
-from pipeline.quantization.trainee import QatTrainee, teacher_of
-from pipeline.training.objective import cross_entropy, distillation, feature_distance, feature_names
+from pipeline.quantization.trainee import QatTrainee, distillation, feature_distance, feature_names, teacher_of
 from pipeline.training.plan import TrainPlan
+from pipeline.training.trainees import cross_entropy
 
 
 def logits(seed: int) -> torch.Tensor:
