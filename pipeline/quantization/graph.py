@@ -1,6 +1,6 @@
 """Export the float model, insert fake quantization for QAT, and convert the trained graph to the QDQ program.
 
-torchao's BatchNorm fusion is made cheap to train here: its division of a convolution's output becomes one of the weight.
+torchao's BatchNorm fusion is made cheap to train here: its division of a convolution's output is one of the weight.
 """
 
 from __future__ import annotations
