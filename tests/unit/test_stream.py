@@ -19,19 +19,18 @@ import torch
 from PIL import Image
 from shard_files import picture, write_shards, write_tar
 
+from calibration import remote
 from calibration import stream as streams
-from calibration import url_shards
 from calibration.audit import audit, images_to_check
 from calibration.dataset import DataSource, Encoded, Stream
 from calibration.errors import DataError
-from calibration.kept import kept_split
 from calibration.loader import train_loader
 from calibration.preprocess import EvalTransform, train_transform
 from calibration.read_ahead import ahead
+from calibration.remote import UrlShards
 from calibration.sampler import calibration_subset
 from calibration.sources import open_data
-from calibration.stream import balanced, interleaved, shuffled
-from calibration.url_shards import UrlShards
+from calibration.stream import balanced, interleaved, kept_split, shuffled
 
 AUGMENTED = train_transform(EvalTransform((3, 16, 16), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic"), True, 0.6)
 TRAIN = 21
@@ -69,7 +68,7 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("EDGE_T2T_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(url_shards, "PAUSE_S", 0.01)
+    monkeypatch.setattr(remote, "PAUSE_S", 0.01)
     write_shards(tmp_path / "pets")
     with Server(tmp_path) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
