@@ -1,4 +1,4 @@
-"""A timm data set name (`torch/cifar10`, `hfds/user/name`) in, a DataSource out, through timm's dataset factory."""
+"""Opens data sets that timm's dataset factory knows by name (`torch/cifar10`, `hfds/user/name`)."""
 
 from __future__ import annotations
 
