@@ -28,7 +28,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from pipeline.files import write_json  # noqa: E402
-from pipeline.metrics.latency import ratio, summarize  # noqa: E402
+from pipeline.metrics.latency import ratio_of, round_ratios, summarize  # noqa: E402
 from pipeline.models.build import build  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
 from pipeline.quantization.calibration import calibrate  # noqa: E402
@@ -104,7 +104,8 @@ def measure(model: str, side: int | None, batch_size: int, rounds: int, device: 
                 bar.advance(1)
     rows = []
     for name, steps_ms in times.items():
-        compared = ratio(times[CONTROL], steps_ms)  # time of float over time of this: throughput of this over float
+        # Time of float over time of this: throughput of this over float.
+        compared = ratio_of(round_ratios(times[CONTROL], steps_ms))
         median = summarize([ms for turn in steps_ms for ms in turn]).median_ms
         rows.append(
             {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.commands.device_options import address_of, cpus_of, options_of
 from pipeline.errors import UsageError
@@ -31,6 +33,23 @@ def test_addresses(text: str) -> None:
 @pytest.mark.parametrize("text", [text for text in GOOD if "[" not in text])
 def test_the_label_is_what_was_typed(text: str) -> None:
     assert parse(text).label == text
+
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
+
+
+@given(user=NAMES, name=NAMES, port=st.none() | st.integers(1, 65535))
+def test_every_address_comes_back_from_its_label(user: str, name: str, port: int | None) -> None:
+    for address in (Address("ssh", name, user, port), Address("adb", name)):
+        assert parse(address.label) == address
+
+
+@given(name=NAMES, at=st.integers(0, 9), odd=st.sampled_from(" ;$()|&<>'\"`\n\\*?"))
+def test_a_character_that_a_shell_reads_is_refused(name: str, at: int, odd: str) -> None:
+    bad = name[:at] + odd + name[at:]
+    for text in (f"adb:{bad}", f"ssh:{bad}@host", f"ssh:me@{bad}"):
+        with pytest.raises(BadAddress):
+            parse(text)
 
 
 @pytest.mark.parametrize(

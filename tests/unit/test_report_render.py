@@ -187,7 +187,7 @@ def test_a_run_without_control_or_artifacts_is_still_a_report() -> None:
 
 
 def test_int8_beside_the_float_file_of_the_same_rounds(report: Report) -> None:
-    from pipeline.metrics.latency import ratio
+    from pipeline.metrics.latency import ratio_of, round_ratios
     from pipeline.report.tables.latency import latencies
 
     run = report.runs[0]
@@ -199,7 +199,7 @@ def test_int8_beside_the_float_file_of_the_same_rounds(report: Report) -> None:
     table = latencies(replace(run, latencies=tuple(beside if t is fast else t for t in run.latencies)))
     shown = [row[-1] for row in table.rows]
     assert [value.sort for value in shown if value.sort is not None] == [
-        pytest.approx(ratio(fast.rounds_ms, slow).ratio)
+        pytest.approx(ratio_of(round_ratios(fast.rounds_ms, slow)).ratio)
     ]
     assert any(value.text.startswith("0.40×") for value in shown)
 
