@@ -23,10 +23,10 @@ from pipeline.rundir import Run, publish, sha256_of
 from pipeline.stages.artifacts import artifact_name, save_conversion
 from pipeline.stages.package_options import HONOURED_BY, Wishes, classes_of, options_by_target
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.match import ScaleMatch, match_scales
 from targets.schemes import why_not
 from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 Say = Callable[[str], None]
 

@@ -10,8 +10,8 @@ from pipeline.reports.records import OK, FactsRecord, Outcome
 from pipeline.rundir import Run
 from pipeline.stages.artifacts import artifact_path, load_conversions
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.types import TargetError
+from targets.worker.host import HostWorker
 
 
 def inspect_file(path: Path) -> tuple[Inspected, ...]:

@@ -7,8 +7,8 @@ from targets.devices import readings
 from targets.devices.address import Address
 from targets.devices.device import Device, DeviceOptions, Say
 from targets.devices.facts import Conditions, DeviceFacts
-from targets.devices.host import HostWorker
 from targets.devices.registry import Found
+from targets.worker.host import HostWorker
 
 
 class ThisHost:

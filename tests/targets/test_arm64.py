@@ -22,8 +22,8 @@ from targets.devices.arm64.emulation import Emulation
 from targets.devices.arm64.known_products import known_files
 from targets.devices.arm64.worker import Arm64Worker
 from targets.devices.device import DeviceOptions
-from targets.devices.host import HostWorker
 from targets.types import TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 
 @pytest.fixture(scope="module")

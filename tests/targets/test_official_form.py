@@ -15,7 +15,7 @@ from pipeline.qat.graph import prepare, to_qdq_program
 from pipeline.qat.quantizer import Scheme
 from pipeline.qat.reestimate import calibrate
 from targets import registry
-from targets.devices.host import HostWorker
+from targets.worker.host import HostWorker
 
 SIZE = (3, 32, 32)
 

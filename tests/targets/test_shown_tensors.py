@@ -14,8 +14,8 @@ from pipeline.qat.float_layers import QdqGraph
 from pipeline.qat.layer_drift import output_values
 from pipeline.qat.walk import Walk
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.types import QuantizedTensor
+from targets.worker.host import HostWorker
 
 
 def shown(name: str, runtime: str, program: SavedProgram, folder: Path) -> tuple[QuantizedTensor, ...] | None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from broken_workers import broken, ended, gone
 
-from targets.devices.host import HostWorker
 from targets.types import TargetError
+from targets.worker.host import HostWorker
 
 
 def test_a_real_worker_says_who_it_is_and_ends() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from targets.devices.arm64.known_products import check, known_files
-from targets.devices.host import HostWorker
 from targets.tflite import runner
 from targets.types import TargetError
+from targets.worker.host import HostWorker
 
 
 class Wrong:

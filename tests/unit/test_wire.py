@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from targets.types import Capability, GraphFacts, Probe, QuantizedTensor, QuantParams, TensorSpec
-from targets.wire import (
+from targets.worker.wire import (
     MAX_PAYLOAD_BYTES,
     ProtocolError,
     decode_facts,

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from targets.devices.host import tail
 from targets.types import Samples, TargetError
+from targets.worker.host import tail
 
 # Versions before 1.3 do not know --print_output, and gflags ends a program that gets an unknown flag.
 _QUIET = ("--print_output=none", "--undefok=print_output")

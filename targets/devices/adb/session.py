@@ -19,8 +19,8 @@ from targets.devices.adb.push import ROOT, Pusher, require_room
 from targets.devices.adb.runners import RUNNERS, Runner, Timing
 from targets.devices.adb.shell import Ended, Shell, quoted
 from targets.devices.device import DeviceOptions, Say
-from targets.devices.host import HostWorker, tail
 from targets.types import GraphFacts, QuantizedTensor, RangeEvent, Samples, Stage, TargetError, TensorSpec, Unavailable
+from targets.worker.host import HostWorker, tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from targets.devices.adb.server import connection
-from targets.devices.host import tail
 from targets.types import Stage, TargetError
+from targets.worker.host import tail
 
 # What one request may print: a runner's log of thousands of inferences is below it.
 MAX_OUTPUT_BYTES = 1 << 24

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from targets.devices.arm64 import processor
-from targets.devices.host import SOURCE_ROOT
 from targets.types import Unavailable
+from targets.worker.host import SOURCE_ROOT
 
 PYTHON = "root/usr/bin/python3.11"
 SITE = "site"

@@ -17,7 +17,7 @@ from targets.devices.arm64.layer_file import LayerFile
 from targets.types import TargetError
 
 if TYPE_CHECKING:
-    from targets.devices.client import WorkerClient
+    from targets.worker.client import WorkerClient
 
 _SIDE, _IN, _MIDDLE, _OUT = 8, 16, 32, 40
 _ZERO = -5

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from targets.devices.arm64.emulation import Emulation
 from targets.devices.arm64.known_products import check
-from targets.devices.client import TIMEOUT_S, RemoteSession
-from targets.devices.host import HostWorker
 from targets.types import Capability, TargetError, Unavailable
+from targets.worker.client import TIMEOUT_S, RemoteSession
+from targets.worker.host import HostWorker
 
 LITERT = "litert"
 EXECUTORCH = "executorch"

@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targets.devices.host import tail
 from targets.devices.ssh import there
 from targets.devices.ssh.advice import INSTALL, PYTHON
 from targets.devices.ssh.deadline import deadline
 from targets.types import TargetError
+from targets.worker.host import tail
 
 if TYPE_CHECKING:
     import asyncssh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from targets.devices.host import SOURCE_ROOT
+from targets.worker.host import SOURCE_ROOT
 
 _PACKAGE = "targets"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first time that zip can say

@@ -15,10 +15,8 @@ import numpy as np
 
 from targets import registry
 from targets.devices.address import Address
-from targets.devices.client import WorkerClient
 from targets.devices.device import Device, DeviceOptions, Say
 from targets.devices.facts import Conditions, DeviceFacts
-from targets.devices.host import tail
 from targets.devices.registry import Found
 from targets.devices.ssh.advice import FOLDER, INSTALL
 from targets.devices.ssh.ask import ask, python_word
@@ -30,7 +28,9 @@ from targets.devices.ssh.loop import loop
 from targets.devices.ssh.push import NoRoom, Pusher
 from targets.devices.ssh.there import IMAGES
 from targets.types import TargetError
-from targets.wire import Message
+from targets.worker.client import WorkerClient
+from targets.worker.host import tail
+from targets.worker.wire import Message
 
 if TYPE_CHECKING:
     import asyncssh

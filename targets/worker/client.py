@@ -1,4 +1,7 @@
-"""The parent's side of a worker, wherever it runs: calls in, results or TargetErrors out, whatever the worker does."""
+"""The side of a worker that callers see: methods that become requests, and a TargetError whatever goes wrong there.
+
+Where the worker runs is a Link's business: on this machine (targets.worker.host), behind SSH, or under emulation.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from typing import BinaryIO, Protocol, Self
 
 import numpy as np
 
-from targets import wire
 from targets.devices.facts import Conditions, DeviceFacts
 from targets.types import (
     Artifact,
@@ -26,7 +28,8 @@ from targets.types import (
     TargetError,
     Unavailable,
 )
-from targets.wire import Message
+from targets.worker import wire
+from targets.worker.wire import Message
 
 # Conversion of a large model is the longest request; minutes on a slow machine.
 TIMEOUT_S = 1800.0
