@@ -1,4 +1,4 @@
-"""This machine as a targets.devices.device.Device."""
+"""The device `host`: this machine, whose workers are child processes."""
 
 from __future__ import annotations
 
@@ -44,11 +44,9 @@ class BoundHostWorker(HostWorker):
         super().__init__(options.timeout_s)
         self._cpus = options.cpus
 
-    def __enter__(self) -> BoundHostWorker:
-        super().__enter__()
+    def _prepare(self) -> None:
         if self._cpus:
             self.bind(self._cpus)
-        return self
 
 
 def device(address: Address, options: DeviceOptions, say: Say) -> Device:

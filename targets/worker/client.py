@@ -103,8 +103,16 @@ class WorkerClient(ABC):
         """
         return {}, batch
 
+    def _prepare(self) -> None:  # noqa: B027  most workers need nothing more
+        """Done once in a worker that was just started, before it is handed out; the worker ends if this raises."""
+
     def __enter__(self) -> Self:
         self._link = self._start()
+        try:
+            self._prepare()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(

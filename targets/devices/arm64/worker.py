@@ -35,16 +35,13 @@ class Arm64Worker(HostWorker):
         super().__init__(timeout_s, emulation.command("-m", "targets.worker"), emulation.environment())
         self._emulation = emulation
 
-    def __enter__(self) -> Arm64Worker:
-        super().__enter__()
+    def _prepare(self) -> None:
         try:
             check(self, f"the emulated {self._emulation.cpu}")
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            if isinstance(error, TargetError) and error.stage != "device":
-                raise TargetError("device", f"a known file does not run under emulation: {error}") from error
-            raise
-        return self
+        except TargetError as error:
+            if error.stage == "device":
+                raise
+            raise TargetError("device", f"a known file does not run under emulation: {error}") from error
 
     def open(self, target: str, path: Path, runtime: str, threads: int) -> RemoteSession:
         can = capability(self._emulation, runtime)

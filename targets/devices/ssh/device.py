@@ -94,15 +94,9 @@ class SshWorker(WorkerClient):
         self._command = list(command or ())
         self._pusher: Pusher | None = None
 
-    def __enter__(self) -> SshWorker:
-        super().__enter__()
+    def _prepare(self) -> None:
         if self._options.cpus:
-            try:
-                self.bind(self._options.cpus)
-            except BaseException as error:
-                self.__exit__(type(error), error, None)
-                raise
-        return self
+            self.bind(self._options.cpus)
 
     def _start(self) -> SshLink:
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
