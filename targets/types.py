@@ -1,4 +1,4 @@
-"""What every target speaks: requests in, artifacts, graph facts and sessions out."""
+"""The values and interfaces that every target shares: requests, artifacts, graph facts, sessions."""
 
 from __future__ import annotations
 

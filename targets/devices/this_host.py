@@ -5,9 +5,8 @@ from __future__ import annotations
 from targets import registry
 from targets.devices import readings
 from targets.devices.address import Address
-from targets.devices.device import Device, DeviceOptions, Say
+from targets.devices.device import Device, DeviceOptions, Found, Say
 from targets.devices.facts import Conditions, DeviceFacts
-from targets.devices.registry import Found
 from targets.worker.host import HostWorker
 
 

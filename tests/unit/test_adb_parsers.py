@@ -20,8 +20,7 @@ from targets.devices.adb.android import (
     script_of,
     system_of,
 )
-from targets.devices.adb.elf import abi_of
-from targets.devices.adb.runners import ExecuTorch, LiteRT
+from targets.devices.adb.runners import ExecuTorch, LiteRT, abi_of
 from targets.devices.device import DeviceOptions
 from targets.devices.facts import Conditions
 from targets.types import TargetError

@@ -1,4 +1,4 @@
-"""What Android's own programs print in, facts and conditions of the phone out; what they do not say is None.
+"""Read facts and conditions of a phone from what Android's own programs print; what they do not say is None.
 
 getprop, dumpsys and settings have no documented format. Lines are looked for by their key, never by their place; a
 version that prints something else yields None, not a guess.

@@ -1,4 +1,4 @@
-"""A file in, the instructions of one inference of it on the emulated processor out.
+"""Count the instructions of one inference of a file on the emulated processor.
 
 QEMU's plugin (count_instructions.c) writes how many were executed at each mark of targets.devices.arm64.counted; what
 lies between two marks is one inference, with the copies of its input and its logits.

@@ -1,20 +1,38 @@
-"""Nothing in; what this machine is, and the state that it is in, out. The worker reads it on the device it runs on."""
+"""What the machine that this runs on is, and the state that it is in now; the worker reads it on a device."""
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from targets import registry
 from targets.devices.facts import Conditions, DeviceFacts
-from targets.types import TargetError
+from targets.types import Capability, TargetError
+from targets.versions import installed
+
+#: What decides a result on a device; the converters' own packages do not.
+PACKAGES = ("numpy", "ai-edge-litert", "tensorflow", "executorch", "torch", "coremltools")
 
 
 def facts() -> DeviceFacts:
-    """Model, chip, system, cores and runtimes of this machine; what it does not tell is "unknown" or None."""
+    """Model, chip, system, cores and runtimes; what is not known is "unknown" or None. Imports the runtimes."""
     from targets.devices.readings import linux, mac
 
-    return mac.facts() if sys.platform == "darwin" else linux.facts()
+    machine = mac.facts() if sys.platform == "darwin" else linux.facts()
+    versions = {"python": platform.python_version(), **installed(*PACKAGES)}
+    return replace(machine, runtimes=runtimes(), versions=versions)
+
+
+def runtimes() -> Mapping[str, Capability]:
+    """ "tflite litert" -> whether it works here. Imports every SDK that is installed, which takes seconds."""
+    return {
+        f"{name} {runtime}": capability
+        for name in registry.variants()
+        for runtime, capability in registry.get(name).probe().run.items()
+    }
 
 
 def conditions() -> Conditions:

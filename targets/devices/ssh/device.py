@@ -1,4 +1,4 @@
-"""`ssh:USER@HOST` in, a targets.devices.device.Device out: workers of this project on a board or a Mac."""
+"""The device `ssh:USER@HOST`: a Linux board or a Mac that runs workers of this project."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ import numpy as np
 
 from targets import registry
 from targets.devices.address import Address
-from targets.devices.device import Device, DeviceOptions, Say
+from targets.devices.device import Device, DeviceOptions, Found, Say
 from targets.devices.facts import Conditions, DeviceFacts
-from targets.devices.registry import Found
-from targets.devices.ssh.advice import FOLDER, INSTALL
-from targets.devices.ssh.ask import ask, python_word
-from targets.devices.ssh.bundle import write_bundle
-from targets.devices.ssh.connect import connect, require_asyncssh
-from targets.devices.ssh.deadline import deadline
+from targets.devices.ssh.ask import FOLDER, INSTALL, ask, python_word
+from targets.devices.ssh.connection import connect, deadline, loop, require_asyncssh
 from targets.devices.ssh.link import SshLink
-from targets.devices.ssh.loop import loop
-from targets.devices.ssh.push import NoRoom, Pusher
+from targets.devices.ssh.push import NoRoom, Pusher, write_bundle
 from targets.devices.ssh.there import IMAGES
 from targets.types import TargetError
 from targets.worker.client import WorkerClient
