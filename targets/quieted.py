@@ -1,4 +1,4 @@
-"""What all converters share around their SDK's calls: silence, and one line of an error."""
+"""Keep an SDK quiet while a target calls it."""
 
 from __future__ import annotations
 

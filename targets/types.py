@@ -1,4 +1,4 @@
-"""What every target speaks: requests in, artifacts, graph facts and sessions out."""
+"""The values and interfaces that every target shares: requests, artifacts, graph facts, sessions."""
 
 from __future__ import annotations
 
@@ -333,7 +333,7 @@ class Target(Protocol):
         ...
 
     def load(self, path: Path, runtime: str, threads: int) -> Session:
-        """Open in this process (the worker's; see targets.devices.host for the parent's side).
+        """Open in this process (the worker's; see targets.worker.host for the parent's side).
 
         Raises:
             Unavailable: no such runtime here.

@@ -108,8 +108,8 @@ def options_of(
     Raises:
         UsageError: an option that the kind of device does not take, a file that is not there, or a bad value.
     """
-    from targets.devices.client import TIMEOUT_S
     from targets.devices.device import DEVICE_TIMEOUT_S, DeviceOptions
+    from targets.worker.client import TIMEOUT_S
 
     if timeout_s is not None and not 1 <= timeout_s <= 86400:
         raise UsageError(f"--device-timeout is {timeout_s:g}: give seconds from 1 to 86400")

@@ -15,8 +15,8 @@ from pipeline.metrics.latency import RoundRatios, round_ratios
 from pipeline.metrics.throttling import Throttling, throttling
 from targets.coreml.compute_plan import ComputePlan
 from targets.devices.device import InstructionCount
-from targets.devices.facts import Conditions, DeviceFacts
 from targets.types import PRECISIONS, STATIC, GraphFacts, Precision, RangeEvent, TargetError, TensorSpec, Unavailable
+from targets.worker.facts import Conditions, DeviceFacts
 
 Source = Literal["float", "ptq", "qat"]  # float program; int8 scales from calibration alone; int8 trained scales
 SOURCES: tuple[Source, ...] = get_args(Source)

@@ -32,8 +32,8 @@ from pipeline.run.folder import Run
 from pipeline.stages.place import Place
 from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, TimingPlan, cold_load, joined, one_process
 from targets.coreml.units import ALL
-from targets.devices.facts import Conditions
 from targets.types import TargetError
+from targets.worker.facts import Conditions
 
 OWN, CONTROL, FLOAT = "own", "control", "float"  # names of the files that take turns
 

@@ -23,10 +23,10 @@ from pipeline.run.cells import artifact_name, save_conversion
 from pipeline.run.folder import Run
 from pipeline.stages.package_options import HONOURED_BY, Cell, Say, Wishes, classes_of, options_by_target
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.match import ScaleMatch, match_scales
 from targets.schemes import why_not
 from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 
 def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_float: bool, say: Say) -> list[Cell]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from targets.devices import registry
 from targets.devices.address import Address
 from targets.devices.device import DeviceOptions
-from targets.devices.facts import Conditions, DeviceFacts
 from targets.types import TargetError
+from targets.worker.facts import Conditions, DeviceFacts
 
 
 @dataclass(frozen=True)

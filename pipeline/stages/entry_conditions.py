@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from targets.devices.address import Kind
 from targets.devices.device import Device
-from targets.devices.facts import THERMAL_STATUSES, Conditions
 from targets.types import TargetError
+from targets.worker.facts import THERMAL_STATUSES, Conditions
 
 POLL_S = 5.0
 LOWEST_BATTERY_PERCENT = 20.0  # many phones lower their clock below it, power saving mode or not

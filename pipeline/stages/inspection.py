@@ -13,8 +13,8 @@ from pipeline.records.codec import to_dict
 from pipeline.run.cells import artifact_path, load_conversions
 from pipeline.run.folder import Run
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.types import TargetError
+from targets.worker.host import HostWorker
 
 
 def inspect_file(path: Path) -> tuple[Inspected, ...]:

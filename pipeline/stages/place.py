@@ -12,9 +12,9 @@ from pipeline.run import provenance
 from pipeline.stages.entry_conditions import EntryLimits, enter, limits_of
 from targets.devices import registry
 from targets.devices.address import Address
-from targets.devices.client import TIMEOUT_S
 from targets.devices.device import Device, DeviceOptions, DeviceWorker
-from targets.devices.facts import Conditions, DeviceFacts
+from targets.worker.client import TIMEOUT_S
+from targets.worker.facts import Conditions, DeviceFacts
 
 
 @dataclass(frozen=True)

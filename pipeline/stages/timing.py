@@ -17,8 +17,8 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.records.cells import Rounds
 from targets.devices.device import DeviceSession, DeviceWorker
-from targets.devices.host import HostWorker
 from targets.types import Samples, TargetError
+from targets.worker.host import HostWorker
 
 COLD_LOADS = 3  # each in a fresh process: one says nothing about the spread
 #: Warm-up goes on until two batches of it in a row have medians that are this near to each other, or for so many

@@ -1,4 +1,4 @@
-"""What the user types for a device in, its address out: `host`, `adb:SERIAL`, `ssh:USER@HOST`, `qemu-arm64`."""
+"""Addresses of devices as users type them: `host`, `adb:SERIAL`, `ssh:USER@HOST`, `qemu-arm64`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of Debian packages, a suite and an architecture in; a folder with them and all that they need, unpacked, out.
+"""Unpack packages of Debian, with all that they need, into a folder, without installing anything.
 
 apt itself resolves, downloads and verifies, with lists and an empty package database of its own: nothing is installed
 on this machine, nothing of it is changed, and no root is needed. The mirror is the machine's own.

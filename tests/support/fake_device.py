@@ -13,8 +13,8 @@ from fake_workers import FakeWorkers
 from pipeline.stages.entry_conditions import EntryLimits
 from pipeline.stages.place import Place
 from targets.devices.address import Address, parse
-from targets.devices.facts import Conditions, DeviceFacts
 from targets.types import TargetError
+from targets.worker.facts import Conditions, DeviceFacts
 
 FACTS = DeviceFacts("Made-up phone", "Made-up chip", "Android 0 aarch64", 8, vector_extensions=("asimddp",))
 

@@ -25,8 +25,8 @@ from targets.devices.adb import push, session
 from targets.devices.adb.server import only
 from targets.devices.adb.shell import Shell, quoted
 from targets.devices.device import Device
-from targets.devices.facts import Conditions
 from targets.types import TargetError, Unavailable
+from targets.worker.facts import Conditions
 
 pytestmark = pytest.mark.skipif(bool(adb_phone.missing()), reason=adb_phone.missing() or "there")
 FILES = {"tflite": "litert", "executorch": "executorch"}

@@ -20,8 +20,8 @@ from targets.coreml import runner, units
 from targets.coreml.interpreter.program import MilProgram, load_program
 from targets.coreml.mil import load_main
 from targets.coreml.session import CoreMLSession, PackageInput, read_input
-from targets.devices.host import HostWorker
 from targets.types import PackageOptions, TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: Largest difference to torch, of the largest logit: as in the contract suite, in single precision.

@@ -18,8 +18,8 @@ from targets.coreml.interpreter.program import load_program
 from targets.coreml.interpreter.rounding import FP32
 from targets.coreml.names import INPUT, OUTPUT, REFERENCE_PREFIX
 from targets.coreml.package import SEAL, seal
-from targets.devices.host import HostWorker
 from targets.types import TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 RUNTIME = REFERENCE_PREFIX + FP32.name
 NAME = "broken.mlpackage"

@@ -22,8 +22,8 @@ from targets.coreml.interpreter.rounding import (
     to_half,
 )
 from targets.coreml.names import OUTPUT, SIMULATED
-from targets.devices.host import HostWorker
 from targets.types import RangeEvent, Unavailable
+from targets.worker.host import HostWorker
 
 #: Largest difference, of the largest logit; half precision has 11 bits, int8 values flip at rounding ties.
 TOLERANCE = {"fp32": 1e-6, "fp16": 0.01, "int8": 0.06}

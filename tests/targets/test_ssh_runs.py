@@ -18,9 +18,9 @@ from ssh_server import SshServer
 from tiny_hybrid import SavedProgram
 
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.devices.ssh.device import SshDevice, SshWorker
 from targets.types import TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 FILES = {"tflite": "litert", "executorch": "executorch"}
 

@@ -13,8 +13,7 @@ from targets.devices import registry
 from targets.devices.address import Address
 from targets.devices.arm64 import counted, instructions, processor, setup
 from targets.devices.arm64.device import Arm64Device, found
-from targets.devices.arm64.emulation import PYTHON, QEMU, Emulation, wheel_versions
-from targets.devices.arm64.worker import EXECUTORCH, LITERT, capability
+from targets.devices.arm64.emulation import EXECUTORCH, LITERT, PYTHON, QEMU, Emulation, capability, wheel_versions
 from targets.devices.device import CountsInstructions, DeviceOptions
 from targets.types import TargetError, Unavailable
 

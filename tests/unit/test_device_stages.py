@@ -32,8 +32,8 @@ from pipeline.stages.entry_conditions import EntryLimits
 from pipeline.stages.instructions import count_run
 from pipeline.stages.timing import TimingPlan
 from targets.devices.device import InstructionCount
-from targets.devices.facts import Conditions
 from targets.types import TargetError
+from targets.worker.facts import Conditions
 
 PLAN = TimingPlan(rounds=10, samples=2, processes=2)
 

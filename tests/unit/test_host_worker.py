@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from broken_workers import broken, ended, gone
 
-from targets.devices.host import HostWorker
+from targets.devices.device import DeviceOptions
+from targets.devices.this_host import BoundHostWorker
 from targets.types import TargetError
+from targets.worker.host import HostWorker, ProcessLink
 
 
 def test_a_real_worker_says_who_it_is_and_ends() -> None:
@@ -85,6 +87,17 @@ def test_an_error_of_ours_ends_the_worker_too() -> None:
     with pytest.raises(KeyError):
         fail()
     assert gone(pids[0])
+
+
+def test_cores_that_are_not_there_leave_no_worker_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    links: list[ProcessLink] = []
+    start = HostWorker._start
+    monkeypatch.setattr(HostWorker, "_start", lambda self: links.append(start(self)) or links[-1])
+    with pytest.raises(TargetError, match="no core 4096"):
+        BoundHostWorker(DeviceOptions(cpus=(4096,))).__enter__()
+    (link,) = links
+    assert link._process.returncode is not None
+    assert link.requests.closed
 
 
 @pytest.mark.parametrize("ending", ["without exit handlers", "by an abort"])

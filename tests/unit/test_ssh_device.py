@@ -362,7 +362,7 @@ def test_a_link_that_drops_in_the_middle_of_a_reply_gives_no_reply(server: SshSe
     images = np.zeros((20_000, 1, 1, 1), np.float32)  # a reply of 320 kB
     program = tmp_path / "wide.py"
     program.write_text(
-        "import sys, numpy as np\nfrom targets import wire\n"
+        "import sys, numpy as np\nfrom targets.worker import wire\n"
         "while m := wire.read_message(sys.stdin.buffer):\n"
         "    wire.write_message(sys.stdout.buffer, {'ok': True}, np.zeros((20000, 4), np.float32))\n"
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from targets.types import Capability, GraphFacts, Probe, QuantizedTensor, QuantParams, TensorSpec
-from targets.wire import (
+from targets.worker.wire import (
     MAX_PAYLOAD_BYTES,
     ProtocolError,
     decode_facts,

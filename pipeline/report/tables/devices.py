@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.records.cells import LatencyRecord
-from targets.devices.facts import Conditions, DeviceFacts
+from targets.worker.facts import Conditions, DeviceFacts
 
 
 def facts_lines(facts: DeviceFacts) -> list[str]:

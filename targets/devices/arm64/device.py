@@ -1,4 +1,4 @@
-"""An emulated Arm processor as a targets.devices.device.Device: numbers of Arm kernels, and never a time."""
+"""The device `qemu-arm64`: an emulated Arm processor, which gives numbers of Arm kernels and never a time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from targets.devices.address import Address
 from targets.devices.arm64 import processor, setup
-from targets.devices.arm64.emulation import Emulation, wheel_versions
+from targets.devices.arm64.emulation import EXECUTORCH, LITERT, Arm64Worker, Emulation, capability, wheel_versions
 from targets.devices.arm64.instructions import count
-from targets.devices.arm64.worker import EXECUTORCH, LITERT, Arm64Worker, capability
-from targets.devices.device import Device, DeviceOptions, InstructionCount, Say
-from targets.devices.facts import Conditions, DeviceFacts
-from targets.devices.registry import Found
+from targets.devices.device import Device, DeviceOptions, Found, InstructionCount, Say
 from targets.types import TargetError, Unavailable
+from targets.worker.facts import Conditions, DeviceFacts
 
 if TYPE_CHECKING:
     import numpy as np

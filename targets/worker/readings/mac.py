@@ -1,4 +1,4 @@
-"""What macOS tells by sysctl, sw_vers, pmset and notifyutil in, facts and conditions of a Mac out.
+"""Facts and conditions of a Mac, read from what sysctl, sw_vers, pmset and notifyutil print.
 
 Written after the manual pages of these programs and outputs in public sources; never run on a Mac by the authors.
 """
@@ -10,8 +10,7 @@ import platform
 import re
 import subprocess
 
-from targets.devices.facts import UNKNOWN, Conditions, DeviceFacts
-from targets.devices.readings import runtimes
+from targets.worker.facts import UNKNOWN, Conditions, DeviceFacts
 
 # sysctl's name of an instruction set -> as pipeline.run.provenance names it.
 _EXTENSIONS = {
@@ -27,15 +26,13 @@ _PRESSURE = "com.apple.system.thermalpressurelevel"
 
 
 def facts() -> DeviceFacts:
-    """Of the machine this runs on; imports the runtimes."""
+    """Of the machine this runs on, but for its runtimes."""
     values = parse_sysctl(_output("sysctl", "hw.model", "machdep.cpu.brand_string", *_EXTENSIONS))
     return DeviceFacts(
         model=values.get("hw.model", UNKNOWN),
         chip=values.get("machdep.cpu.brand_string", UNKNOWN),
         system=system(_output("sw_vers")),
         cores=os.cpu_count(),
-        runtimes=runtimes.runtimes(),
-        versions=runtimes.versions(),
         vector_extensions=tuple(name for key, name in _EXTENSIONS.items() if values.get(key) == "1"),
     )
 

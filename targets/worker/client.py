@@ -1,4 +1,7 @@
-"""The parent's side of a worker, wherever it runs: calls in, results or TargetErrors out, whatever the worker does."""
+"""The side of a worker that callers see: methods that become requests, and a TargetError whatever goes wrong there.
+
+Where the worker runs is a Link's business: on this machine (targets.worker.host), behind SSH, or under emulation.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,6 @@ from typing import BinaryIO, Protocol, Self
 
 import numpy as np
 
-from targets import wire
-from targets.devices.facts import Conditions, DeviceFacts
 from targets.types import (
     Artifact,
     GraphFacts,
@@ -26,7 +27,9 @@ from targets.types import (
     TargetError,
     Unavailable,
 )
-from targets.wire import Message
+from targets.worker import wire
+from targets.worker.facts import Conditions, DeviceFacts
+from targets.worker.wire import Message
 
 # Conversion of a large model is the longest request; minutes on a slow machine.
 TIMEOUT_S = 1800.0
@@ -100,8 +103,16 @@ class WorkerClient(ABC):
         """
         return {}, batch
 
+    def _prepare(self) -> None:  # noqa: B027  most workers need nothing more
+        """Done once in a worker that was just started, before it is handed out; the worker ends if this raises."""
+
     def __enter__(self) -> Self:
         self._link = self._start()
+        try:
+            self._prepare()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(

@@ -1,9 +1,9 @@
-"""The worker process: requests on standard input, replies on standard output, native crashes in between.
+"""The worker process: reads requests from standard input, does what they ask, and writes replies to standard output.
 
-`python -m targets.worker` speaks targets.wire. Every request has an "op"; the reply has "ok": true and the results,
-or "ok": false with "stage", "cause" and "unavailable". Native runtimes print and abort as they like: their standard
-output goes to standard error, and the parent (targets.devices.host) outlives an abort. The worker ends when its
-input ends, also in the middle of a request.
+Converters and runtimes run in it, so that a crash of their native code ends this process and not the command that
+started it (targets.worker.client). Messages are those of targets.worker.wire: every request has an "op" of OPERATIONS;
+the reply has "ok": true and the results, or "ok": false with "stage", "cause" and "unavailable". What native code
+prints to standard output goes to standard error. The worker ends when its input ends, also in the middle of a request.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from targets import registry, wire
-from targets.devices import readings
+from targets import registry
 from targets.types import (
     ConvertRequest,
     CountsProcessorTime,
@@ -34,26 +33,10 @@ from targets.types import (
     TargetError,
     Unavailable,
 )
-from targets.wire import Message
+from targets.worker import readings, wire
+from targets.worker.wire import Message
 
 Reply = tuple[Message, np.ndarray | None]
-
-# The stage that an unexpected error of an operation belongs to.
-_STAGES: dict[str, Stage] = {
-    "hello": "probe",
-    "facts": "device",
-    "conditions": "device",
-    "bind": "device",
-    "probe": "probe",
-    "convert": "convert",
-    "inspect": "inspect",
-    "open": "load",
-    "infer": "run",
-    "time": "run",
-    "range_events": "run",
-    "quantized_tensors": "run",
-    "close": "run",
-}
 
 
 class Worker:
@@ -62,54 +45,40 @@ class Worker:
     def __init__(self) -> None:
         self._sessions: dict[int, Session] = {}
         self._opened = 0
-        self._operations: dict[str, Callable[[Message, np.ndarray | None], Reply]] = {
-            "hello": self._hello,
-            "facts": self._facts,
-            "conditions": self._conditions,
-            "bind": self._bind,
-            "probe": self._probe,
-            "convert": self._convert,
-            "inspect": self._inspect,
-            "open": self._open,
-            "infer": self._infer,
-            "time": self._time,
-            "range_events": self._range_events,
-            "quantized_tensors": self._quantized_tensors,
-            "close": self._close,
-        }
 
     def answer(self, request: Message, batch: np.ndarray | None) -> Reply:
         """The reply to one request; errors become replies too."""
         op = request.get("op")
-        if op not in self._operations:
-            known = ", ".join((*self._operations, "quit"))
+        if op not in OPERATIONS:
+            known = ", ".join((*OPERATIONS, "quit"))
             return _failure(TargetError("run", f"the worker knows no operation {op!r} (known: {known})"))
+        stage, operation = OPERATIONS[op]
         try:
-            message, array = self._operations[op](request, batch)
+            message, array = operation(self, request, batch)
         except TargetError as error:
             return _failure(error)
         except (Exception, SystemExit) as error:  # one request may fail alone, whatever an SDK raises
-            return _failure(TargetError(_STAGES[op], f"{type(error).__name__}: {error}"))
+            return _failure(TargetError(stage, f"{type(error).__name__}: {error}"))
         return {"ok": True, **message}, array
 
-    def _hello(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def hello(self, request: Message, batch: np.ndarray | None) -> Reply:
         versions = {"python": platform.python_version(), "numpy": np.__version__}
         return {"pid": os.getpid(), "cpus": _usable_cpus(), "machine": platform.machine(), "versions": versions}, None
 
-    def _facts(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def facts(self, request: Message, batch: np.ndarray | None) -> Reply:
         return {"facts": readings.facts().to_dict()}, None
 
-    def _conditions(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def conditions(self, request: Message, batch: np.ndarray | None) -> Reply:
         return {"conditions": readings.conditions().to_dict()}, None
 
-    def _bind(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def bind(self, request: Message, batch: np.ndarray | None) -> Reply:
         readings.bind(request["cpus"])
         return {}, None
 
-    def _probe(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def probe(self, request: Message, batch: np.ndarray | None) -> Reply:
         return wire.encode_probe(registry.get(request["target"]).probe()), None
 
-    def _convert(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def convert(self, request: Message, batch: np.ndarray | None) -> Reply:
         program = Path(request["program"])
         found = _sha256(program)
         if found != request["sha256"]:
@@ -131,22 +100,22 @@ class Worker:
         )
         return {"path": str(artifact.path)}, None
 
-    def _inspect(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def inspect(self, request: Message, batch: np.ndarray | None) -> Reply:
         return wire.encode_facts(registry.get(request["target"]).inspect(Path(request["path"]))), None
 
-    def _open(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def open(self, request: Message, batch: np.ndarray | None) -> Reply:
         target = registry.get(request["target"])
         session = target.load(Path(request["path"]), request["runtime"], request["threads"])
         self._opened += 1
         self._sessions[self._opened] = session
         return {"session": self._opened, "load_ms": session.load_ms}, None
 
-    def _infer(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def infer(self, request: Message, batch: np.ndarray | None) -> Reply:
         if "images" in request:  # brought here before, by hash
             batch = np.load(request["images"], allow_pickle=False)
         return {}, self._session(request).infer(_required(batch))
 
-    def _time(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def time(self, request: Message, batch: np.ndarray | None) -> Reply:
         session, images, n = self._session(request), _required(batch), request["n"]
         if isinstance(session, CountsProcessorTime):
             samples = session.samples(images, n)
@@ -154,18 +123,18 @@ class Worker:
             samples = Samples(session.time(images, n), None)
         return {"samples_ms": samples.wall_ms, "cpu_ms": samples.cpu_ms, "per_sample": samples.per_sample}, None
 
-    def _range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
         session = self._session(request)
         events = session.range_events() if isinstance(session, CountsRanges) else None
         return {"events": None if events is None else [asdict(event) for event in events]}, None
 
-    def _quantized_tensors(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def quantized_tensors(self, request: Message, batch: np.ndarray | None) -> Reply:
         session = self._session(request)
         if not isinstance(session, ShowsTensors):
             return {"tensors": None}, None
         return wire.encode_tensors(session.quantized_tensors(_required(batch)))
 
-    def _close(self, request: Message, batch: np.ndarray | None) -> Reply:
+    def close(self, request: Message, batch: np.ndarray | None) -> Reply:
         self._session(request).close()
         del self._sessions[request["session"]]
         return {}, None
@@ -177,6 +146,24 @@ class Worker:
             raise TargetError(
                 "run", f"no open session {request.get('session')!r}: it was closed or never opened"
             ) from None
+
+
+#: What can be asked for -> the stage that an unexpected error of it belongs to, and what answers it.
+OPERATIONS: dict[str, tuple[Stage, Callable[[Worker, Message, np.ndarray | None], Reply]]] = {
+    "hello": ("probe", Worker.hello),
+    "facts": ("device", Worker.facts),
+    "conditions": ("device", Worker.conditions),
+    "bind": ("device", Worker.bind),
+    "probe": ("probe", Worker.probe),
+    "convert": ("convert", Worker.convert),
+    "inspect": ("inspect", Worker.inspect),
+    "open": ("load", Worker.open),
+    "infer": ("run", Worker.infer),
+    "time": ("run", Worker.time),
+    "range_events": ("run", Worker.range_events),
+    "quantized_tensors": ("run", Worker.quantized_tensors),
+    "close": ("run", Worker.close),
+}
 
 
 def _failure(error: TargetError) -> Reply:
@@ -231,7 +218,3 @@ def main() -> None:
             # Without the interpreter's shutdown: destructors of half-closed native runtimes are known to abort.
             os._exit(0)
         wire.write_message(replies_out, *worker.answer(request, batch))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,27 @@
-"""An address in, an authenticated SSH connection to it out, or the one line that says why there is none."""
+"""SSH connections: log in at an address, cut a connection that takes too long, wait for it in ordinary functions.
+
+All connections of this process live in one event loop, which runs in a thread of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from targets.devices.address import Address
 from targets.devices.device import DeviceOptions
-from targets.devices.ssh.advice import by_hand, known_hosts_name
 from targets.types import TargetError, Unavailable
 
 if TYPE_CHECKING:
     import asyncssh
+
+T = TypeVar("T")
 
 #: A host that is there answers and logs in within seconds; one that is not never does.
 CONNECT_LIMIT_S = 20.0
@@ -104,6 +113,60 @@ def known_hosts_files(options: DeviceOptions) -> list[Path]:
     return [path for name in _KNOWN_HOSTS if (path := Path(name).expanduser()).is_file()]
 
 
+@dataclass
+class Deadline:
+    """`passed`: the connection was cut because the limit was reached."""
+
+    passed: bool = False
+
+
+@contextmanager
+def deadline(connection: asyncssh.SSHClientConnection, limit_s: float) -> Iterator[Deadline]:
+    """Cut `connection` after `limit_s` seconds in this block.
+
+    Cancelling alone does not end in time: what is cancelled closes its file or channel politely, and waits for a
+    device that does not answer.
+    """
+    state = Deadline()
+
+    def cut() -> None:
+        state.passed = True
+        connection.abort()
+
+    timer = asyncio.get_running_loop().call_later(limit_s, cut)
+    try:
+        yield state
+    finally:
+        timer.cancel()
+
+
+class Loop:
+    """An event loop that runs until this process ends."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="ssh", daemon=True).start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for it, and cancel it where the wait is interrupted; limits are the coroutine's own."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call `function` in the loop, and do not wait for it."""
+        self._loop.call_soon_threadsafe(function)
+
+
+@cache
+def loop() -> Loop:
+    """The one loop of this process, started at the first call."""
+    return Loop()
+
+
 def _existing(path: Path, what: str) -> Path:
     if not path.is_file():
         raise TargetError("device", f"no {what} file {path}: name one that is there, or leave it out")
@@ -131,3 +194,14 @@ def _host_key(address: Address, files: list[Path], fingerprint: str, reason: str
 
 def _words(error: BaseException) -> str:
     return " ".join(str(getattr(error, "reason", "") or error).split()) or type(error).__name__
+
+
+def by_hand(address: Address) -> str:
+    """The command of OpenSSH that logs in at `address`."""
+    port = f"-p {address.port} " if address.port else ""
+    return f"`ssh {port}{address.user}@{address.name}`"
+
+
+def known_hosts_name(address: Address) -> str:
+    """As known_hosts writes the host."""
+    return f"[{address.name}]:{address.port}" if address.port not in (None, 22) else address.name

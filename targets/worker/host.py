@@ -1,4 +1,4 @@
-"""A worker process on this machine."""
+"""Workers that run on this machine: started as child processes, and killed with their children."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from targets.devices.client import EXIT_GRACE_S, TIMEOUT_S, RemoteSession, WorkerClient
-
-__all__ = ["HostWorker", "RemoteSession"]
+from targets.worker.client import EXIT_GRACE_S, TIMEOUT_S, WorkerClient
 
 STDERR_TAIL_LINES = 6
 STDERR_TAIL_CHARS = 800
@@ -48,7 +46,7 @@ class HostWorker(WorkerClient):
 
 
 class ProcessLink:
-    """A process of this machine and its streams, a targets.devices.client.Link.
+    """A process of this machine and its streams, a targets.worker.client.Link.
 
     Args:
         environment: added to this process's own.
