@@ -228,7 +228,7 @@ class WorkerClient(ABC):
 class RemoteSession:
     """A targets.types.Session in a worker."""
 
-    def __init__(self, worker: WorkerClient, number: int, load_ms: float | None = None):
+    def __init__(self, worker: WorkerClient, number: int, load_ms: float | None):
         self._worker = worker
         self._number = number
         self.load_ms = load_ms

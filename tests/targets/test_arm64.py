@@ -35,7 +35,7 @@ def emulation() -> Emulation:
 
 @pytest.fixture(scope="module")
 def device(emulation: Emulation) -> Arm64Device:
-    return Arm64Device(Address("qemu-arm64"), DeviceOptions(), emulation)
+    return Arm64Device(Address("qemu-arm64"), DeviceOptions())
 
 
 def known_file(kind: str) -> tuple[Path, np.ndarray]:

@@ -20,9 +20,7 @@ _RUNTIMES = {"tflite": (LITERT,), "executorch": (EXECUTORCH,)}
 
 
 class Arm64Device:
-    """
-    Args:
-        emulation: None: what targets.devices.arm64.setup prepared.
+    """What targets.devices.arm64.setup prepared.
 
     Raises:
         Unavailable: stage "device", nothing is prepared; the message says how.
@@ -31,15 +29,13 @@ class Arm64Device:
 
     times = False
 
-    def __init__(self, address: Address, options: DeviceOptions, emulation: Emulation | None = None):
-        if emulation is None:
-            if reason := setup.ready():
-                raise Unavailable("device", f"qemu-arm64: {reason}")
-            emulation = Emulation(setup.folder())
+    def __init__(self, address: Address, options: DeviceOptions):
+        if reason := setup.ready():
+            raise Unavailable("device", f"qemu-arm64: {reason}")
         if options.cpus:
             raise TargetError("device", "qemu-arm64 measures no time, so that cores are not chosen: leave --cpus out")
         self.address = address
-        self._emulation = emulation
+        self._emulation = Emulation(setup.folder())
         self._timeout_s = options.timeout_s
 
     def facts(self) -> DeviceFacts:
