@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from mil_programs import save_program
 
+from targets.coreml.interpreter.arithmetic import FP32
 from targets.coreml.interpreter.program import load_program
-from targets.coreml.interpreter.rounding import FP32
 from targets.coreml.names import INPUT, OUTPUT, REFERENCE_PREFIX
 from targets.coreml.package import SEAL, seal
 from targets.devices.host import HostWorker

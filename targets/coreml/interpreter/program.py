@@ -1,7 +1,7 @@
 """A saved `.mlpackage` in, a program that runs one image after the other out.
 
 coremltools' own loader reads protobuf and weights file; every operator of the main function is bound to a function of
-`operators.table`. What is not known stops the loading with its name.
+`operators`. What is not known stops the loading with its name.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from targets.coreml.interpreter.operators.table import MOVES, OPERATORS, RENAMED, Operator
-from targets.coreml.interpreter.operators.unsupported import Unsupported
-from targets.coreml.interpreter.rounding import FP32, Arithmetic, RangeCounts, Rounding, to_half
+from targets.coreml.interpreter.arithmetic import FP32, Arithmetic, RangeCounts, Rounding, Unsupported, to_half
+from targets.coreml.interpreter.operators import MOVES, OPERATORS, RENAMED, Operator
 from targets.coreml.mil import load_main
 from targets.match import UINT8_OFFSET
 from targets.types import QuantizedTensor, TargetError

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from targets.coreml.interpreter.arithmetic import ROUNDINGS, RangeCounts, Rounding
 from targets.coreml.interpreter.program import MilProgram, load_program
-from targets.coreml.interpreter.rounding import ROUNDINGS, RangeCounts, Rounding
 from targets.coreml.names import OUTPUT, REFERENCE_PREFIX
 from targets.coreml.package import missing
 from targets.coreml.preprocess import read

@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from targets.coreml.interpreter.operators.unsupported import Unsupported
-from targets.coreml.interpreter.rounding import Arithmetic
+from targets.coreml.interpreter.arithmetic import Arithmetic, Unsupported
 
 
 def slice_by_index(
