@@ -29,8 +29,7 @@ from pipeline.stages.cell_file import VALIDATION, load_cells, save_cells
 from pipeline.stages.place import Place
 from pipeline.stages.scored_images import scored_images
 from targets import registry
-from targets.coreml.names import REFERENCE_PREFIX
-from targets.coreml.units import ALL
+from targets.coreml.units import ALL, REFERENCE_PREFIX
 from targets.devices.device import DeviceSession
 from targets.types import RangeEvent, TargetError
 

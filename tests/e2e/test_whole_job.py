@@ -22,7 +22,7 @@ from pipeline.stages.artifact_logits import load_artifact_logits
 from pipeline.stages.artifacts import load_conversions
 from pipeline.stages.collect import collect_run
 from pipeline.stages.waterfall import load_waterfall
-from targets.coreml.names import SIMULATED
+from targets.coreml.units import SIMULATED
 
 EXPLAINED = 4  # images that --explain looks into the layers with
 RUNTIMES_HERE = {"executorch", "litert", "tensorflow"}

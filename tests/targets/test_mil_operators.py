@@ -72,7 +72,7 @@ BROKEN_INFERENCE = {("cumsum", 2), ("cumsum", 4)}
 
 def _run(case: OneOperator, path: Path, rounding: Any) -> dict[str, np.ndarray]:
     save_package(case, path)
-    return load_program(path).run(given_in(case), rounding)
+    return load_program(path).predict(given_in(case), rounding)
 
 
 def _assert_equal(given: np.ndarray, expected: np.ndarray, rtol: float | None) -> None:

@@ -20,7 +20,8 @@ from targets.coreml.interpreter.arithmetic import (
     to_half,
 )
 from targets.coreml.interpreter.program import load_program
-from targets.coreml.names import OUTPUT, SIMULATED
+from targets.coreml.package import OUTPUT
+from targets.coreml.units import SIMULATED
 from targets.devices.host import HostWorker
 from targets.types import RangeEvent, Unavailable
 
@@ -68,7 +69,7 @@ def test_rounding_models_differ_where_the_file_is_in_half_precision(package: tup
     path, precision, program = package
     loaded = load_program(path)
     images = [image[None] for image in program.images]
-    seen = [[loaded.run({"images": i}, model)[OUTPUT] for i in images] for model in (FP32, FP16, FP16_ACCUMULATE)]
+    seen = [[loaded.predict({"images": i}, model)[OUTPUT] for i in images] for model in (FP32, FP16, FP16_ACCUMULATE)]
     same = [np.array_equal(seen[0], other) for other in seen[1:]]
     assert same == [precision == "fp32"] * 2
     assert np.array_equal(seen[1], seen[2]) == (precision == "fp32")
@@ -160,7 +161,7 @@ def test_how_a_performer_dies_in_half_precision(tmp_path: Path) -> None:
     program = load_program(tmp_path / "dies.mlpackage")
     image = {"x": np.full((1, 4), -18, np.float32)}
     ranges = RangeCounts()
-    alive, dead = program.run(image, FP32), program.run(image, FP16, ranges)
+    alive, dead = program.predict(image, FP32), program.predict(image, FP16, ranges)
     assert alive["logits"].tolist() == [[0.25] * 4]
     assert np.isnan(dead["logits"]).all()
     assert ranges.counts[next(key for key in ranges.counts if key[1:] == ("exp", "vanished"))] == 4

@@ -50,17 +50,11 @@ def _defined_in(module: ModuleType) -> dict[str, Operator]:
     return {name: f for name, f in functions if f.__module__ == module.__name__ and not name.startswith("_")}
 
 
+_MODULES = (pointwise, products, windows, statistics, shapes, indexing, resizing, quantization)
 OPERATORS: dict[str, Operator] = {
     **{name: _of_one(compute) for name, compute in pointwise.ONE_TENSOR.items()},
     **{name: _of_two(compute) for name, compute in pointwise.TWO_TENSORS.items()},
-    **_defined_in(pointwise),
-    **_defined_in(products),
-    **_defined_in(windows),
-    **_defined_in(statistics),
-    **_defined_in(shapes),
-    **_defined_in(indexing),
-    **_defined_in(resizing),
-    **_defined_in(quantization),
+    **{name: function for module in _MODULES for name, function in _defined_in(module).items()},
 }
 
 #: Input of MIL -> parameter of the function, where MIL's name is taken.

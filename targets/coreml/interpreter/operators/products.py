@@ -12,10 +12,7 @@ from targets.coreml.interpreter.arithmetic import Arithmetic, Unsupported
 
 def linear(a: Arithmetic, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """[..., D_in] with [D_out, D_in] -> [..., D_out]."""
-    if not x.is_floating_point():
-        return x @ weight.T if bias is None else x @ weight.T + bias
-    result = a.product(x.unsqueeze(0) if x.dim() == 1 else x, weight.T)
-    result = result.squeeze(0) if x.dim() == 1 else result
+    result = matmul(a, x, weight, transpose_y=True)
     return result if bias is None else result + bias
 
 

@@ -100,12 +100,9 @@ def batch_norm(
     epsilon: float = 1e-5,
 ) -> Tensor:
     """[B, C, *D], statistics [C]."""
-
-    def by_channel(values: Tensor) -> Tensor:
-        return values.reshape(-1, *[1] * (x.dim() - 2))
-
-    scaled = (x - by_channel(mean)) * by_channel(a.keep(torch.rsqrt(variance + epsilon)))
-    return _affine(scaled, None if gamma is None else by_channel(gamma), None if beta is None else by_channel(beta))
+    by_channel = [-1, *[1] * (x.dim() - 2)]
+    scaled = (x - mean.reshape(by_channel)) * a.keep(torch.rsqrt(variance + epsilon)).reshape(by_channel)
+    return _affine(scaled, gamma, beta, by_channel)
 
 
 def layer_norm(
@@ -119,21 +116,14 @@ def layer_norm(
     """Over `axes` (default: all); gamma and beta have the shape of these axes."""
     dims = sorted(axis % x.dim() for axis in (range(x.dim()) if axes is None else axes))
     shape = [x.shape[d] if d in dims else 1 for d in range(x.dim())]
-    normal = _standardised(a, x, dims, epsilon)
-    return _affine(
-        normal, None if gamma is None else gamma.reshape(shape), None if beta is None else beta.reshape(shape)
-    )
+    return _affine(_standardised(a, x, dims, epsilon), gamma, beta, shape)
 
 
 def instance_norm(
     a: Arithmetic, x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: float = 1e-5
 ) -> Tensor:
     """[B, C, *D], statistics over *D, gamma and beta [C]."""
-    shape = [-1, *[1] * (x.dim() - 2)]
-    normal = _standardised(a, x, range(2, x.dim()), epsilon)
-    return _affine(
-        normal, None if gamma is None else gamma.reshape(shape), None if beta is None else beta.reshape(shape)
-    )
+    return _affine(_standardised(a, x, range(2, x.dim()), epsilon), gamma, beta, [-1, *[1] * (x.dim() - 2)])
 
 
 def _standardised(a: Arithmetic, x: Tensor, dims: Sequence[int], epsilon: float) -> Tensor:
@@ -144,9 +134,9 @@ def _standardised(a: Arithmetic, x: Tensor, dims: Sequence[int], epsilon: float)
     return a.keep(centred * a.keep(torch.rsqrt(a.keep(variance + epsilon))))
 
 
-def _affine(x: Tensor, gain: Tensor | None, shift: Tensor | None) -> Tensor:
-    x = x if gain is None else x * gain
-    return x if shift is None else x + shift
+def _affine(x: Tensor, gain: Tensor | None, shift: Tensor | None, shape: list[int]) -> Tensor:
+    x = x if gain is None else x * gain.reshape(shape)
+    return x if shift is None else x + shift.reshape(shape)
 
 
 def _total(a: Arithmetic, x: Tensor, axes: list[int] | None, keep_dims: bool) -> Tensor:
