@@ -57,7 +57,7 @@ def convert(request: ConvertRequest) -> Artifact:
         raise Unavailable("convert", reason)
     labels = request.options.class_labels
     _check_labels(request.program, labels)
-    model = lower(request.program, request.precision, request.options)
+    model = _lower(request.program, request.precision, request.options)
     with quieted():
         if request.precision in WEIGHT_ONLY:
             model = compress(model, request.precision, request.options.group_size)
@@ -73,7 +73,7 @@ def convert(request: ConvertRequest) -> Artifact:
     return Artifact("coreml", request.precision, request.output)
 
 
-def lower(program: ExportedProgram, precision: Precision, options: PackageOptions | None = None) -> Any:
+def _lower(program: ExportedProgram, precision: Precision, options: PackageOptions) -> Any:
     """The coremltools MLModel of a program for one image, which no runtime has loaded.
 
     Its weights are not yet compressed, and with class labels it has a second output, their probabilities.
@@ -81,7 +81,6 @@ def lower(program: ExportedProgram, precision: Precision, options: PackageOption
     Raises:
         TargetError: stage "convert".
     """
-    options = options or PackageOptions()
     preprocessing = Preprocessing(options.mean, options.std) if options.image_input else None
     with quieted():
         import coremltools as ct

@@ -31,17 +31,23 @@ def run_unavailable_reason() -> str:
 def load(path: Path, runtime: str, threads: int) -> Session:
     """Compile and load the package for the units that `runtime` stands for; Core ML chooses its own threads.
 
+    A simulated runtime is the reference interpreter.
+
     Raises:
         Unavailable: no such runtime, or not a Mac.
         TargetError: stage "load".
     """
     choice = units.choice_of(runtime)
-    if choice is None:
+    if choice is None and runtime not in units.SIMULATED:
         known = ", ".join(map(units.runtime_of, units.choices()))
         raise Unavailable("load", f"the coreml target has no runtime {runtime!r} (known: {known})")
     check_threads(threads)
     if reason := missing(path):
         raise TargetError("load", reason)
+    if choice is None:
+        from targets.coreml.interpreter import session
+
+        return session.load(path, runtime, threads)
     if reason := run_unavailable_reason():
         raise Unavailable("load", reason)
     try:

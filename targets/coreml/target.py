@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from targets.coreml import convert, inspect, runner
 from targets.coreml.units import SIMULATED
 from targets.schemes import made_by
-from targets.types import Capability, Precision, Probe, Session
+from targets.types import Capability, Precision, Probe
 from targets.versions import installed
 
 
@@ -23,6 +21,7 @@ class CoreML:
 
     convert = staticmethod(convert.convert)
     inspect = staticmethod(inspect.inspect)
+    load = staticmethod(runner.load)
 
     def probe(self) -> Probe:
         """Imports the SDK: what fails to import is told as the reason."""
@@ -32,10 +31,3 @@ class CoreML:
             run={runner.RUNTIME: Capability(not run_problem, run_problem)},
             versions=installed("coremltools", "torch"),
         )
-
-    def load(self, path: Path, runtime: str, threads: int) -> Session:
-        if runtime in SIMULATED:
-            from targets.coreml.interpreter import session
-
-            return session.load(path, runtime, threads)
-        return runner.load(path, runtime, threads)

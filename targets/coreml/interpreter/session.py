@@ -10,23 +10,19 @@ import torch
 
 from targets.coreml.interpreter.arithmetic import ROUNDINGS, RangeCounts, Rounding
 from targets.coreml.interpreter.program import MilProgram, load_program
-from targets.coreml.package import OUTPUT, missing
+from targets.coreml.package import OUTPUT
 from targets.coreml.preprocess import read
 from targets.coreml.session import CoreMLSession, PackageInput
 from targets.coreml.units import REFERENCE_PREFIX
-from targets.sessions import check_threads
 from targets.types import QuantizedTensor, RangeEvent, TargetError, Unavailable
 
 
 def load(path: Path, runtime: str, threads: int) -> ReferenceSession:
-    """Open the package for `runtime`, one of `targets.coreml.units.SIMULATED`.
+    """Open the package at `path` for `runtime`, one of `targets.coreml.units.SIMULATED`.
 
     Raises:
         TargetError: stage "load".
     """
-    check_threads(threads)
-    if reason := missing(path):
-        raise TargetError("load", reason)
     torch.set_num_threads(threads)
     rounding = {REFERENCE_PREFIX + model.name: model for model in ROUNDINGS}[runtime]
     program = load_program(path)

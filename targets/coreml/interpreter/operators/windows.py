@@ -27,8 +27,7 @@ def conv(
     rank = weight.dim() - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     around = _padding(pad_type, pad, x.shape[2:], weight.shape[2:], strides, dilations)
-    result = a.convolve(_padded(x, around), weight, strides, dilations, groups)
-    return _with_bias(result, bias)
+    return _with_bias(a.convolve(_padded(x, around), weight, strides, dilations, groups), bias)
 
 
 def conv_transpose(
