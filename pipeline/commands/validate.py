@@ -35,7 +35,7 @@ from pipeline.commands.options import (
 from pipeline.commands.summary import raise_if_below, raise_if_failed
 from pipeline.errors import UsageError, suggest
 from pipeline.run.folder import find_run
-from targets.coreml.names import REFERENCE_PREFIX, SIMULATED
+from targets.coreml.units import REFERENCE_PREFIX, SIMULATED
 
 
 def validate(

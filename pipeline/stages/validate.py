@@ -35,8 +35,7 @@ from pipeline.run.folder import Run
 from pipeline.stages.place import Place
 from pipeline.training.scored_images import scored_images
 from targets import registry
-from targets.coreml.names import REFERENCE_PREFIX
-from targets.coreml.units import ALL
+from targets.coreml.units import ALL, REFERENCE_PREFIX
 from targets.devices.device import DeviceSession
 from targets.types import RangeEvent, TargetError
 

@@ -1,4 +1,4 @@
-"""An `.mlpackage` in, Core ML's compute plan out, on a Mac: which unit runs each operation, and at what estimated cost.
+"""Ask Core ML on a Mac for its compute plan of a package: which unit runs each operation, at what estimated cost.
 
 The plan is what the framework intends before it runs, not a measurement. As a program it writes the plan as JSON, so
 that a framework which aborts ends that process alone: `python -m targets.coreml.compute_plan PACKAGE UNITS PLAN.json`.
@@ -19,7 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from targets.coreml import mil
 from targets.coreml.runner import compiled, run_unavailable_reason
+from targets.quieted import one_line
 from targets.types import TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -156,7 +158,7 @@ def read_plan(path: Path, choice: str) -> ComputePlan:
         program = plan.model_structure.program
     except Exception as error:  # the framework's errors come as RuntimeError, ValueError and its own
         cause = f"Core ML gives no compute plan of {path.name} ({error}): it needs macOS 14.4 or later"
-        raise TargetError("load", " ".join(cause.split())) from error
+        raise TargetError("load", one_line(cause)) from error
     if program is None:
         raise TargetError("load", f"{path.name} is not an ML Program: convert it with this program")
     operations = planned_operations(
@@ -173,7 +175,7 @@ def planned_operations(
     cost_of: Callable[[MLModelStructureProgramOperation], MLComputePlanCost | None],
 ) -> Iterator[PlannedOperation]:
     """What the plan says of each operation of a block and of the blocks nested in it; constants are no work."""
-    for operation in walk(block):
+    for operation in mil.walk(block.operations):
         if operation.operator_name.rpartition(".")[2] == "const":
             continue
         usage, cost = usage_of(operation), cost_of(operation)
@@ -184,14 +186,6 @@ def planned_operations(
             supported=() if usage is None else tuple(map(unit_of, usage.supported_compute_devices)),
             cost=None if cost is None else float(cost.weight),
         )
-
-
-def walk(block: MLModelStructureProgramBlock) -> Iterator[MLModelStructureProgramOperation]:
-    """Every operation of a block, each before those of the blocks that it holds (branches, bodies of loops)."""
-    for operation in block.operations:
-        yield operation
-        for inner in operation.blocks:
-            yield from walk(inner)
 
 
 def unit_of(device: MLComputeDevice) -> Unit:
@@ -217,12 +211,8 @@ def unit_of(device: MLComputeDevice) -> Unit:
     raise ValueError(f"the compute plan names a {type(device).__name__}, which is none of {', '.join(UNITS)}")
 
 
-def encode(plan: ComputePlan) -> dict[str, Any]:
-    """JSON-ready."""
-    return asdict(plan)
-
-
 def decode(message: Mapping[str, Any]) -> ComputePlan:
+    """The plan behind `dataclasses.asdict` and JSON."""
     operations = (PlannedOperation(**{**o, "supported": tuple(o["supported"])}) for o in message["operations"])
     return ComputePlan(message["units"], message["load_ms"], tuple(operations))
 
@@ -234,7 +224,7 @@ def main() -> None:
         plan = read_plan(Path(package), choice)
     except TargetError as error:
         sys.exit(error.cause)
-    Path(output).write_text(json.dumps(encode(plan)))
+    Path(output).write_text(json.dumps(asdict(plan)))
 
 
 if __name__ == "__main__":

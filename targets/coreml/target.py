@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from targets.coreml import convert, inspect, runner
-from targets.coreml.names import SIMULATED
-from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
+from targets.coreml.units import SIMULATED
+from targets.schemes import made_by
+from targets.types import Capability, Precision, Probe
 from targets.versions import installed
 
 
@@ -17,8 +16,12 @@ class CoreML:
     suffix = ".mlpackage"
     runtimes: tuple[str, ...] = (runner.RUNTIME,)
     simulated: tuple[str, ...] = SIMULATED
-    precisions: tuple[Precision, ...] = convert.PRECISIONS
+    precisions: tuple[Precision, ...] = made_by("coreml")
     scale_rtol = 1e-3  # int8 files compute in float16, and keep their scales in it
+
+    convert = staticmethod(convert.convert)
+    inspect = staticmethod(inspect.inspect)
+    load = staticmethod(runner.load)
 
     def probe(self) -> Probe:
         """Imports the SDK: what fails to import is told as the reason."""
@@ -28,17 +31,3 @@ class CoreML:
             run={runner.RUNTIME: Capability(not run_problem, run_problem)},
             versions=installed("coremltools", "torch"),
         )
-
-    def convert(self, request: ConvertRequest) -> Artifact:
-        convert.convert(request)
-        return Artifact(self.name, request.precision, request.output)
-
-    def inspect(self, path: Path) -> GraphFacts:
-        return inspect.inspect(path)
-
-    def load(self, path: Path, runtime: str, threads: int) -> Session:
-        if runtime in SIMULATED:
-            from targets.coreml.interpreter import session
-
-            return session.load(path, runtime, threads)
-        return runner.load(path, runtime, threads)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from targets.schemes import made_by
 from targets.tflite import convert, inspect, runner
-from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
+from targets.types import Capability, Precision, Probe
 from targets.versions import installed
 
 
@@ -16,8 +15,12 @@ class TFLite:
     suffix = ".tflite"
     runtimes: tuple[str, ...] = runner.RUNTIMES
     simulated: tuple[str, ...] = ()
-    precisions: tuple[Precision, ...] = convert.PRECISIONS
+    precisions: tuple[Precision, ...] = made_by("tflite")
     scale_rtol = 1e-6  # float32
+
+    convert = staticmethod(convert.convert)
+    inspect = staticmethod(inspect.inspect)
+    load = staticmethod(runner.load)
 
     def probe(self) -> Probe:
         """Imports the SDKs, which takes seconds: what fails to import is told as the reason."""
@@ -31,13 +34,3 @@ class TFLite:
             run,
             installed("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "tensorflow", "torch"),
         )
-
-    def convert(self, request: ConvertRequest) -> Artifact:
-        convert.convert(request)
-        return Artifact(self.name, request.precision, request.output)
-
-    def inspect(self, path: Path) -> GraphFacts:
-        return inspect.inspect(path)
-
-    def load(self, path: Path, runtime: str, threads: int) -> Session:
-        return runner.load(path, runtime, threads)

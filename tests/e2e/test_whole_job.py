@@ -21,7 +21,7 @@ from pipeline.report.collect import collect_run
 from pipeline.run import checkpoint as files
 from pipeline.run.cells import load_artifact_logits, load_conversions, load_waterfall
 from pipeline.run.folder import Run
-from targets.coreml.names import SIMULATED
+from targets.coreml.units import SIMULATED
 
 EXPLAINED = 4  # images that --explain looks into the layers with
 RUNTIMES_HERE = {"executorch", "litert", "tensorflow"}

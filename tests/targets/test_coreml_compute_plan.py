@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from pipeline.records.cells import OK, CellKey, Outcome, PlanRecord
 from pipeline.records.codec import from_dict, to_dict
 from pipeline.report.tables.plan import plan_tables
 from targets.coreml import compute_plan
-from targets.coreml.compute_plan import ComputePlan, PlannedOperation, planned_operations, unit_of, walk
+from targets.coreml.compute_plan import ComputePlan, PlannedOperation, planned_operations, unit_of
+from targets.coreml.mil import walk
 from targets.types import TargetError, Unavailable
 
 Operation, Block = MLModelStructureProgramOperation, MLModelStructureProgramBlock
@@ -74,7 +76,7 @@ def planned(program: MLModelStructureProgramBlock) -> tuple[PlannedOperation, ..
 
 
 def test_nested_blocks_are_walked_in_order(program: MLModelStructureProgramBlock) -> None:
-    names = [op.outputs[0].name for op in walk(program)]
+    names = [op.outputs[0].name for op in walk(program.operations)]
     assert names == ["weight", "c", "cond", "loop", "step", "w", "m", "logits"]
 
 
@@ -123,7 +125,7 @@ def test_an_empty_plan_is_refused() -> None:
 
 def test_a_plan_survives_json(program: MLModelStructureProgramBlock) -> None:
     plan = ComputePlan("cpu-and-ne", 812.5, planned(program))
-    assert compute_plan.decode(json.loads(json.dumps(compute_plan.encode(plan)))) == plan
+    assert compute_plan.decode(json.loads(json.dumps(asdict(plan)))) == plan
     key = CellKey("t2t_vit_7", "coreml", "coreml-cpu-and-ne", "int8", "qat", "host")
     record = PlanRecord(key, OK, plan)
     assert from_dict(PlanRecord, json.loads(json.dumps(to_dict(record)))) == record

@@ -15,13 +15,13 @@ from PIL import Image
 from tiny_hybrid import CLASSES, INPUT_SIZE, SavedProgram
 
 from targets.coreml import deployment, preprocess
+from targets.coreml.boundary import wrap
+from targets.coreml.compress import palette
 from targets.coreml.interpreter.program import load_program as load_package
 from targets.coreml.mil import load_main
 from targets.coreml.package import SEAL, check_seal
-from targets.coreml.palette import palette
 from targets.coreml.preprocess import Preprocessing, pixels
 from targets.coreml.target import CoreML
-from targets.coreml.wrap import wrap
 from targets.match import match_scales
 from targets.program import load_program, static_batch, trained_quant_params
 from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError
@@ -256,7 +256,7 @@ def test_unsigned_weights_hold_the_same_values(convert: Convert, programs: dict[
     stored = [op.quantized_data.val.dtype for op in operations(unsigned, "constexpr_affine_dequantize")]
     assert set(stored) == {np.dtype(np.uint8)}
     image = {"images": programs["int8"].images[:1]}
-    expected, seen = (load_package(path).run(image)["logits"] for path in (signed, unsigned))
+    expected, seen = (load_package(path).predict(image)["logits"] for path in (signed, unsigned))
     assert np.array_equal(seen, expected)
 
 

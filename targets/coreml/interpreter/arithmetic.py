@@ -1,4 +1,4 @@
-"""How a simulated device rounds: rounding models, and the arithmetic that operators compute with under one of them.
+"""How the reference computes: its rounding models, and the arithmetic of one operator under one of them.
 
 What Apple's units do inside of an operator is not documented. The three models span what is plausible: everything in
 single precision; tensors stored in half precision, sums inside of an operator in single precision; and sums in half
@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from targets.types import RangeKind
 
-#: Largest finite number of IEEE 754 binary16.
-HALF_MAX = 65504.0
+
+class Unsupported(ValueError):
+    """An attribute, dtype or shape that the documentation does not define or this reference does not know."""
 
 
 @dataclass(frozen=True)

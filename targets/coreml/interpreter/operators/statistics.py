@@ -1,14 +1,14 @@
-"""Sums, extremes and norms over axes."""
+"""Sums, extremes and norms over axes, normalization, and the label of a classifier."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from targets.coreml.interpreter.operators.unsupported import Unsupported
-from targets.coreml.interpreter.rounding import Arithmetic
+from targets.coreml.interpreter.arithmetic import Arithmetic, Unsupported
 
 
 def reduce_sum(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
@@ -35,22 +35,9 @@ def reduce_min(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dim
     return x.amin(_axes(x, axes), keepdim=keep_dims)
 
 
-def reduce_l1_norm(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
-    return _total(a, x.abs(), axes, keep_dims)
-
-
 def reduce_l2_norm(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
     _floats_only(x, "reduce_l2_norm")
-    return torch.sqrt(reduce_sum_square(a, x, axes, keep_dims))
-
-
-def reduce_sum_square(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
-    return _total(a, a.keep(x * x), axes, keep_dims)
-
-
-def reduce_log_sum(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
-    _floats_only(x, "reduce_log_sum")
-    return torch.log(_total(a, x, axes, keep_dims))
+    return torch.sqrt(_total(a, a.keep(x * x), axes, keep_dims))
 
 
 def reduce_log_sum_exp(a: Arithmetic, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
@@ -78,6 +65,15 @@ def reduce_argmin(
     return _index(x.argmin(axis, keepdim=keep_dims), output_dtype)
 
 
+def classify(a: Arithmetic, probabilities: Tensor, classes: list[str]) -> tuple[str, dict[str, float]]:
+    """The class with the largest probability, and the probability of each."""
+    values = probabilities.reshape(-1).tolist()
+    if len(values) != len(classes):
+        raise Unsupported(f"classify of {len(values)} probabilities with {len(classes)} classes")
+    table = dict(zip(classes, values, strict=True))
+    return max(table, key=table.__getitem__), table
+
+
 def cumsum(a: Arithmetic, x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Tensor:
     """`exclusive`: the sum of what comes before an element, without itself."""
     x = x.flip(axis) if reverse else x
@@ -92,6 +88,55 @@ def cumsum(a: Arithmetic, x: Tensor, axis: int = 0, exclusive: bool = False, rev
     if exclusive:
         sums = torch.cat([torch.zeros_like(sums.narrow(axis, 0, 1)), sums.narrow(axis, 0, x.shape[axis] - 1)], axis)
     return sums.flip(axis) if reverse else sums
+
+
+def batch_norm(
+    a: Arithmetic,
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: float = 1e-5,
+) -> Tensor:
+    """[B, C, *D], statistics [C]."""
+    by_channel = [-1, *[1] * (x.dim() - 2)]
+    scaled = (x - mean.reshape(by_channel)) * a.keep(torch.rsqrt(variance + epsilon)).reshape(by_channel)
+    return _affine(scaled, gamma, beta, by_channel)
+
+
+def layer_norm(
+    a: Arithmetic,
+    x: Tensor,
+    axes: list[int] | None = None,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: float = 1e-5,
+) -> Tensor:
+    """Over `axes` (default: all); gamma and beta have the shape of these axes."""
+    dims = sorted(axis % x.dim() for axis in (range(x.dim()) if axes is None else axes))
+    shape = [x.shape[d] if d in dims else 1 for d in range(x.dim())]
+    return _affine(_standardised(a, x, dims, epsilon), gamma, beta, shape)
+
+
+def instance_norm(
+    a: Arithmetic, x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: float = 1e-5
+) -> Tensor:
+    """[B, C, *D], statistics over *D, gamma and beta [C]."""
+    return _affine(_standardised(a, x, range(2, x.dim()), epsilon), gamma, beta, [-1, *[1] * (x.dim() - 2)])
+
+
+def _standardised(a: Arithmetic, x: Tensor, dims: Sequence[int], epsilon: float) -> Tensor:
+    """(x - mean) / sqrt(variance + epsilon), the variance of the population, from differences to the mean."""
+    n = math.prod(x.shape[d] for d in dims)
+    centred = a.keep(x - a.keep(a.total(x, dims, keepdim=True) / n))
+    variance = a.keep(a.total(a.keep(centred * centred), dims, keepdim=True) / n)
+    return a.keep(centred * a.keep(torch.rsqrt(a.keep(variance + epsilon))))
+
+
+def _affine(x: Tensor, gain: Tensor | None, shift: Tensor | None, shape: list[int]) -> Tensor:
+    x = x if gain is None else x * gain.reshape(shape)
+    return x if shift is None else x + shift.reshape(shape)
 
 
 def _total(a: Arithmetic, x: Tensor, axes: list[int] | None, keep_dims: bool) -> Tensor:
