@@ -86,13 +86,16 @@ def benchmark(
     )
     if compute_plan and address.kind != "host":
         raise UsageError(f"--compute-plan is for this host, not for --device {device}: run it on the Mac itself")
+    from pipeline.stages.compute_plan import plan_run, planning
+
     units = compute_units_of(compute_units, targets)
-    if compute_plan and "coreml" not in targets:
-        raise UsageError(f"--compute-plan is for --target coreml, not for {', '.join(targets)}: leave it out")
+    if compute_plan and not set(planning()) & set(targets):
+        raise UsageError(
+            f"--compute-plan is for --target {', '.join(planning())}, not for {', '.join(targets)}: leave it out"
+        )
     from pipeline.report.tables.plan import plan_tables
     from pipeline.report.tables.printed import print_tables
     from pipeline.stages.benchmark import benchmark_run
-    from pipeline.stages.compute_plan import plan_run
     from pipeline.stages.control import ensure_control
     from pipeline.stages.instructions import count_run
     from pipeline.stages.timing import TimingPlan, spread

@@ -12,7 +12,6 @@ from pipeline.commands.options import (
     PrecisionName,
     RunDir,
     RunsDir,
-    SchemeName,
     TargetName,
     precisions_of,
     say,
@@ -28,7 +27,6 @@ def convert(
     target: TargetName = None,
     backend: BackendName = None,
     precision: PrecisionName = None,
-    scheme: SchemeName = None,
     ptq: Annotated[
         bool, typer.Option("--ptq", help="int8 by calibrating the float model, without the trained scales.")
     ] = False,
@@ -97,7 +95,7 @@ def convert(
 
         show()
         return
-    targets, precisions = targets_of(target, backend), precisions_of(precision, scheme)
+    targets, precisions = targets_of(target, backend), precisions_of(precision)
     from pipeline.stages.convert import convert_cells, plan_cells
     from pipeline.stages.package_options import Wishes, check_wishes
 

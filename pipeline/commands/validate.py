@@ -35,7 +35,7 @@ from pipeline.commands.options import (
 from pipeline.commands.summary import raise_if_below, raise_if_failed
 from pipeline.errors import UsageError, suggest
 from pipeline.run.folder import find_run
-from targets.coreml.units import REFERENCE_PREFIX, SIMULATED
+from targets import registry
 
 
 def validate(
@@ -116,7 +116,7 @@ def _roundings(names: list[str] | None) -> tuple[str, ...]:
     Raises:
         UsageError: an unknown rounding model.
     """
-    known = [name.removeprefix(REFERENCE_PREFIX) for name in SIMULATED]
+    known = [rounding for target in registry.everyone() for rounding in target.roundings]
     for name in names or ():
         if name not in known:
             raise UsageError(f"--rounding {name!r} is not one of {', '.join(known)}.{suggest(name, known)}")

@@ -13,7 +13,7 @@ from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
 from pipeline.metrics.latency import RoundRatios, round_ratios
 from pipeline.metrics.throttling import Throttling, throttling
-from targets.coreml.compute_plan import ComputePlan
+from targets.compute_plan import ComputePlan
 from targets.devices.device import InstructionCount
 from targets.types import PRECISIONS, STATIC, GraphFacts, Precision, RangeEvent, TargetError, TensorSpec, Unavailable
 from targets.worker.facts import Conditions, DeviceFacts

@@ -21,10 +21,9 @@ from pipeline.records.cells import OK, ConversionRecord, FactsRecord, Outcome, S
 from pipeline.run import checkpoint as files
 from pipeline.run.cells import artifact_name, save_conversion
 from pipeline.run.folder import Run
-from pipeline.stages.package_options import HONOURED_BY, Cell, Say, Wishes, classes_of, options_by_target
+from pipeline.stages.package_options import Cell, Say, Wishes, classes_of, options_by_target
 from targets import registry
 from targets.match import ScaleMatch, match_scales
-from targets.schemes import why_not
 from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
 from targets.worker.host import HostWorker
 
@@ -38,7 +37,7 @@ def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_flo
     cells, missing = [], []
     for target in targets:
         for precision in precisions:
-            if reason := why_not(precision, target):
+            if reason := registry.get(target).schemes.why_not(precision):
                 missing.append(f"{reason} (all: convert --list-schemes)")
             else:
                 cells.append(Cell(target, precision, source_of(precision, from_float)))
@@ -133,7 +132,7 @@ def _make(run: Run, cell: Cell, program: Path, output: Path, options: PackageOpt
     """Convert in one process, read back and run in another."""
     digest = sha256_of(program)
     metadata = {"model": run.model, "run": run.id, "program_sha256": digest, "source": cell.source}
-    if cell.target in HONOURED_BY:
+    if "class_labels" in registry.get(cell.target).options:
         metadata["classes"] = json.dumps(classes_of(run))
     with HostWorker() as worker:
         worker.convert(cell.target, program, digest, cell.precision, output, metadata, options)

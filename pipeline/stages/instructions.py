@@ -12,7 +12,7 @@ from pipeline.records.cells import OK, InstructionRecord, Outcome
 from pipeline.run.cells import INSTRUCTIONS, artifact_path, cell_key, chosen, load_instructions, save_cells
 from pipeline.run.folder import Run
 from pipeline.stages.place import Place
-from targets.coreml.units import ALL
+from targets import registry
 from targets.devices.device import CountsInstructions
 from targets.types import TargetError
 
@@ -31,7 +31,7 @@ def count_run(
     device = on.device
     if not isinstance(device, CountsInstructions):
         raise UsageError(f"{on.label} counts no instructions: give --device qemu-arm64")
-    cells = on.runtimes(chosen(run, targets, "count the instructions of"), ALL)
+    cells = on.runtimes(chosen(run, targets, "count the instructions of"), registry.ALL_UNITS)
     before = {record.key: record for record in load_instructions(run)} if resume else {}
     records = []
     with progress(f"counting instructions on {on.label}", len(cells), "files") as bar:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from targets.coreml.mil import load_model
+from targets.coreml.schemes import SCHEMES
 from targets.quieted import typed_line
-from targets.schemes import group_size
 from targets.types import Precision, TargetError
 from targets.weights import is_trained
 
@@ -39,7 +39,7 @@ def compress(model: Any, precision: Precision, asked_group_size: int | None = No
         TargetError: stage "convert", coremltools refuses, a group size that is not made, or nothing to compress.
     """
     try:
-        size = group_size(precision, "coreml", asked_group_size)
+        size = SCHEMES.group_size(precision, asked_group_size)
     except ValueError as error:
         raise TargetError("convert", str(error)) from error
     try:

@@ -20,6 +20,7 @@ from targets.coreml.encodings import store_unsigned
 from targets.coreml.metadata import describe
 from targets.coreml.package import INPUT, OUTPUT, seal
 from targets.coreml.preprocess import Preprocessing
+from targets.coreml.schemes import SCHEMES
 from targets.program import (
     check_quantized_as_asked,
     decomposed,
@@ -28,7 +29,6 @@ from targets.program import (
     static_batch,
 )
 from targets.quieted import one_line, quieted, why_not_imported
-from targets.schemes import why_not
 from targets.types import WEIGHT_ONLY, Artifact, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def convert(request: ConvertRequest) -> Artifact:
         TargetError: stage "convert"; coremltools names the operator that it does not know, and options that do not fit
             the program or the precision are named.
     """
-    if reason := why_not(request.precision, "coreml"):
+    if reason := SCHEMES.why_not(request.precision):
         raise TargetError("convert", reason)
     check_quantized_as_asked(request)
     if reason := problem(request.precision, request.options.deployment_target):

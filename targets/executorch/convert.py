@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from targets.executorch.dynamic import quantize_dynamically
+from targets.executorch.schemes import SCHEMES
 from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
 from targets.quieted import one_line, quieted, why_not_imported
-from targets.schemes import why_not
 from targets.types import DYNAMIC, Artifact, ConvertRequest, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def convert(request: ConvertRequest) -> Artifact:
         Unavailable: no ExecuTorch here.
         TargetError: stage "convert".
     """
-    if reason := why_not(request.precision, "executorch"):
+    if reason := SCHEMES.why_not(request.precision):
         raise TargetError("convert", reason)
     check_quantized_as_asked(request)
     if reason := unavailable_reason():

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from targets.executorch.schemes import SCHEMES
 from targets.program import input_shape
-from targets.schemes import group_size
 from targets.types import Precision, TargetError
 from targets.weights import is_trained
 
@@ -34,7 +34,7 @@ def quantize_dynamically(
     import torch
 
     try:
-        size = group_size(precision, "executorch", asked_group_size)
+        size = SCHEMES.group_size(precision, asked_group_size)
     except ValueError as error:
         raise TargetError("convert", str(error)) from error
     module = program.module()

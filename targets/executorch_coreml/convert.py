@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from targets.executorch.convert import cause_of
+from targets.executorch_coreml.schemes import SCHEMES
 from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
 from targets.quieted import quieted, why_not_imported
-from targets.schemes import why_not
 from targets.types import Artifact, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def convert(request: ConvertRequest) -> Artifact:
         Unavailable: no ExecuTorch or no coremltools here.
         TargetError: stage "convert".
     """
-    if reason := why_not(request.precision, "executorch-coreml"):
+    if reason := SCHEMES.why_not(request.precision):
         raise TargetError("convert", reason)
     if request.options != PackageOptions():
         cause = f"a .pte file has no room for {request.options}: convert with --target coreml, or without these options"

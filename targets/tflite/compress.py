@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from targets.quieted import typed_line
-from targets.schemes import group_size
 from targets.tflite import flatbuffer
+from targets.tflite.schemes import SCHEMES
 from targets.types import DYNAMIC, Precision, TargetError
 
 #: Operators that hold a layer's weights, and the position of the weight among their inputs.
@@ -63,7 +63,7 @@ def compress(content: bytes, precision: Precision, asked_group_size: int | None 
     from ai_edge_quantizer import quantizer
 
     try:
-        size = group_size(precision, "tflite", asked_group_size)
+        size = SCHEMES.group_size(precision, asked_group_size)
     except ValueError as error:
         raise TargetError("convert", str(error)) from error
     compressing = quantizer.Quantizer(content)

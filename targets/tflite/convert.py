@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from targets.program import check_quantized_as_asked, input_shape, static_batch
 from targets.quieted import quieted, why_not_imported
-from targets.schemes import why_not
 from targets.tflite import flatbuffer, passes, wide_activations
 from targets.tflite.compress import compress
+from targets.tflite.schemes import SCHEMES
 from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, Artifact, ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def convert(request: ConvertRequest) -> Artifact:
         Unavailable: no litert-torch here.
         TargetError: stage "convert".
     """
-    if reason := why_not(request.precision, "tflite"):
+    if reason := SCHEMES.why_not(request.precision):
         raise TargetError("convert", reason)
     check_quantized_as_asked(request)
     if reason := unavailable_reason():

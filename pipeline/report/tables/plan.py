@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from pipeline.records.cells import PlanRecord
 from pipeline.report import values as v
 from pipeline.report.tables.table import Table
-from targets.coreml.compute_plan import NOT_TOLD, ComputePlan
+from targets.compute_plan import NOT_TOLD, ComputePlan
 
 ESTIMATED = "Core ML's own estimate before anything runs, as a share of the whole program; not a measurement."
 
