@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.options import RUNS, RunDir, RunsDir, say
+from pipeline.commands.from_plans import from_plans
+from pipeline.commands.options import RunChoice, say
 from pipeline.errors import CellsFailedError, RunError, UsageError
 from pipeline.files import write_atomic
-from pipeline.run.folder import Run, find_run
+from pipeline.run.folder import Run
 
 if TYPE_CHECKING:
     from pipeline.gate.settings import Settings
@@ -34,7 +35,9 @@ BUDGETS = {
 }
 
 
+@from_plans
 def check(
+    *,
     baseline: Annotated[Path | None, typer.Option(help="The baseline file.  \\[default: that of the settings]")] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Write the baseline from this run, and judge nothing.")
@@ -73,8 +76,7 @@ def check(
     junit: Junit = None,
     json: Json = None,
     markdown: Markdown = None,
-    run: RunDir = None,
-    runs_dir: RunsDir = RUNS,
+    where: RunChoice,
 ) -> None:
     """Hold a validated run against a committed baseline."""
     given = locals()
@@ -90,7 +92,7 @@ def check(
         raise UsageError("no baseline: give --baseline FILE, or `baseline` in [check] of edge-t2t.toml")
     if allow_failed and not update:
         raise UsageError("--allow-failed belongs to --update: leave it out")
-    found = find_run(runs_dir, run)
+    found = where.find()
     if update:
         _update(found, path, allow_failed)
     else:

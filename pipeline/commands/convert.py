@@ -6,24 +6,24 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.from_plans import from_plans
 from pipeline.commands.options import (
-    RUNS,
     BackendName,
     PrecisionName,
-    RunDir,
-    RunsDir,
+    RunChoice,
     TargetName,
     precisions_of,
+    raise_if_failed,
     say,
     targets_of,
 )  # fmt: skip
-from pipeline.commands.summary import raise_if_failed
-from pipeline.run.folder import find_run
 
 _CORE_ML = "Core ML packages"
 
 
+@from_plans
 def convert(
+    *,
     target: TargetName = None,
     backend: BackendName = None,
     precision: PrecisionName = None,
@@ -86,8 +86,7 @@ def convert(
     license: Annotated[
         str, typer.Option(help="Likewise: a name or a text.", show_default=False, rich_help_panel=_CORE_ML)
     ] = "",
-    run: RunDir = None,
-    runs_dir: RunsDir = RUNS,
+    where: RunChoice,
 ) -> None:
     """Convert, read the file back, run it in a fresh process, and only then put it into the run folder."""
     if list_schemes:
@@ -111,7 +110,7 @@ def convert(
         group_size=group_size,
     )
     check_wishes(wishes, cells, say)
-    found = find_run(runs_dir, run)
+    found = where.find()
     records = convert_cells(found, cells, say, wishes)
     for record in records:
         if record.path is not None:

@@ -1,22 +1,24 @@
-"""Options that several commands share, and how their values become names that the stages take."""
+"""What several commands share: the run they work on, targets and precisions, progress lines, failed cells."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.errors import UsageError, suggest
+from pipeline.errors import CellsFailedError, UsageError, suggest
 from pipeline.launch import chief
+from pipeline.options import Option
+from pipeline.records.cells import Outcome
+from pipeline.run.folder import Run, find_run
 from targets import registry
 from targets.schemes import ALIASES
 from targets.types import PRECISIONS, Precision
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGE_T2T_RUNS", help="Folder that holds the runs.")]
-RunDir = Annotated[Path | None, typer.Option("--run", help="A run folder or its name; default: the latest run.")]
 TargetName = Annotated[
     list[str] | None,
     typer.Option("--target", "-t", help="executorch, coreml, tflite or all; may be repeated.  \\[default: all]"),
@@ -38,14 +40,28 @@ PrecisionName = Annotated[
         "lut8, lut6, lut4 (repeatable). --list-schemes shows which target has which.  \\[default: int8]",
     ),
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Amp = Annotated[str, typer.Option(help="Mixed precision: auto (bfloat16 on CUDA), bf16, fp16 or off.")]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")]
-Workers = Annotated[int, typer.Option(help="Processes that read images; 0: none beside this one.")]
-RUNS = Path("runs")
 MODEL_HELP = "t2t_vit_7, t2t_vit_10, t2t_vit_12, mobilenet_v2 or any timm model."
-DATA_HELP = "digits, a folder with train/ and val/ (class folders or tar shards), or a timm name (hfds/, wds/, hfids/)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsFolder:
+    """Where runs are kept."""
+
+    runs_dir: Annotated[Path, Option("Folder that holds the runs.", environment="EDGE_T2T_RUNS")] = Path("runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunChoice(RunsFolder):
+    """The run that a command works on."""
+
+    run: Annotated[Path | None, Option("A run folder or its name.", unset="the latest run")] = None
+
+    def find(self) -> Run:
+        """
+        Raises:
+            UsageError: there is no such run.
+        """
+        return find_run(self.runs_dir, self.run)
 
 
 def targets_of(names: Sequence[str] | None, backends: Sequence[str] | None = None) -> list[str]:
@@ -114,3 +130,13 @@ def say(line: str) -> None:
     """A line of progress for the reader, on stderr: stdout is for results. Of several processes the first one talks."""
     if chief():
         print(line, file=sys.stderr, flush=True)
+
+
+def raise_if_failed(what: str, outcomes: Iterable[tuple[str, Outcome]]) -> None:
+    """
+    Raises:
+        CellsFailedError: names each failed cell with its stage and cause. Unavailable cells are no failure.
+    """
+    failed = [f"{name}: {o.stage}: {o.reason}" for name, o in outcomes if o.status == "failed"]
+    if failed:
+        raise CellsFailedError(f"{len(failed)} cells failed to {what}:\n  " + "\n  ".join(failed))

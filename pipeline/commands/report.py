@@ -1,14 +1,22 @@
-"""`report`: everything known of a run in; tables here, and report.json, report.md and report.html in the run, out."""
+"""`report`: everything known of a run, as tables here and as report.json, report.md and report.html in its folder."""
 
 from __future__ import annotations
 
-from pipeline.commands.options import RUNS, RunDir, RunsDir, say
-from pipeline.run.folder import find_run
+from pathlib import Path
+
+from pipeline.commands.from_plans import from_plans
+from pipeline.commands.options import RunChoice, say
+from pipeline.run.folder import Run
 
 
-def report(run: RunDir = None, runs_dir: RunsDir = RUNS) -> None:
+@from_plans
+def report(*, where: RunChoice) -> None:
     """Accuracy, drift, conversion facts and latency in one place."""
-    found = find_run(runs_dir, run)
+    report_on(where.find(), where.runs_dir)
+
+
+def report_on(found: Run, runs_dir: Path) -> None:
+    """Write the report of a run, and print its tables."""
     from pipeline.report import terminal
     from pipeline.report.collect import collect_report
     from pipeline.report.page import write_report

@@ -30,7 +30,7 @@ def count_run(
     """
     device = on.device
     if not isinstance(device, CountsInstructions):
-        raise UsageError(f"{on.label} counts no instructions: give --device qemu-arm64")
+        raise UsageError(f"{on.label} counts no instructions: give --on qemu-arm64")
     cells = on.runtimes(chosen(run, targets, "count the instructions of"), registry.ALL_UNITS)
     before = {record.key: record for record in load_instructions(run)} if resume else {}
     records = []

@@ -43,7 +43,7 @@ class Place:
         options: DeviceOptions,
         say: Callable[[str], None],
         temperature_c: float | None = None,
-        wait_s: float = 300.0,
+        wait_s: float = EntryLimits.wait_s,
         enforced: bool = True,
     ) -> Place:
         """The device at an address, not reached for yet; the conditions as of entry_conditions.limits_of.
@@ -111,7 +111,7 @@ class Place:
         without = list(dict.fromkeys(c.target for c in conversions if c.target not in {f.target for f, _ in found}))
         if conversions and not found:
             raise UsageError(
-                f"files for {', '.join(without)} run in no runtime on {self.label}: give another --target or --device"
+                f"files for {', '.join(without)} run in no runtime on {self.label}: give another --target or --on"
             )
         for target in without:
             self.say(f"{target}: left out, its files run in no runtime on {self.label}")

@@ -123,7 +123,7 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).splitlines()[0]
-        raise UsageError(f"--device {name!r} cannot be used here: {first} Use auto, cpu or cuda.") from error
+        raise UsageError(f"--train-device {name!r} cannot be used here: {first} Use auto, cpu or cuda.") from error
     return device
 
 

@@ -37,7 +37,7 @@ def folder_with_a_bad_image(root: Path) -> Path:
         ("quantize t2t_vit_7 --batch-size 1", 2, "--batch-size is 1"),
         ("quantize t2t_vit_7 --lr nan", 2, "--lr"),
         ("quantize t2t_vit_7 --img-size 100 --weights none", 2, "100"),
-        ("quantize t2t_vit_7 --device cuda:77", 2, "cuda:77"),
+        ("quantize t2t_vit_7 --train-device cuda:77", 2, "cuda:77"),
         ("quantize mobilenet_v2 --qk-scale 0.1 --weights none", 2, "qk_scale"),
         ("quantize t2t_vit_7 --run somewhere", 2, "--resume"),
         ("quantize --resume", 2, "nothing to resume"),

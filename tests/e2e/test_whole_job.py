@@ -221,7 +221,7 @@ def test_a_board_behind_ssh_gives_the_same_bits_and_a_row_of_its_own(
             "--remote-python",
             sys.executable,
         )
-        on_it = ("--device", board, *there, "--target", "tflite")
+        on_it = ("--on", board, *there, "--target", "tflite")
         ended = finished.command("validate", *on_it)
         assert ended.code == 0, ended.err
         ended = finished.command("validate", *on_it, "--resume")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from made_up_report import N, made_up_drift, made_up_report, made_up_rounds
 
-from pipeline.commands.summary import raise_if_below
+from pipeline.commands.validate import raise_if_below
 from pipeline.errors import BelowBarError
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.records.cells import OK, SIMULATED, CellKey, LatencyRecord, Outcome, ValidationRecord
