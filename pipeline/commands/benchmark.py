@@ -92,9 +92,8 @@ def benchmark(
     from pipeline.report.tables.plan import plan_tables
     from pipeline.report.tables.printed import print_tables
     from pipeline.stages.benchmark import benchmark_run
-    from pipeline.stages.compute_plan import plan_run
     from pipeline.stages.control import ensure_control
-    from pipeline.stages.instructions import count_run
+    from pipeline.stages.cost import count_run, plan_run
     from pipeline.stages.timing import TimingPlan, spread
 
     if processes is None:

@@ -11,7 +11,7 @@ from pipeline.commands.options import RUNS, RunsDir, say
 from pipeline.commands.report import report
 from pipeline.commands.summary import raise_if_failed
 from pipeline.config import RunConfig
-from pipeline.records.cells import Outcome
+from pipeline.records.keys import Outcome
 from pipeline.run.folder import Run, set_latest
 from pipeline.stages.quantize import new_run
 from targets import registry

@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from targets.devices.address import FORMS, Address, BadAddress, parse
 
 if TYPE_CHECKING:
-    from pipeline.stages.place import Place
+    from pipeline.stages.devices import Place
     from targets.devices.device import DeviceOptions
 
 PANEL = "On a device"
@@ -144,7 +144,7 @@ def place_of(
         UsageError: a bad value.
         TargetError: stage "device", this machine lacks what the kind of device needs.
     """
-    from pipeline.stages.place import Place
+    from pipeline.stages.devices import Place
 
     if temperature_c is not None and not 0 < temperature_c < 120:
         raise UsageError(f"--max-temperature is {temperature_c:g}: give degrees Celsius above 0 and below 120")

@@ -27,7 +27,7 @@ class Int8Tensor:
 
 
 @dataclass(frozen=True)
-class Place:
+class Match:
     """Where a tensor stands: its number among the artifact's, and the order of its axes (those of one element left
     out) that gives ours."""
 
@@ -51,13 +51,13 @@ class Power:
         return 10 * math.log10(self.signal / self.noise) if self.signal > 0 and self.noise > 0 else None
 
 
-def find(ours: Int8Tensor, tensors: Sequence[Int8Tensor], rtol: float) -> Place | None:
+def find(ours: Int8Tensor, tensors: Sequence[Int8Tensor], rtol: float) -> Match | None:
     """The tensor and the order of axes nearest to `ours`; None if no tensor has its scale, zero point and size.
 
     Args:
         rtol: how exactly the format keeps a scale.
     """
-    best: tuple[float, Place] | None = None
+    best: tuple[float, Match] | None = None
     for number, other in enumerate(tensors):
         if other.values.size != ours.values.size or other.zero_point != ours.zero_point:
             continue
@@ -66,7 +66,7 @@ def find(ours: Int8Tensor, tensors: Sequence[Int8Tensor], rtol: float) -> Place 
         for axes in _orders(other.values.shape, ours.values.shape):
             noise = compare(ours, other, axes).noise
             if best is None or noise < best[0]:
-                best = noise, Place(number, axes)
+                best = noise, Match(number, axes)
     return None if best is None else best[1]
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.errors import UsageError
-from pipeline.records.cells import Source
-from pipeline.run import checkpoint as files
+from pipeline.records.keys import ArtifactKey
+from pipeline.run.facts import read_subject
 from pipeline.run.folder import Run
 from targets.coreml import deployment
 from targets.schemes import SCHEMES, group_size
 from targets.types import PackageOptions, Precision
 
+Say = Callable[[str], None]
 #: Targets whose format has room for all of it.
 HONOURED_BY = ("coreml",)
 #: Precisions whose weights are stored as signed bytes.
@@ -51,7 +52,7 @@ class Wishes:
         return [option for option, value in values.items() if value]
 
 
-def check_wishes(wishes: Wishes, cells: Sequence[Cell], say: Say) -> None:
+def check_wishes(wishes: Wishes, cells: Sequence[ArtifactKey], say: Say) -> None:
     """Refuse what none of the cells can do, before any work; tell which targets an option says nothing to.
 
     Raises:
@@ -83,7 +84,7 @@ def check_wishes(wishes: Wishes, cells: Sequence[Cell], say: Say) -> None:
         say(f"{options} {belong}, and {'say' if plural else 'says'} nothing to {', '.join(others)}")
 
 
-def _check_group_size(size: int | None, cells: Sequence[Cell]) -> None:
+def _check_group_size(size: int | None, cells: Sequence[ArtifactKey]) -> None:
     """
     Raises:
         UsageError: none of the files has groups, or one of those that have cannot have this size.
@@ -106,19 +107,18 @@ def _check_group_size(size: int | None, cells: Sequence[Cell]) -> None:
             raise UsageError(f"--group-size {size}: {error}") from error
 
 
-def options_by_target(run: Run, wishes: Wishes, cells: Sequence[Cell]) -> dict[Cell, PackageOptions]:
+def options_by_target(run: Run, wishes: Wishes, cells: Sequence[ArtifactKey]) -> dict[ArtifactKey, PackageOptions]:
     """The wishes with mean, standard deviation and classes of the run, as far as each cell's format has room for them.
 
     Raises:
         RunError: the run has no record of them, or it changed.
     """
-    subject = run.read_json(files.SUBJECT)
-    config = subject["model_config"]
+    subject = read_subject(run)
     everything = PackageOptions(
         image_input=wishes.image_input,
-        mean=tuple(map(float, config["mean"])),
-        std=tuple(map(float, config["std"])),
-        class_labels=tuple(subject["classes"]) if wishes.class_labels else (),
+        mean=subject.model_config.mean,
+        std=subject.model_config.std,
+        class_labels=subject.classes if wishes.class_labels else (),
         deployment_target=wishes.deployment_target,
         float32_operators=wishes.float32_operators,
         unsigned_weights=wishes.unsigned_weights,
@@ -130,24 +130,3 @@ def options_by_target(run: Run, wishes: Wishes, cells: Sequence[Cell]) -> dict[C
         size = wishes.group_size if SCHEMES[cell.precision][cell.target].group_sizes else None
         found[cell] = replace(everything if cell.target in HONOURED_BY else PackageOptions(), group_size=size)
     return found
-
-
-def classes_of(run: Run) -> list[str]:
-    """Names of the run's classes in the order of the logits.
-
-    Raises:
-        RunError: the run has no record of them, or it changed.
-    """
-    return list(run.read_json(files.SUBJECT)["classes"])
-
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One artifact to make."""
-
-    target: str
-    precision: Precision
-    source: Source

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.records.cells import Rounds
+from pipeline.records.latency import Rounds
 from targets.devices.device import DeviceSession, DeviceWorker
 from targets.devices.host import HostWorker
 from targets.types import Samples, TargetError
