@@ -28,14 +28,14 @@ from pipeline.metrics.accuracy import accuracy  # noqa: E402
 from pipeline.metrics.paired import paired_drop_of_logits  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
 from pipeline.quiet import quiet_sdks  # noqa: E402
-from pipeline.run.cells import (  # noqa: E402
-    artifact_name,
+from pipeline.run.folder import Run  # noqa: E402
+from pipeline.run.layout import CONFIG, artifact_name  # noqa: E402
+from pipeline.run.logits import (  # noqa: E402
     load_artifact_logits,
+    load_logits,
     rows_of,
 )
-from pipeline.run.checkpoint import CONFIG, load_logits  # noqa: E402
-from pipeline.run.folder import Run  # noqa: E402
-from pipeline.stages.convert import convert_cells, plan_cells  # noqa: E402
+from pipeline.stages.convert import as_made, convert_cells, plan_cells  # noqa: E402
 from pipeline.stages.quantize import default_weights, new_run, resumed_run  # noqa: E402
 from pipeline.stages.validate import validate_run  # noqa: E402
 
@@ -79,7 +79,7 @@ def finished_run(config: RunConfig, root: Path) -> Run:
     key = json.dumps(config.to_dict(), sort_keys=True)
     if key in known:
         run = Run(root / known[key])
-        return run if run.manifest.get("status") == "finished" else resumed_run(None, run.path, root, say)
+        return run if run.status == "finished" else resumed_run(None, run.path, root, say)
     run = new_run(config, root, say)
     assert RunConfig.from_dict(run.read_json(CONFIG)) == config
     write_json(index, {**known, key: run.id})
@@ -93,8 +93,8 @@ def rows(run: Run, name: str, targets: Sequence[str], threads: int) -> Iterator[
         yield row(run.model, name, NAMES[stage], stages.stages["float"], logits, stages.labels)
     if not targets:
         return
-    cells = plan_cells(targets, ["int8"], from_float=False, say=say)
-    convert_cells(run, [c for c in cells if not run.has(artifact_name(c.target, c.precision, c.source))], say)
+    cells = as_made(run, plan_cells(targets, ["int8"], from_float=False, say=say))
+    convert_cells(run, [c for c in cells if not run.has(artifact_name(c))], say)
     for record in validate_run(run, targets, None, threads, say, roundings=("fp16",)):
         kept = load_artifact_logits(run, record.key)
         if kept is None:

@@ -28,9 +28,10 @@ from pipeline.metrics.drift import drift  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
 from pipeline.quiet import quiet_sdks  # noqa: E402
-from pipeline.run.cells import artifact_name, artifact_path, load_conversions  # noqa: E402
-from pipeline.run.checkpoint import load_logits_subset  # noqa: E402
+from pipeline.run.cells import artifact_path, load_conversions  # noqa: E402
 from pipeline.run.folder import Run  # noqa: E402
+from pipeline.run.layout import artifact_name  # noqa: E402
+from pipeline.run.logits import load_logits_subset  # noqa: E402
 from pipeline.stages.convert import convert_cells, plan_cells  # noqa: E402
 from pipeline.stages.validate import CHUNK  # noqa: E402
 from pipeline.training.scored_images import scored_images  # noqa: E402
@@ -66,7 +67,7 @@ def calibrated(model: str, root: Path) -> Run:
     """The run of the bundled weights' int8 file, made if it is not there."""
     run = finished_run(RunConfig(model=model, data="digits", weights="demo", epochs=0), root)
     cells = plan_cells(["tflite"], ["int8"], from_float=False, say=say)
-    convert_cells(run, [c for c in cells if not run.has(artifact_name(c.target, c.precision, c.source))], say)
+    convert_cells(run, [c for c in cells if not run.has(artifact_name(c))], say)
     return run
 
 

@@ -24,9 +24,8 @@ from pipeline.gate.judge import judge
 from pipeline.gate.settings import settings_of
 from pipeline.metrics.accuracy import accuracy, agrees, correct
 from pipeline.progress import progress
-from pipeline.run.cells import load_artifact_logits
-from pipeline.run.checkpoint import load_logits
 from pipeline.run.folder import Run
+from pipeline.run.logits import load_artifact_logits, load_logits
 
 DROP = 0.02
 #: Images, cells judged at once, and noise in units of what was measured. The larger noise flips about as many images as

@@ -26,7 +26,7 @@ from pipeline.gate.settings import settings_of
 from pipeline.metrics.latency import RoundRatios, round_ratios
 from pipeline.models.build import build
 from pipeline.progress import progress
-from pipeline.records.cells import Rounds
+from pipeline.records.latency import Rounds
 from pipeline.rewrites.deploy import in_form
 from pipeline.stages.timing import TimingPlan, one_process
 from targets import registry

@@ -117,7 +117,7 @@ def digest(run: Run) -> str:
     import torch
     from safetensors.torch import load_file
 
-    from pipeline.run.checkpoint import load_logits
+    from pipeline.run.logits import load_logits
     from targets.program import load_program
 
     total = hashlib.sha256()

@@ -30,7 +30,7 @@ from pipeline.metrics.drift import drift  # noqa: E402
 from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits  # noqa: E402
 from pipeline.metrics.waterfall import kl_divergence  # noqa: E402
 from pipeline.quiet import quiet_sdks  # noqa: E402
-from pipeline.run.checkpoint import load_logits  # noqa: E402
+from pipeline.run.logits import load_logits  # noqa: E402
 from pipeline.stages.quantize import default_weights, new_run  # noqa: E402
 
 PTQ: dict[str, Any] = {"epochs": 0, "bias_correction": False, "equalize": False}

@@ -46,7 +46,7 @@ def benchmark(
 ) -> None:
     """Time every artifact on a device against MobileNetV2 in the same runtime and precision, round by round."""
     targets = targets_of(target, backend)
-    from pipeline.stages.compute_plan import plan_run, planning
+    from pipeline.stages.cost import plan_run, planning
 
     if compute_plan and device.address.kind != "host":
         raise UsageError(f"--compute-plan is for this host, not for --on {device.on}: run it on the Mac itself")
@@ -59,7 +59,7 @@ def benchmark(
     from pipeline.report.tables.printed import print_tables
     from pipeline.stages.benchmark import benchmark_run
     from pipeline.stages.control import ensure_control
-    from pipeline.stages.instructions import count_run
+    from pipeline.stages.cost import count_run
 
     named = "processes" in timing.named
     plan = timing.make() if named else timing.make(processes=spread(timing.values["rounds"]))

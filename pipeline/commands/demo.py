@@ -11,7 +11,7 @@ from pipeline.commands.from_plans import from_plans
 from pipeline.commands.options import RunsFolder, raise_if_failed, say
 from pipeline.commands.report import report_on
 from pipeline.config import RunConfig, ValidationPlan
-from pipeline.records.cells import Outcome
+from pipeline.records.keys import Outcome
 from pipeline.run.folder import Run, set_latest
 from pipeline.stages.quantize import new_run
 from targets import registry

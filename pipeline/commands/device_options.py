@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pipeline.commands.options import say
 from pipeline.errors import UsageError
 from pipeline.options import Option, check
-from pipeline.stages.entry_conditions import TEMPERATURE_C, EntryLimits
+from pipeline.stages.devices import TEMPERATURE_C, EntryLimits
 from targets.devices.address import FORMS, Address, BadAddress, parse
 from targets.devices.device import DEVICE_TIMEOUT_S, DeviceOptions
 from targets.worker.client import TIMEOUT_S
 
 if TYPE_CHECKING:
-    from pipeline.stages.place import Place
+    from pipeline.stages.devices import Place
 
 PANEL = "On a device"
 LONGEST_S = 86400
@@ -126,7 +126,7 @@ class DeviceChoice(DeviceAccess):
         Raises:
             TargetError: stage "device", this machine lacks what the kind of device needs.
         """
-        from pipeline.stages.place import Place
+        from pipeline.stages.devices import Place
 
         return Place.at(self.address, self.device_options(), say, **self._limits())
 

@@ -13,7 +13,7 @@ import typer
 from pipeline.errors import CellsFailedError, UsageError, suggest
 from pipeline.launch import chief
 from pipeline.options import Option
-from pipeline.records.cells import Outcome
+from pipeline.records.keys import Outcome
 from pipeline.run.folder import Run, find_run
 from targets import registry
 from targets.schemes import ALIASES

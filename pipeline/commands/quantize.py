@@ -13,6 +13,7 @@ from pipeline.config import ACCURACY, RunConfig
 from pipeline.errors import UsageError
 from pipeline.launch import chief
 from pipeline.run.folder import Run
+from pipeline.run.layout import CHECKPOINT
 
 STAGE_NAMES = {"float": "float", "fake_quant": "fake quantization", "qdq": "QDQ program"}
 
@@ -79,13 +80,13 @@ def _show(run: Run) -> None:
 def _print_run(run: Run) -> None:
     """Top-1 of the torch stages, the folder and the next step."""
     from pipeline.metrics.accuracy import accuracy
-    from pipeline.run.checkpoint import load_logits
+    from pipeline.run.logits import load_logits
 
     logits = load_logits(run)
     for stage, values in logits.stages.items():
         scored = accuracy(values, logits.labels)
         print(f"{STAGE_NAMES[stage]}: top-1 {scored.top1_percent:.2f} % ({scored.top1} of {scored.n})")
-    print(f"checkpoint: {run.path}/checkpoint")
+    print(f"checkpoint: {run.path / CHECKPOINT}")
     print("next: python main.py convert --target all")
 
 

@@ -20,16 +20,17 @@ def report_on(found: Run, runs_dir: Path) -> None:
     from pipeline.report import terminal
     from pipeline.report.collect import collect_report
     from pipeline.report.page import write_report
-    from pipeline.run.checkpoint import CONFIG
     from pipeline.run.control import CONTROL_MODEL
+    from pipeline.run.facts import read_config
+    from pipeline.run.layout import REPORT_HTML
 
     collected = collect_report(found, runs_dir)
     found.record(*write_report(collected, found.path))
     terminal.show(collected)
     if all(record.model != CONTROL_MODEL for record in collected.runs):
-        data = found.read_json(CONFIG)["data"]
+        data = read_config(found).data
         say(
             f"\n{CONTROL_MODEL} has no accuracy in this report: `quantize {CONTROL_MODEL} --data {data}`, `convert` "
             f"and `validate`, then `benchmark --run {found.id}` and `report --run {found.id}`"
         )
-    print(f"\nreport: {found.path / 'report.html'}")
+    print(f"\nreport: {found.path / REPORT_HTML}")

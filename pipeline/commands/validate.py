@@ -18,7 +18,7 @@ from pipeline.commands.options import (
 )
 from pipeline.config import ValidationPlan
 from pipeline.errors import BelowBarError, UsageError, suggest
-from pipeline.records.cells import ValidationRecord
+from pipeline.records.validation import ValidationRecord
 from targets import registry
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,11 +15,12 @@ from pipeline.compare.records import (
     Difference,
     PairedImages,
 )
-from pipeline.compare.side import Place, Scored, Side
+from pipeline.compare.side import Scored, Side, Spot
 from pipeline.metrics.accuracy import accuracy, agreement, correct
 from pipeline.metrics.latency import RatioChange, ratio_change
 from pipeline.metrics.paired import paired_drop
-from pipeline.records.cells import STAGES, LatencyRecord, StageName
+from pipeline.records.keys import STAGES, StageName
+from pipeline.records.latency import LatencyRecord
 from pipeline.run.folder import Run
 
 NO_CELL = "the cell is in one run only"
@@ -35,17 +37,26 @@ def compare_runs(run_a: Run, run_b: Run) -> Comparison:
         a=a.about,
         b=b.about,
         stages=tuple(_stage(a, b, name) for name in STAGES if name in a.logits.stages or name in b.logits.stages),
-        cells=tuple(_cell(a, b, place) for place in _places(a, b)),
+        cells=tuple(_cell(a, b, spot) for spot in _spots(a, b)),
         differences=_differences(a.provenance(), b.provenance()),
         notes=tuple(_notes(a, b)),
     )
 
 
-def _places(a: Side, b: Side) -> list[Place]:
-    """Of both; a file that ran nowhere in one run stands beside the runtimes of the other."""
-    every = list(dict.fromkeys([*a.places(), *b.places()]))
-    ran = {place[:3] for place in every if place[3] is not None}
-    return [place for place in every if place[3] is not None or place[:3] not in ran]
+def _spots(a: Side, b: Side) -> list[Spot]:
+    """Of both, as A names them; a file that ran nowhere in one run stands beside the runtimes of the other."""
+    every = list(dict.fromkeys([*a.spots(), *(_counterpart(b, a, spot) for spot in b.spots())]))
+    ran = {artifact for artifact, runtime, _ in every if runtime is not None}
+    return [spot for spot in every if spot[1] is not None or spot[0] not in ran]
+
+
+def _counterpart(of: Side, other: Side, spot: Spot) -> Spot:
+    """The same cell in the other run: files of the QDQ programs correspond, whether these were trained or not."""
+    artifact, runtime, device = spot
+    swapped = {of.quantization.source: other.quantization.source, other.quantization.source: of.quantization.source}
+    if artifact.precision == "int8":
+        artifact = replace(artifact, source=swapped.get(artifact.source, artifact.source))
+    return artifact, runtime, device
 
 
 def _stage(a: Side, b: Side, name: StageName) -> ComparedStage:
@@ -59,19 +70,21 @@ def _stage(a: Side, b: Side, name: StageName) -> ComparedStage:
     return ComparedStage(name, counts[0], counts[1], found, why)
 
 
-def _cell(a: Side, b: Side, place: Place) -> ComparedCell:
-    halves = a.half(place), b.half(place)
+def _cell(a: Side, b: Side, spot: Spot) -> ComparedCell:
+    theirs = _counterpart(a, b, spot)
+    halves = a.half(spot), b.half(theirs)
     paired: PairedImages | str = NO_CELL
     change: RatioChange | str = NO_CELL
     if None not in halves:
-        paired = _paired(a, b, a.scored(place), b.scored(place))
-        change = _change(a, b, a.latency(place), b.latency(place))
-    target, precision, source, runtime, device = place
+        paired = _paired(a, b, a.scored(spot), b.scored(theirs))
+        change = _change(a, b, a.latency(spot), b.latency(theirs))
+    artifact, runtime, device = theirs if halves[0] is None else spot
     return ComparedCell(
-        target=target,
+        target=artifact.target,
         runtime=runtime,
-        precision=precision,
-        source=source,
+        precision=artifact.precision,
+        source=artifact.source,
+        source_b=theirs[0].source if None not in halves and theirs[0] != artifact else None,
         device=device,
         a=halves[0],
         b=halves[1],

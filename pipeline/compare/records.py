@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.metrics.accuracy import Accuracy, Agreement
 from pipeline.metrics.latency import LatencyRatio, RatioChange
 from pipeline.metrics.paired import PairedDrop
-from pipeline.records.cells import Outcome, Source, StageName
+from pipeline.records.keys import Outcome, Source, StageName
 from targets.types import Precision
 
 
@@ -85,6 +85,7 @@ class ComparedCell:
         runtime, device: None for a file that was run nowhere.
         a, b: None where that run has no such cell.
         paired: None where the images are not the same or were not scored; `not_paired` then says why.
+        source_b: of B's file, where its scales come from elsewhere than A's.
         change: B's ratio to the control over A's; None where the two are not comparable; `not_timed` then says why.
     """
 
@@ -99,6 +100,7 @@ class ComparedCell:
     not_paired: str
     change: RatioChange | None
     not_timed: str
+    source_b: Source | None = None
 
     def __post_init__(self) -> None:
         if self.a is None and self.b is None:
@@ -107,12 +109,18 @@ class ComparedCell:
             raise ValueError(f"{self.label}: a comparison or the reason why there is none, not both")
 
     @property
+    def scheme(self) -> str:
+        """Precision, and where the scales come from: "fp16", "int8 qat", "int8 qat/ptq" where the runs differ."""
+        if self.source == "float":
+            return self.precision
+        return f"{self.precision} {self.source}{f'/{self.source_b}' if self.source_b else ''}"
+
+    @property
     def label(self) -> str:
-        """ "tflite litert int8 qat"; the device where it is not this host."""
+        """ "tflite litert int8 qat", "tflite litert int8 qat/ptq"; the device where it is not this host."""
         runtime = self.runtime if self.runtime not in (None, self.target) else None
-        source = None if self.source == "float" else self.source
         device = f"({self.device})" if self.device not in (None, "host") else None
-        return " ".join(filter(None, (self.target, runtime, self.precision, source, device)))
+        return " ".join(filter(None, (self.target, runtime, self.scheme, device)))
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from pipeline.compare.records import ComparedRun, Half
-from pipeline.errors import RunError
 from pipeline.metrics.latency import ratio_of, summarize
-from pipeline.records.cells import CellKey, ConversionRecord, LatencyRecord, Source, ValidationRecord
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import ArtifactKey, CellKey
+from pipeline.records.latency import LatencyRecord
+from pipeline.records.validation import ValidationRecord
 from pipeline.report.values import flat
-from pipeline.run.cells import LATENCY, VALIDATION, load_artifact_logits, load_cells, load_conversions, rows_of
-from pipeline.run.checkpoint import StageLogits, load_logits
+from pipeline.run.cells import load_cells, load_conversions
+from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
-from targets.types import Precision
+from pipeline.run.layout import LATENCY, VALIDATION
+from pipeline.run.logits import StageLogits, load_artifact_logits, load_logits, rows_of
 
-Place = tuple[str, Precision, Source, str | None, str | None]  # target, precision, source, runtime, device
-SUBJECT, QUANTIZATION = "checkpoint/subject.json", "checkpoint/quantization.json"
+#: A file, and the runtime and device that it ran in and on; both None for a file that ran nowhere.
+Spot = tuple[ArtifactKey, str | None, str | None]
 #: Facts of the host that a latency depends on; the kernel's release, in `system`, is not one.
 HOST_FACTS = ("processor", "vector_extensions", "cores")
 
@@ -35,64 +38,59 @@ class Side:
     """One run, read once."""
 
     def __init__(self, run: Run):
-        if run.manifest.get("status") != "finished":
-            raise RunError(f"run {run.id} did not finish: `quantize --resume --run {run.id}` continues it")
+        run.check_finished()
         self.run = run
-        self.subject = run.read_json(SUBJECT)
-        self.quantization = run.read_json(QUANTIZATION)
+        self.subject = read_subject(run)
+        self.quantization = read_quantization(run)
         self.logits: StageLogits = load_logits(run)
-        self.conversions = {(c.target, c.precision, c.source): c for c in load_conversions(run)}
+        self.conversions = {c.artifact: c for c in load_conversions(run)}
         self.validations = {r.key: r for r in load_cells(run, VALIDATION, ValidationRecord)}
         self.latencies = {r.key: r for r in load_cells(run, LATENCY, LatencyRecord)}
 
     @property
     def about(self) -> ComparedRun:
-        manifest, data = self.run.manifest, self.subject["data"]
-        return ComparedRun(
-            self.run.id, self.run.model, manifest["created_utc"], data["name"], images=len(self.logits.labels)
-        )
+        run = self.run
+        return ComparedRun(run.id, run.model, run.created_utc, self.subject.data.name, images=len(self.logits.labels))
 
     @property
     def images(self) -> str:
         """Digest of the validation images, without how a model wants them cut and scaled."""
-        return str(self.subject["data"]["val_digest"])
+        return self.subject.data.val_digest
 
     @property
     def class_names(self) -> list[str]:
-        return [str(name) for name in self.subject["classes"]]
+        return list(self.subject.classes)
 
-    def places(self) -> list[Place]:
+    def spots(self) -> list[Spot]:
         """Of files that ran somewhere, and of files that did not; in the order of the conversions."""
         keys = list(dict.fromkeys([*self.validations, *self.latencies]))
-        found: list[Place] = []
-        for target, precision, source in dict.fromkeys(
-            [*self.conversions, *((k.target, k.precision, k.source) for k in keys)]
-        ):
-            tried = [k for k in keys if (k.target, k.precision, k.source) == (target, precision, source)]
-            found += [(target, precision, source, k.runtime, k.device) for k in tried]
+        found: list[Spot] = []
+        for artifact in dict.fromkeys([*self.conversions, *(key.artifact for key in keys)]):
+            tried = [key for key in keys if key.artifact == artifact]
+            found += [(artifact, key.runtime, key.device) for key in tried]
             if not tried:
-                found.append((target, precision, source, None, None))
+                found.append((artifact, None, None))
         return found
 
-    def key(self, place: Place) -> CellKey | None:
-        target, precision, source, runtime, device = place
+    def key(self, spot: Spot) -> CellKey | None:
+        artifact, runtime, device = spot
         if runtime is None or device is None:
             return None
-        return CellKey(self.run.model, target, runtime, precision, source, device)
+        return CellKey(self.run.model, artifact.target, runtime, artifact.precision, artifact.source, device)
 
-    def conversion(self, place: Place) -> ConversionRecord | None:
-        return self.conversions.get((place[0], place[1], place[2]))
+    def conversion(self, spot: Spot) -> ConversionRecord | None:
+        return self.conversions.get(spot[0])
 
-    def validation(self, place: Place) -> ValidationRecord | None:
-        key = self.key(place)
+    def validation(self, spot: Spot) -> ValidationRecord | None:
+        key = self.key(spot)
         return None if key is None else self.validations.get(key)
 
-    def latency(self, place: Place) -> LatencyRecord | None:
-        key = self.key(place)
+    def latency(self, spot: Spot) -> LatencyRecord | None:
+        key = self.key(spot)
         return None if key is None else self.latencies.get(key)
 
-    def half(self, place: Place) -> Half | None:
-        conversion, validation, timed = self.conversion(place), self.validation(place), self.latency(place)
+    def half(self, spot: Spot) -> Half | None:
+        conversion, validation, timed = self.conversion(spot), self.validation(spot), self.latency(spot)
         if conversion is None and validation is None and timed is None:
             return None
         steps = (r.outcome for r in (conversion, validation) if r is not None)
@@ -108,9 +106,9 @@ class Side:
             latency=None if beside is None else ratio_of(beside),
         )
 
-    def scored(self, place: Place) -> Scored | str:
+    def scored(self, spot: Spot) -> Scored | str:
         """The logits of a cell, or why there are none that can be used."""
-        key, conversion, validation = self.key(place), self.conversion(place), self.validation(place)
+        key, conversion, validation = self.key(spot), self.conversion(spot), self.validation(spot)
         if key is None or validation is None or validation.accuracy is None:
             return "it was not validated"
         stored = load_artifact_logits(self.run, key)
@@ -123,18 +121,18 @@ class Side:
 
     def host(self, record: LatencyRecord) -> dict[str, str]:
         """The machine of a latency; records of older versions say only where the run began."""
-        known = record.host or self.run.manifest.get("provenance", {})
+        known = record.host or self.run.provenance
         return {fact: str(known.get(fact, "unknown")) for fact in HOST_FACTS}
 
     def provenance(self) -> dict[str, str]:
         facts: dict[str, object] = {
             "model": self.run.model,
-            "data": self.subject["data"],
-            "input": self.subject["model_config"],
-            "weights": self.subject["weights"],
-            "scheme": self.quantization["scheme"],
-            "calibration": self.quantization["calibration"],
-            "training": self.quantization["training"],
-            "provenance": self.run.manifest.get("provenance", {}),
+            "data": asdict(self.subject.data),
+            "input": self.subject.model_config.to_dict(),
+            "weights": asdict(self.subject.weights),
+            "scheme": self.quantization.scheme,
+            "calibration": self.quantization.calibration,
+            "training": self.quantization.training,
+            "provenance": self.run.provenance,
         }
         return dict(flat(facts))

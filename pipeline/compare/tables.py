@@ -90,8 +90,7 @@ def _by_file(comparison: Comparison) -> list[tuple[str, Half | None, Half | None
     """One row for each file: its runtimes share it."""
     found: dict[str, tuple[Half | None, Half | None]] = {}
     for cell in comparison.cells:
-        source = "" if cell.source == "float" else f" {cell.source}"
-        name = f"{cell.target} {cell.precision}{source}"
+        name = f"{cell.target} {cell.scheme}"
         a, b = found.get(name, (None, None))
         found[name] = (a or cell.a, b or cell.b)
     return [(name, a, b) for name, (a, b) in found.items()]

@@ -1,4 +1,4 @@
-"""A QDQ program and a few images in, which of its int8 layers rounding hurts, and which would help in float, out."""
+"""Which int8 layers of a QDQ program rounding hurts, on a few images: in the program itself and inside of artifacts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from torch.fx import Node
 
 from pipeline.drift.walk import NOTHING, Values, Walk
 from pipeline.metrics.accuracy import correct
+from pipeline.metrics.tensor_match import Int8Tensor, Power, compare, find
 from pipeline.metrics.waterfall import kl_divergence
 from pipeline.quantization.float_layers import Int8Layer, QdqGraph
+from pipeline.records.keys import ArtifactKey, CellKey
+from targets import registry
+from targets.devices.device import DeviceSession
+from targets.types import TargetError
 
 
 @dataclass
@@ -202,3 +207,68 @@ def _alone(walk: Walk, layer: Int8Layer, plain: Values) -> Tensor:
 
 def _numpy(rows: list[Tensor]) -> np.ndarray:
     return torch.cat(rows).float().cpu().numpy()
+
+
+ByLayer = dict[str, float | None]
+
+
+class ShownTensors:
+    """Looks into one session after the other, on the same few images [N, 3, H, W].
+
+    Args:
+        has_scales: whether a file has the QDQ program's scales; others are left alone.
+    """
+
+    def __init__(self, walk: Walk, images: Tensor, has_scales: Callable[[ArtifactKey], bool]):
+        self._images, self._has_scales = images, has_scales
+        self._ours = [
+            {o.layer.name: Int8Tensor(o.scale, o.zero_point, o.values) for o in output_values(walk, image)}
+            for image in images.split(1)
+        ]
+        self._seen: dict[CellKey, ByLayer | str] = {}
+
+    def look(self, key: CellKey, session: DeviceSession) -> None:
+        """Compare what the session shows."""
+        if not self._has_scales(key.artifact):
+            return
+        theirs = []
+        try:
+            for image in self._images.split(1):
+                tensors = session.quantized_tensors(image.numpy())
+                if tensors is None:
+                    self._seen[key] = "the runtime shows no tensors inside of its delegate"
+                    return
+                theirs.append([Int8Tensor(t.scale, t.zero_point, t.values) for t in tensors])
+        except TargetError as error:
+            self._seen[key] = f"its tensors could not be read ({error})"
+            return
+        self._seen[key] = _sqnr(self._ours, theirs, registry.get(key.target).scale_rtol)
+
+    def of_layer(self, name: str) -> ByLayer:
+        """SQNR in dB (None: exact) of a layer's output, by the label of the cell that shows it."""
+        seen = {key.label: found for key, found in self._seen.items() if not isinstance(found, str)}
+        return {label: found[name] for label, found in seen.items() if name in found}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the figures are of, and why a session shows nothing."""
+        notes = [f"{key.label}: {why}" for key, why in self._seen.items() if isinstance(why, str)]
+        shown = [key for key, found in self._seen.items() if not isinstance(found, str)]
+        notes += [f"{key.label}: {note}" for key in shown if (note := registry.get(key.target).shown_tensors)]
+        if shown:
+            images = len(self._images)
+            notes.append(f"tensors inside of artifacts: over {images} images, found by scale and zero point")
+        return notes
+
+
+def _sqnr(ours: Sequence[dict[str, Int8Tensor]], theirs: Sequence[Sequence[Int8Tensor]], rtol: float) -> ByLayer:
+    """By layer. Which tensor it is, and the order of its axes, is settled on the first image."""
+    found: ByLayer = {}
+    for name, tensor in ours[0].items():
+        match = find(tensor, theirs[0], rtol)
+        if match is not None:
+            power = Power(0.0, 0.0)
+            for mine, others in zip(ours, theirs, strict=True):
+                power += compare(mine[name], others[match.number], match.axes)
+            found[name] = power.sqnr_db
+    return found

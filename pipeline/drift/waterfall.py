@@ -17,18 +17,19 @@ import numpy as np
 from pipeline.files import write_json
 from pipeline.metrics.accuracy import accuracy, per_class
 from pipeline.metrics.waterfall import agreement_matrix, most_moved, step
-from pipeline.records.cells import CellKey
 from pipeline.records.codec import to_dict
+from pipeline.records.keys import CellKey
 from pipeline.records.waterfall import Explanation, ImageRecord, WaterfallRecord, WaterfallStage
-from pipeline.run import checkpoint as files
-from pipeline.run.cells import ArtifactLogits, load_artifact_logits, load_conversions, load_validation, rows_of
-from pipeline.run.checkpoint import StageLogits
+from pipeline.run import layout as files
+from pipeline.run.cells import load_conversions, load_validation
+from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
+from pipeline.run.logits import ArtifactLogits, StageLogits, load_artifact_logits, rows_of
 from pipeline.training.scored_images import ScoredImages
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-from pipeline.run.cells import WATERFALL, _artifact
+from pipeline.run.layout import WATERFALL
 
 BATCH = 16  # images of a torch stage at once
 IMAGES = 24  # kept with thumbnails
@@ -85,11 +86,12 @@ def torch_stages(run: Run, reference: StageLogits, images: ScoredImages) -> list
 
 def artifact_stages(run: Run, reference: StageLogits, say: Callable[[str], None]) -> list[ScoredStage]:
     """Every artifact in every runtime whose logits are those of the file as it is now, on the reference's images."""
-    by_artifact = {_artifact(r): r for r in load_conversions(run) if r.outcome.status == "ok"}
+    by_artifact = {r.artifact: r for r in load_conversions(run) if r.outcome.status == "ok"}
+    quantization = read_quantization(run)
     stages = []
     for validation in load_validation(run):
         key = validation.key
-        conversion = by_artifact.get((key.target, key.precision, key.source))
+        conversion = by_artifact.get(key.artifact)
         if validation.outcome.status != "ok" or conversion is None:
             continue
         kept = load_artifact_logits(run, key)
@@ -97,7 +99,7 @@ def artifact_stages(run: Run, reference: StageLogits, say: Callable[[str], None]
         if kept is None or kept.sha256 != conversion.sha256 or rows is None:
             say(f"{key.label} is not in the waterfall: it was not validated since on these images; validate it again")
             continue
-        previous = "qdq" if key.source == "qat" else "deploy"
+        previous = "qdq" if quantization.made(key.artifact) else "deploy"
         stages.append(ScoredStage(key.label, previous, kept.logits[rows], key, kept.sha256))
     return stages
 
@@ -112,11 +114,10 @@ def waterfall_of(
     """`stages`, the first of which is what all others are compared with, as a record."""
     logits = {stage.name: stage.logits for stage in stages}
     first = stages[0].logits
-    subject = run.read_json(files.SUBJECT)
     return WaterfallRecord(
         digest=reference.digest,
         n=len(reference.labels),
-        class_names=tuple(subject["classes"]),
+        class_names=read_subject(run).classes,
         stages=tuple(
             WaterfallStage(
                 name=stage.name,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.latency import RoundRatios
-from pipeline.records.cells import CellKey, ConversionRecord, Outcome, check_sha256
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import CellKey, Outcome, check_sha256
 from pipeline.records.report import WeightsRecord
 
 SCHEMA_VERSION = 1

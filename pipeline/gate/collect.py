@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import RunError, UsageError
 from pipeline.files import write_atomic
 from pipeline.gate.baseline import (
@@ -31,32 +29,20 @@ from pipeline.gate.baseline import (
 )
 from pipeline.metrics.accuracy import accuracy, agrees, correct
 from pipeline.metrics.latency import RoundRatios
-from pipeline.records.cells import (
-    CellKey,
-    ConversionRecord,
-    InstructionRecord,
-    LatencyRecord,
-    Outcome,
-    ValidationRecord,
-)
 from pipeline.records.codec import from_dict, to_dict
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import CellKey, Outcome
+from pipeline.records.latency import InstructionRecord, LatencyRecord
 from pipeline.records.report import WeightsRecord
+from pipeline.records.validation import ValidationRecord
 from pipeline.run import provenance
-from pipeline.run.cells import (
-    INSTRUCTIONS,
-    LATENCY,
-    VALIDATION,
-    load_artifact_logits,
-    load_cells,
-    load_conversions,
-    rows_of,
-)
-from pipeline.run.checkpoint import StageLogits, load_logits
+from pipeline.run.cells import load_cells, load_conversions
+from pipeline.run.facts import QuantizationFacts, read_quantization, read_subject
 from pipeline.run.folder import Run
+from pipeline.run.layout import INSTRUCTIONS, LATENCY, VALIDATION
+from pipeline.run.logits import ArtifactLogits, StageLogits, load_artifact_logits, load_logits, rows_of
 from targets import registry
 
-SUBJECT = "checkpoint/subject.json"
-QUANTIZATION = "checkpoint/quantization.json"
 ONE_LINE = ("key", "outcome")  # of a cell, in the file
 
 
@@ -67,41 +53,41 @@ def facts_of(run: Run, now: datetime | None = None) -> RunFacts:
         UsageError: nothing was validated in it.
         RunError: the run did not finish, or a file of it changed.
     """
-    manifest = run.manifest
-    if manifest.get("status") != "finished":
-        raise RunError(f"run {run.id} did not finish: `python main.py quantize --resume --run {run.id}` continues it")
+    run.check_finished()
     validations = load_cells(run, VALIDATION, ValidationRecord)
     if not validations:
         raise UsageError(f"nothing was validated in run {run.id}: run `python main.py validate` (and convert) first")
     stages = load_logits(run)
-    conversions = {(c.target, c.precision, c.source): c for c in load_conversions(run)}
+    conversions = {c.artifact: c for c in load_conversions(run)}
     latencies = {record.key: record for record in load_cells(run, LATENCY, LatencyRecord)}
-    subject, quantization = run.read_json(SUBJECT), run.read_json(QUANTIZATION)
+    subject, quantization = read_subject(run), read_quantization(run)
     counted = {record.key: record for record in load_cells(run, INSTRUCTIONS, InstructionRecord)}
     cells = [
         _cell(
             run,
             v,
-            conversions.get((v.key.target, v.key.precision, v.key.source)),
+            conversions.get(v.key.artifact),
             latencies.get(v.key),
             counted.get(v.key),
             stages,
-            len(quantization["scheme"].get("float_layers", ())),
+            quantization,
         )
         for v in validations
     ]
-    seen = {(v.key.target, v.key.precision, v.key.source) for v in validations}
-    cells += [_not_converted(c) for place, c in conversions.items() if place not in seen and c.outcome.status != "ok"]
-    known = manifest["provenance"]
+    seen = {v.key.artifact for v in validations}
+    cells += [
+        _not_converted(c) for artifact, c in conversions.items() if artifact not in seen and c.outcome.status != "ok"
+    ]
+    known = run.provenance
     return RunFacts(
         schema_version=SCHEMA_VERSION,
         run_id=run.id,
         written_utc=(now or datetime.now(UTC)).isoformat(timespec="seconds"),
         model=run.model,
-        num_classes=len(subject["classes"]),
-        images=ImagesRecord(subject["data"]["name"], subject["data"]["n_val"], stages.digest),
-        weights=WeightsRecord(subject["weights"]["source"], subject["weights"]["sha256"]),
-        scheme=quantization["scheme"],
+        num_classes=len(subject.classes),
+        images=ImagesRecord(subject.data.name, subject.data.n_val, stages.digest),
+        weights=WeightsRecord(subject.weights.source, subject.weights.sha256),
+        scheme=quantization.scheme,
         host=_machine(known, ("system", "processor", "vector_extensions")),
         versions={name: str(known.get(name, "unknown")) for name in provenance.PACKAGES},
         cells=tuple(sorted(cells, key=lambda cell: _order(cell.key))),
@@ -152,13 +138,13 @@ def _cell(
     latency: LatencyRecord | None,
     counted: InstructionRecord | None,
     stages: StageLogits,
-    float_layers: int,
+    quantization: QuantizationFacts,
 ) -> CellFacts:
     key = validation.key
-    file = FileFacts.of(conversion, float_layers) if conversion else None
+    file = FileFacts.of(conversion, len(quantization.float_layers)) if conversion else None
     timing = None
     if latency is not None and (latency.sha256 is None or conversion is None or latency.sha256 == conversion.sha256):
-        timing = _timing(latency, run.manifest["provenance"])  # of this very file, as far as an older record can tell
+        timing = _timing(latency, run.provenance)  # of this very file, as far as an older record can tell
     executed = None
     if counted is not None and counted.count is not None and conversion and counted.sha256 == conversion.sha256:
         executed = Instructions(counted.count.per_inference, counted.count.counted_by)
@@ -170,7 +156,7 @@ def _cell(
     if kept is None or conversion is None or kept.sha256 != conversion.sha256:
         reason = "it was validated by an older version" if kept is None else "it was converted again after validate"
         return CellFacts(key, Outcome("unavailable", None, f"{reason}: run validate again"), None, file, timing)
-    answers = _scored(validation, kept.logits, kept.indices, stages)
+    answers = _scored(validation, kept, stages, "qdq" if quantization.made(key.artifact) else "float")
     return CellFacts(key, validation.outcome, answers, file, timing, executed)
 
 
@@ -180,21 +166,20 @@ def _not_converted(conversion: ConversionRecord) -> CellFacts:
     return CellFacts(key, conversion.outcome, None, None, None)
 
 
-def _scored(validation: ValidationRecord, logits: np.ndarray, indices: np.ndarray, stages: StageLogits) -> Scored:
+def _scored(validation: ValidationRecord, kept: ArtifactLogits, stages: StageLogits, reference: Reference) -> Scored:
     """`stages` hold all images that were scored, an artifact all or some of them."""
     try:
-        rows = rows_of(indices, stages.indices)
+        rows = rows_of(kept.indices, stages.indices)
     except KeyError as error:
         raise RunError(f"{validation.key.label}: image {error} has no torch logits: run validate again") from None
     labels = stages.labels[rows]
-    reference: Reference = "qdq" if validation.key.source == "qat" else "float"
     events = validation.range_events
     return Scored.of(
-        images=hashlib.sha256(f"{stages.digest}:{','.join(str(int(i)) for i in indices)}".encode()).hexdigest(),
-        accuracy=accuracy(logits, labels),
-        right=correct(logits, labels),
+        images=hashlib.sha256(f"{stages.digest}:{','.join(str(int(i)) for i in kept.indices)}".encode()).hexdigest(),
+        accuracy=accuracy(kept.logits, labels),
+        right=correct(kept.logits, labels),
         reference=reference,
-        agrees=agrees(stages.stages[reference][rows], logits),
+        agrees=agrees(stages.stages[reference][rows], kept.logits),
         range_events=None if events is None else {k: sum(e.count for e in events if e.kind == k) for k in RANGE_KINDS},
     )
 

@@ -19,8 +19,8 @@ from rich.text import Text
 from pipeline.gate.baseline import CellFacts, RunFacts
 from pipeline.gate.records import CellVerdict, Finding, GateResult
 from pipeline.gate.tables import KINDS, detail, open_findings, tables, verdict_words, verdicts
-from pipeline.records.cells import CellKey
 from pipeline.records.codec import to_dict
+from pipeline.records.keys import CellKey
 from pipeline.report import values as v
 from pipeline.report.markdown import table_lines
 from pipeline.report.tables.printed import STYLES, console, table_renderable

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.gate.baseline import CellFacts, FileFacts, RunFacts, Scored, Timing
-from pipeline.records.cells import CellKey
+from pipeline.records.keys import CellKey
 
 #: Budgets of one rule by name. None: no budget of its own.
 Limits = Mapping[str, float | None]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pipeline.records.cells import CellKey
+from pipeline.records.keys import CellKey
 
 Verdict = Literal["pass", "new", "inconclusive", "refused", "missing", "regressed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # from best to worst

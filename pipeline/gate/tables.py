@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.gate.records import VERDICTS, CellVerdict, Finding, GateResult, Judgement, Verdict
-from pipeline.records.cells import CellKey
+from pipeline.records.keys import CellKey
 from pipeline.report import values as v
 from pipeline.report.tables.table import Table
 from pipeline.report.values import NONE_HERE, NOT_MEASURED, Value

@@ -28,7 +28,7 @@ class Int8Tensor:
 
 
 @dataclass(frozen=True)
-class Place:
+class Match:
     """Where a tensor stands: its number among the artifact's, and the order of its axes (those of one element left
     out) that gives ours."""
 
@@ -52,13 +52,13 @@ class Power:
         return decibels(self.signal, self.noise)
 
 
-def find(ours: Int8Tensor, tensors: Sequence[Int8Tensor], rtol: float) -> Place | None:
+def find(ours: Int8Tensor, tensors: Sequence[Int8Tensor], rtol: float) -> Match | None:
     """The tensor and the order of axes nearest to `ours`; None if no tensor has its scale, zero point and size.
 
     Args:
         rtol: how exactly the format keeps a scale.
     """
-    best: tuple[float, Place] | None = None
+    best: tuple[float, Match] | None = None
     for number, other in enumerate(tensors):
         if other.values.size != ours.values.size or other.zero_point != ours.zero_point:
             continue
@@ -67,7 +67,7 @@ def find(ours: Int8Tensor, tensors: Sequence[Int8Tensor], rtol: float) -> Place 
         for axes in _orders(other.values.shape, ours.values.shape):
             noise = compare(ours, other, axes).noise
             if best is None or noise < best[0]:
-                best = noise, Place(number, axes)
+                best = noise, Match(number, axes)
     return None if best is None else best[1]
 
 

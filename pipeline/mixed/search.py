@@ -150,9 +150,6 @@ def _line(trial: Trial) -> str:
     return f"{len(trial.float_layers)} float layers, {trial.judge}: {drop}{where}"
 
 
-TRIALS = "search/trials.jsonl"
-
-
 class TrialLog:
     """
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.errors import TrainingError
 from pipeline.metrics.paired import paired_drop_of_logits
 from pipeline.records.mixed import QDQ, CellDrop, RankedLayer, Trial
-from pipeline.run.checkpoint import StageLogits
+from pipeline.run.logits import StageLogits
 from pipeline.training.scored_images import ScoredImages
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from pipeline.quantization.graph import (
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import activations
 from pipeline.rewrites.deploy import in_form
-from pipeline.run import checkpoint as files
+from pipeline.run import layout
+from pipeline.run.facts import read_config, read_quantization
 from pipeline.run.folder import Run
 from pipeline.training.setting import EVAL_BATCH
 from pipeline.training.subject import Subject, load_data, load_subject, seed_everything
@@ -203,11 +204,6 @@ def observe(
     set_fake_quantization(graph, True)
 
 
-#: Files by the bits of activations.
-PTQ_PROGRAMS = {8: "checkpoint/ptq.pt2", 16: "checkpoint/ptq-w8a16.pt2"}
-PTQ_PROGRAM = PTQ_PROGRAMS[8]
-
-
 def ptq_program(run: Run, say: Callable[[str], None], activation_bits: int = 8) -> Path:
     """Calibrate the run's float weights with the run's own scheme and subset; kept in the run once it was made.
 
@@ -218,23 +214,24 @@ def ptq_program(run: Run, say: Callable[[str], None], activation_bits: int = 8) 
         RunError: the data gives another calibration set than the one in the checkpoint.
         DataError: the data is gone.
     """
-    name = PTQ_PROGRAMS[activation_bits]
+    name = layout.PTQ_PROGRAMS[activation_bits]
     if run.has(name):
         return run.file(name)
-    config = RunConfig.from_dict(run.read_json(files.CONFIG))
-    quantization = run.read_json(files.QUANTIZATION)
+    config = read_config(run)
+    quantization = read_quantization(run)
     width = "" if activation_bits == 8 else f" with {activation_bits}-bit activations"
     say(f"calibrating the float model for post-training quantization{width}")
     seed_everything(config.seed, config.threads)
     data = load_data(config.data, config.skip_bad)
-    subject = load_subject(run.model, data, str(run.file(files.FLOAT_WEIGHTS)), config.seed, config.img_size)
+    subject = load_subject(run.model, data, str(run.file(layout.FLOAT_WEIGHTS)), config.seed, config.img_size)
     images = calibration_set(subject, config.calibration_images, config.seed, config.workers)
-    if images.digest != quantization["calibration"]["digest"]:
+    if images.digest != quantization.calibration["digest"]:
         raise RunError(
             f"the calibration images of {config.data} changed since run {run.id} (digest {images.digest[:12]}, "
-            f"then {quantization['calibration']['digest'][:12]}): its scales could not be compared; quantize again"
+            f"then {quantization.calibration['digest']:.12}): its scales could not be compared; quantize again"
         )
-    scheme = replace(Scheme(**quantization["scheme"]), activation_bits=activation_bits)
+    options: dict[str, Any] = dict(quantization.scheme)
+    scheme = replace(Scheme(**options), activation_bits=activation_bits)
     graph, _ = calibrated_graph(subject, config, scheme, images, torch.device("cpu"))
     save_program(to_qdq_program(graph, subject.input_size), run.path / name)
     run.record(name)

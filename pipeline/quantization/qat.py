@@ -29,14 +29,16 @@ from pipeline.quantization.graph import export, save_program, to_qdq_program
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of
-from pipeline.run import checkpoint as files
+from pipeline.run import layout as files
+from pipeline.run.facts import QuantizationFacts, read_config, read_metrics, write_facts, write_metrics
 from pipeline.run.folder import Run, create_run, set_latest
+from pipeline.run.logits import StageLogits, save_logits
 from pipeline.run.provenance import collect
 from pipeline.run.recipe import write_recipe
 from pipeline.training.distributed import share, spread_state, world
 from pipeline.training.execution import Execution, choose_precision
 from pipeline.training.float_plan import qat_plan, tuning_plan
-from pipeline.training.loop import RESUME_FILE, EpochRecord, Trainee, fit
+from pipeline.training.loop import EpochRecord, Trainee, fit
 from pipeline.training.plan import TrainPlan
 from pipeline.training.setting import Say, Setting, evenly
 from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything
@@ -58,7 +60,7 @@ def start(config: RunConfig, root: Path) -> tuple[Run, Subject]:
 def _new_run(config: RunConfig, root: Path) -> Run:
     run = create_run(root, config.model)
     write_json(run.path / files.CONFIG, config.to_dict())
-    run.record(files.CONFIG, facts={"status": "unfinished"})
+    run.mark("unfinished", files.CONFIG)
     return run
 
 
@@ -69,9 +71,9 @@ def config_of(run: Run) -> RunConfig:
         UsageError: it is finished.
         RunError: its config changed.
     """
-    if run.manifest.get("status") == "finished":
+    if run.status == "finished":
         raise UsageError(f"run {run.id} is finished: there is nothing to resume")
-    return RunConfig.from_dict(run.read_json(files.CONFIG))
+    return read_config(run)
 
 
 def reopen(run: Run) -> tuple[RunConfig, Subject]:
@@ -103,7 +105,7 @@ def quantize(run: Run, config: RunConfig, subject: Subject, say: Say, latest: bo
     if not world().chief:
         return
     write_recipe(run, config)
-    run.record(facts={"status": "finished", "provenance": {**collect(), "threads": str(threads)}})
+    run.mark("finished", provenance={**collect(), "threads": str(threads)})
     if latest:
         set_latest(run)
 
@@ -141,7 +143,7 @@ class _Work:
         if share(world().chief and run.has(files.FLOAT_WEIGHTS)):
             if world().chief:
                 load_weights(subject.model, subject.model_config, run.file(files.FLOAT_WEIGHTS))
-                self.records += [r for r in files.read_metrics(run) if r["phase"] == "float"]
+                self.records += [r for r in read_metrics(run) if r["phase"] == "float"]
             spread_state(subject.model)
         else:
             trainee = FloatTrainee(subject.model.to(self.setting.device), self.float_plan, self.execution)
@@ -160,7 +162,7 @@ class _Work:
         save_weights(subject.model, subject.model_config, weights_file, classes=subject.data.classes)
         form = float_form(subject, self.config)
         save_program(export(form, subject.input_size), run.path / files.FLOAT_PROGRAM)
-        write_json(run.path / files.SUBJECT, dict(subject.facts()))
+        write_facts(run, files.SUBJECT, subject.facts())
         run.record(files.FLOAT_WEIGHTS, files.FLOAT_PROGRAM, files.SUBJECT)
 
     def qat_phase(self) -> None:
@@ -203,7 +205,7 @@ class _Work:
 
     def _train(self, name: str, trainee: Trainee, plan: TrainPlan) -> None:
         def on_history(history: list[EpochRecord]) -> None:
-            files.write_metrics(self.run, [*self.records, *map(asdict, history)])
+            write_metrics(self.run, [*self.records, *map(asdict, history)])
 
         def on_logits(logits: np.ndarray) -> None:
             self.scored[name] = logits
@@ -217,18 +219,18 @@ class _Work:
         return self.scored[phase] if phase in self.scored else self.setting.score(what, module)
 
     def _resume_file(self, name: str) -> Path:
-        return self.run.path / "train" / name / RESUME_FILE
+        return self.run.path / files.resume_file(name)
 
     def _publish(self, logits: dict[str, np.ndarray], scheme: Scheme, calibration: dict[str, Any]) -> None:
         run, data, setting = self.run, self.subject.data, self.setting
         digest = f"{data.val.digest()}-{self.subject.transform.digest()}"
-        stages = files.StageLogits(setting.labels, np.asarray(setting.val_indices), digest, logits)
-        files.save_logits(stages, run.path / files.LOGITS)
-        files.write_metrics(run, self.records)
-        facts = {
-            "scheme": asdict(scheme),
-            "calibration": calibration,
-            "training": {
+        stages = StageLogits(setting.labels, np.asarray(setting.val_indices), digest, logits)
+        save_logits(stages, run.path / files.LOGITS)
+        write_metrics(run, self.records)
+        facts = QuantizationFacts(
+            scheme=asdict(scheme),
+            calibration=calibration,
+            training={
                 "processes": world().size,
                 "float": asdict(self.float_plan),
                 "qat": asdict(self.qat_plan),
@@ -237,7 +239,7 @@ class _Work:
                 "threads": self.threads,
                 "history": self.records,
             },
-        }
-        write_json(run.path / files.QUANTIZATION, facts)
+        )
+        write_facts(run, files.QUANTIZATION, facts)
         run.record(files.QDQ_PROGRAM, files.LOGITS, files.METRICS, files.QUANTIZATION)
         self._resume_file("qat").unlink(missing_ok=True)

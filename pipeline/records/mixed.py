@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.metrics.paired import PairedDrop
-from pipeline.records.cells import check_sha256
+from pipeline.records.keys import check_sha256
 
 #: Of a trial: the QDQ program computed by torch, or every file that was converted from it.
 Judge = Literal["torch", "targets"]

@@ -11,16 +11,12 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import RunError
-from pipeline.records.cells import (
-    ConversionRecord,
-    InstructionRecord,
-    LatencyRecord,
-    StageRecord,
-    ValidationRecord,
-    check_sha256,
-)
 from pipeline.records.codec import from_dict, to_dict
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import check_sha256
+from pipeline.records.latency import InstructionRecord, LatencyRecord
 from pipeline.records.mixed import MixedRecord
+from pipeline.records.validation import StageRecord, ValidationRecord
 from pipeline.records.waterfall import WaterfallRecord
 
 SCHEMA_VERSION = 1
@@ -128,7 +124,7 @@ def report_from_json(text: str) -> Report:
             f"report.json has schema version {version!r}, this version reads {SCHEMA_VERSION}: "
             "make it again with `python main.py report`"
         )
-    return from_dict(Report, data, "report.json")
+    return from_dict(Report, data, "the report")
 
 
 def _check_unique(what: str, keys: Iterable[Hashable]) -> None:

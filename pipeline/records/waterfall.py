@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from pipeline.metrics.accuracy import Accuracy, ClassCount
 from pipeline.metrics.waterfall import StepRecord
-from pipeline.records.cells import CellKey
+from pipeline.records.keys import CellKey
 
 #: Torch stages in their order; artifacts follow. "trained" has the weights after QAT without any rounding.
 TORCH_STAGES = ("official", "deploy", "trained", "fake_quant", "qdq")

@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from pipeline.metrics import latency
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
-from pipeline.records.cells import (
-    HOST,
-    SIMULATED,
-    CellKey,
-    ConversionRecord,
-    LatencyRecord,
-    Source,
-    ValidationRecord,
-)
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import HOST, SIMULATED, CellKey, Source
+from pipeline.records.latency import LatencyRecord
 from pipeline.records.report import Report, RunRecord
+from pipeline.records.validation import ValidationRecord
 from pipeline.report import values as v
 from pipeline.report.values import Value
 from targets.types import Precision

@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import RunError
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
-from pipeline.records.cells import STAGES, StageRecord
-from pipeline.records.report import SCHEMA_VERSION, DataRecord, Report, RunRecord, WeightsRecord
-from pipeline.run import checkpoint as files
+from pipeline.records.keys import STAGES
+from pipeline.records.report import SCHEMA_VERSION, Report, RunRecord, WeightsRecord
+from pipeline.records.validation import StageRecord
 from pipeline.run.cells import (
     load_conversions,
     load_instructions,
@@ -20,7 +19,9 @@ from pipeline.run.cells import (
     load_waterfall,
 )
 from pipeline.run.control import LATENCY_ONLY, existing_control
+from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
+from pipeline.run.logits import load_logits
 
 
 def collect_report(run: Run, root: Path) -> Report:
@@ -42,28 +43,24 @@ def collect_run(run: Run) -> RunRecord:
     Raises:
         RunError: the run did not finish, or a file of it changed.
     """
-    manifest = run.manifest
-    if manifest.get("status") != "finished":
-        raise RunError(f"run {run.id} did not finish: `python main.py quantize --resume --run {run.id}` continues it")
-    subject = run.read_json(files.SUBJECT)
-    quantization = run.read_json(files.QUANTIZATION)
-    data = subject["data"]
+    run.check_finished()
+    subject, quantization = read_subject(run), read_quantization(run)
     return RunRecord(
         run_id=run.id,
         model=run.model,
-        created_utc=manifest["created_utc"],
-        num_classes=len(subject["classes"]),
-        parameters=subject["parameters"],
-        data=DataRecord(data["name"], data["n_train"], data["n_val"], data["train_digest"], data["val_digest"]),
-        weights=WeightsRecord(subject["weights"]["source"], subject["weights"]["sha256"]),
-        scheme=quantization["scheme"],
-        calibration=quantization["calibration"],
-        training=quantization["training"],
+        created_utc=run.created_utc,
+        num_classes=len(subject.classes),
+        parameters=subject.parameters,
+        data=subject.data,
+        weights=WeightsRecord(subject.weights.source, subject.weights.sha256),
+        scheme=quantization.scheme,
+        calibration=quantization.calibration,
+        training=quantization.training,
         stages=_stages(run),
         conversions=load_conversions(run),
         validations=load_validation(run),
         latencies=load_latency(run),
-        provenance=manifest["provenance"],
+        provenance=run.provenance,
         waterfall=load_waterfall(run),
         mixed=load_mixed(run),
         instructions=load_instructions(run),
@@ -71,7 +68,7 @@ def collect_run(run: Run) -> RunRecord:
 
 
 def _stages(run: Run) -> tuple[StageRecord, ...]:
-    logits = files.load_logits(run)
+    logits = load_logits(run)
     reference = logits.stages["float"]
     return tuple(
         StageRecord(

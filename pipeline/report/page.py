@@ -29,6 +29,7 @@ from pipeline.report.plots.svg import SERIES
 from pipeline.report.plots.waterfall import waterfalls
 from pipeline.report.tables.overview import overview
 from pipeline.report.values import printable
+from pipeline.run.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 
 GLYPHS = {
     "o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "<": "◀", ">": "▶",
@@ -80,7 +81,7 @@ def _asset(name: str) -> str:
     return (files("pipeline.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-REPORT_FILES = ("report.json", "report.md", "report.html")
+REPORT_FILES = (REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML)
 
 
 def write_report(report: Report, folder: Path) -> tuple[str, ...]:

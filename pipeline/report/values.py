@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.metrics.accuracy import Accuracy, wilson_percent
 from pipeline.metrics.drift import Drift
 from pipeline.metrics.latency import LatencyRatio, LatencySummary
-from pipeline.records.cells import Outcome
+from pipeline.records.keys import Outcome
 
 Kind = Literal["figure", "text", "not measured", "unavailable", "failed"]
 

@@ -1,15 +1,6 @@
-"""The run folder: atomic writes, the manifest with a sha256 for every file, and `latest`.
+"""The run folder: the manifest with a sha256 for every file, how far the run is, and `latest`.
 
-Layout of one run:
-
-    manifest.json        schema, run id, model, and {relative path: {sha256, size_bytes}} of every published file
-    checkpoint/          config.json, float.safetensors, float.pt2, qdq.pt2, quantization.json
-    train/               metrics.jsonl, tensorboard/, resume.pt (while training is unfinished)
-    artifacts/           <target>-<precision>[-ptq]<suffix> and a record beside each
-    logits/              <target>-<runtime>-<precision>-<source>-<device>.npz, of artifacts that were validated
-    validation.json  waterfall.json  latency.json  report.json  report.md  report.html
-
-Readers trust only the manifest: a file is used after its sha256 was compared.
+Readers trust only the manifest: a file is used after its sha256 was compared. What lies where: pipeline.run.layout.
 """
 
 from __future__ import annotations
@@ -18,14 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import RunError, UsageError, suggest
 from pipeline.files import read_json, sha256_of, size_of, write_atomic, write_json
+from pipeline.run import layout
+from pipeline.run.layout import LATEST, MANIFEST
 
-MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
-LATEST = "latest"
+
+#: "searching": trained, and the float layers that were asked for are not found yet.
+Status = Literal["unfinished", "searching", "finished"]
+#: Fact in the manifest of a run whose options ask for float layers after training, and how far that search is.
+SEARCH = "mixed_precision"
+PENDING, DONE, OVER_BUDGET = "pending", "done", "over budget"
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,37 @@ class Run:
     @property
     def model(self) -> str:
         return str(self.manifest["model"])
+
+    @property
+    def created_utc(self) -> str:
+        return str(self.manifest["created_utc"])
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Tools and machine that quantized (pipeline.run.provenance.collect); empty before that ended."""
+        return dict(self.manifest.get("provenance", {}))
+
+    @property
+    def status(self) -> Status:
+        """How far the run is."""
+        if self.search_pending:
+            return "searching" if self.has(layout.QUANTIZATION) and self.provenance else "unfinished"
+        return "finished" if self.manifest.get("status") == "finished" else "unfinished"
+
+    @property
+    def search_pending(self) -> bool:
+        """Whether float layers were asked for and are not found yet."""
+        return bool(self.manifest.get(SEARCH) == PENDING)
+
+    def check_finished(self) -> None:
+        """
+        Raises:
+            RunError: the run did not finish; says how to continue it.
+        """
+        if self.status != "finished":
+            raise RunError(
+                f"run {self.id} did not finish: `python main.py quantize --resume --run {self.id}` continues it"
+            )
 
     def has(self, relative: str) -> bool:
         """Whether the manifest lists `relative`."""
@@ -85,6 +113,10 @@ class Run:
         manifest.update(facts or {})
         manifest["files"] = dict(sorted(manifest["files"].items()))
         write_json(self.path / MANIFEST, manifest)
+
+    def mark(self, status: Literal["unfinished", "finished"], *relatives: str, **facts: Any) -> None:
+        """`record` with the status."""
+        self.record(*relatives, facts={"status": status, **facts})
 
 
 def create_run(root: Path, model: str, now: datetime | None = None) -> Run:

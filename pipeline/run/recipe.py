@@ -19,9 +19,10 @@ from calibration.dataset import DIGITS
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError, suggest
 from pipeline.files import write_json
+from pipeline.run.facts import SubjectFacts, read_subject
 from pipeline.run.folder import Run
+from pipeline.run.layout import RECIPE
 
-RECIPE = "recipe.json"
 SCHEMA = 1
 #: Options that say where and how fast, not what comes out; a search is not repeated: its result is in the recipe.
 NOT_REPEATED = ("device", "threads", "workers", "checkpoint_steps", "max_drop", "drop_targets", "rank_images")
@@ -78,7 +79,7 @@ def write_recipe(run: Run, config: RunConfig, measured: Mapping[str, Any] | None
     Args:
         found: options that came out of the run and repeat it (`float_after_training`).
     """
-    subject = run.read_json("checkpoint/subject.json")
+    subject = read_subject(run)
     values = json.loads(json.dumps({**config.to_dict(), **found}))  # tuples as JSON has them
     options = {name: value for name, value in values.items() if name not in NOT_REPEATED}
     for name in PLACES:
@@ -86,9 +87,9 @@ def write_recipe(run: Run, config: RunConfig, measured: Mapping[str, Any] | None
             options[name] = None
     made_by = {
         "run": run.id,
-        "train_digest": subject["data"]["train_digest"],
-        "val_digest": subject["data"]["val_digest"],
-        "weights_sha256": subject["weights"]["sha256"],
+        "train_digest": subject.data.train_digest,
+        "val_digest": subject.data.val_digest,
+        "weights_sha256": subject.weights.sha256,
     }
     write_json(run.path / RECIPE, {"schema": SCHEMA, "options": options, "made_by": made_by, "measured": measured})
     run.record(RECIPE)
@@ -118,16 +119,16 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(data["options"], data.get("made_by") or {}, data.get("measured"))
 
 
-def other_than(recipe: Recipe, facts: Mapping[str, Any]) -> list[str]:
+def other_than(recipe: Recipe, subject: SubjectFacts) -> list[str]:
     """Sentences on what differs from the run that made the recipe: then its figures are not to be expected.
 
     Args:
-        facts: of the new run's subject (pipeline.training.subject.Subject.facts).
+        subject: of the new run.
     """
     now = {
-        "train_digest": ("training images", facts["data"]["train_digest"]),
-        "val_digest": ("validation images", facts["data"]["val_digest"]),
-        "weights_sha256": ("float weights", facts["weights"]["sha256"]),
+        "train_digest": ("training images", subject.data.train_digest),
+        "val_digest": ("validation images", subject.data.val_digest),
+        "weights_sha256": ("float weights", subject.weights.sha256),
     }
     return [
         f"these are other {what} than those that the recipe was made with: its figures will not come out again"

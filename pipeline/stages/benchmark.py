@@ -17,19 +17,14 @@ import numpy as np
 
 from pipeline.metrics.latency import ratio_of, summarize
 from pipeline.progress import progress
-from pipeline.records.cells import OK, CellKey, ConversionRecord, LatencyRecord, Outcome
-from pipeline.run.cells import (
-    LATENCY,
-    artifact_path,
-    cell_key,
-    chosen,
-    load_conversions,
-    load_latency,
-    save_cells,
-)
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import OK, CellKey, Outcome
+from pipeline.records.latency import LatencyRecord
+from pipeline.run.cells import artifact_path, cell_key, chosen, load_conversions, load_latency, save_cells
 from pipeline.run.control import CONTROL_MODEL
 from pipeline.run.folder import Run
-from pipeline.stages.place import Place
+from pipeline.run.layout import LATENCY
+from pipeline.stages.devices import Place
 from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, TimingPlan, cold_load, joined, one_process
 from targets import registry
 from targets.types import TargetError
@@ -47,7 +42,7 @@ class Beside:
 
 
 @dataclass
-class _Cell:
+class _Job:
     """One artifact in one runtime while it is timed, process by process."""
 
     key: CellKey
@@ -71,7 +66,7 @@ class _Cell:
         runtime: str,
         device: str,
         plan: TimingPlan,
-    ) -> _Cell:
+    ) -> _Job:
         assert conversion.facts is not None  # it is ok
         return cls(
             key=cell_key(conversion, runtime, device),
@@ -183,7 +178,7 @@ def benchmark_run(
     on = on or Place.host()
     on.reach(say)
     cells = [
-        _Cell.of(run, control_run, conversion, runtime, on.label, plan)
+        _Job.of(run, control_run, conversion, runtime, on.label, plan)
         for conversion, runtime in on.runtimes(chosen(run, targets, "benchmark"), compute_units)
     ]
     before = {record.key: record for record in load_latency(run)} if resume else {}
@@ -193,7 +188,7 @@ def benchmark_run(
     left = [cell for cell in cells if cell.key not in kept]
     made: dict[CellKey, LatencyRecord] = {}
 
-    def finish(cell: _Cell) -> None:
+    def finish(cell: _Job) -> None:
         cell.finish(on, plan)
         made[cell.key] = cell.record(on, plan)
         say(_line(made[cell.key]))
@@ -217,7 +212,7 @@ def benchmark_run(
     return tuple(kept.get(cell.key) or made[cell.key] for cell in cells)
 
 
-def _is_done(record: LatencyRecord | None, cell: _Cell, on: Place, plan: TimingPlan) -> bool:
+def _is_done(record: LatencyRecord | None, cell: _Job, on: Place, plan: TimingPlan) -> bool:
     """Whether an earlier record is what this plan would measure."""
     return (
         record is not None

@@ -1,4 +1,4 @@
-"""The control of every latency figure: a run in, a MobileNetV2 run on the same data with the same artifacts out."""
+"""Find or make the control of latency figures: a MobileNetV2 run on the same data, with the same artifacts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
-from pipeline.records.cells import ConversionRecord
-from pipeline.run import checkpoint as files
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import ArtifactKey
 from pipeline.run.cells import load_conversions
 from pipeline.run.control import CONTROL_MODEL, LATENCY_ONLY, existing_control
+from pipeline.run.facts import read_config, read_subject
 from pipeline.run.folder import Run, find_run
 from pipeline.stages.convert import convert_cells, source_of
-from pipeline.stages.package_options import Cell
 
 
 def ensure_control(
@@ -49,14 +49,14 @@ def _ok(run: Run) -> list[ConversionRecord]:
     return [c for c in load_conversions(run) if c.outcome.status == "ok"]
 
 
-def _cell(record: ConversionRecord) -> Cell:
-    return Cell(record.target, record.precision, source_of(record.precision))
+def _cell(record: ConversionRecord) -> ArtifactKey:
+    return ArtifactKey(record.target, record.precision, source_of(record.precision))
 
 
 def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:
     from pipeline.quantization.qat import quantize, start
 
-    like = RunConfig.from_dict(run.read_json(files.CONFIG))
+    like = read_config(run)
     config = RunConfig(
         model=CONTROL_MODEL,
         data=like.data,
@@ -65,7 +65,7 @@ def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:
         calibration_images=like.calibration_images,
         limit_val=1,
         skip_bad=like.skip_bad,
-        img_size=int(run.read_json(files.SUBJECT)["model_config"]["input_size"][1]),
+        img_size=read_subject(run).model_config.input_size[1],
         seed=like.seed,
         device="cpu",
         threads=like.threads,

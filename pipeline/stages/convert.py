@@ -11,24 +11,30 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.files import publish, sha256_of
-from pipeline.records.cells import OK, ConversionRecord, FactsRecord, Outcome, Source
-from pipeline.run import checkpoint as files
-from pipeline.run.cells import artifact_name, save_conversion
+from pipeline.records.conversion import ConversionRecord, FactsRecord
+from pipeline.records.keys import OK, ArtifactKey, Outcome, Source
+from pipeline.run import layout as files
+from pipeline.run.cells import save_conversion
+from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
-from pipeline.stages.package_options import Cell, Say, Wishes, classes_of, options_by_target
+from pipeline.run.layout import artifact_name
+from pipeline.stages.package_options import Say, Wishes, options_by_target
 from targets import registry
 from targets.match import ScaleMatch, match_scales
 from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
 from targets.worker.host import HostWorker
 
 
-def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_float: bool, say: Say) -> list[Cell]:
+def plan_cells(
+    targets: Sequence[str], precisions: Sequence[Precision], from_float: bool, say: Say
+) -> list[ArtifactKey]:
     """All combinations that exist; why the others do not is said. What `int8` comes from: see source_of.
 
     Raises:
@@ -40,7 +46,7 @@ def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_flo
             if reason := registry.get(target).schemes.why_not(precision):
                 missing.append(f"{reason} (all: convert --list-schemes)")
             else:
-                cells.append(Cell(target, precision, source_of(precision, from_float)))
+                cells.append(ArtifactKey(target, precision, source_of(precision, from_float)))
     if not cells:
         raise UsageError("; ".join(missing))
     for line in missing:
@@ -49,7 +55,7 @@ def plan_cells(targets: Sequence[str], precisions: Sequence[Precision], from_flo
 
 
 def source_of(precision: Precision, from_float: bool = False) -> Source:
-    """What a file of this precision is made from.
+    """What a file of this precision is made from; "qat" is the QDQ program of the run, if it was trained or not.
 
     Args:
         from_float: int8 by calibration alone, not from the trained program. Of w8a16 there is no trained one.
@@ -60,7 +66,7 @@ def source_of(precision: Precision, from_float: bool = False) -> Source:
 
 
 def convert_cells(
-    run: Run, cells: Sequence[Cell], say: Say, wishes: Wishes | None = None
+    run: Run, cells: Sequence[ArtifactKey], say: Say, wishes: Wishes | None = None
 ) -> tuple[ConversionRecord, ...]:
     """Convert every cell; failures are recorded, not raised.
 
@@ -70,6 +76,7 @@ def convert_cells(
     Raises:
         RunError: the run has no checkpoint, or its files changed.
     """
+    cells = as_made(run, cells)
     programs = {kind: _program(run, kind, say) for kind in dict.fromkeys(map(_kind, cells))}
     scales = {kind: {} if kind == "float" else _scales(path) for kind, path in programs.items()}
     options = options_by_target(run, wishes or Wishes(), cells)
@@ -81,7 +88,15 @@ def convert_cells(
     return tuple(records)
 
 
-def _kind(cell: Cell) -> str:
+def as_made(run: Run, cells: Sequence[ArtifactKey]) -> list[ArtifactKey]:
+    """The cells by the names of their files: the QDQ program of a run that trained nothing is one of calibration."""
+    if not any(cell.source == "qat" for cell in cells):
+        return list(cells)
+    own = read_quantization(run).source
+    return list(dict.fromkeys(replace(cell, source=own) if cell.source == "qat" else cell for cell in cells))
+
+
+def _kind(cell: ArtifactKey) -> str:
     """Cells of one kind are made from one program: "float", "qat", "ptq", "ptq w8a16"."""
     return f"ptq {cell.precision}" if cell.source == "ptq" and cell.precision != "int8" else cell.source
 
@@ -90,7 +105,7 @@ def _program(run: Run, kind: str, say: Say) -> Path:
     """The exported program of a kind, its sha256 compared with the manifest."""
     if kind == "float":
         return run.file(files.FLOAT_PROGRAM)
-    if kind == "qat":
+    if kind == read_quantization(run).source:
         return run.file(files.QDQ_PROGRAM)
     from pipeline.quantization.calibration import ptq_program
 
@@ -104,9 +119,9 @@ def _scales(program: Path) -> Mapping[str, QuantParams]:
 
 
 def _convert(
-    run: Run, cell: Cell, program: Path, scales: Mapping[str, QuantParams], options: PackageOptions
+    run: Run, cell: ArtifactKey, program: Path, scales: Mapping[str, QuantParams], options: PackageOptions
 ) -> ConversionRecord:
-    name = artifact_name(cell.target, cell.precision, cell.source)
+    name = artifact_name(cell)
     final = run.path / name
     final.parent.mkdir(exist_ok=True)
     start = time.monotonic()
@@ -128,12 +143,12 @@ def _convert(
     return record
 
 
-def _make(run: Run, cell: Cell, program: Path, output: Path, options: PackageOptions) -> tuple[GraphFacts, str]:
+def _make(run: Run, cell: ArtifactKey, program: Path, output: Path, options: PackageOptions) -> tuple[GraphFacts, str]:
     """Convert in one process, read back and run in another."""
     digest = sha256_of(program)
     metadata = {"model": run.model, "run": run.id, "program_sha256": digest, "source": cell.source}
     if "class_labels" in registry.get(cell.target).options:
-        metadata["classes"] = json.dumps(classes_of(run))
+        metadata["classes"] = json.dumps(read_subject(run).classes)
     with HostWorker() as worker:
         worker.convert(cell.target, program, digest, cell.precision, output, metadata, options)
     with HostWorker() as fresh:
@@ -168,7 +183,7 @@ def _load_check(worker: HostWorker, target: str, path: Path, facts: GraphFacts) 
 
 def _record(
     model: str,
-    cell: Cell,
+    cell: ArtifactKey,
     outcome: Outcome,
     path: str | None,
     sha256: str | None,
@@ -196,7 +211,7 @@ def _record(
 
 def _line(record: ConversionRecord) -> str:
     """One line for the reader."""
-    what = f"{record.target} {record.precision}{' ptq' if record.source == 'ptq' else ''}"
+    what = record.artifact.label
     if record.facts is None:
         return f"{what}: {record.outcome.status} at {record.outcome.stage}: {record.outcome.reason}"
     parts = [f"{record.facts.size_bytes / 1e6:.2f} MB"]

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.drift.shown_tensors import ShownTensors
+from pipeline.drift.layers import ShownTensors
 from pipeline.drift.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
 from pipeline.metrics.drift import Drift, drift
 from pipeline.progress import progress
-from pipeline.records.cells import CellKey
+from pipeline.records.keys import CellKey
 from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord, WaterfallRecord
-from pipeline.run import checkpoint as files
-from pipeline.run.checkpoint import StageLogits, load_logits_subset
+from pipeline.run import layout as files
+from pipeline.run.facts import read_quantization
 from pipeline.run.folder import Run
+from pipeline.run.logits import StageLogits, load_logits_subset
 from pipeline.training.scored_images import scored_images
 from targets.devices.device import DeviceSession
 
@@ -44,14 +45,14 @@ class Explainer:
         from pipeline.quantization.float_layers import QdqGraph
         from targets.program import load_program
 
-        self._run = run
+        self._run, self._quantization = run, read_quantization(run)
         self._reference = load_logits_subset(run, limit)
         self._images = scored_images(run, self._reference)
         count = len(self._reference.labels)
         self._rows = np.linspace(0, count - 1, min(explain_images, count)).round().astype(int).tolist()
         self._walk = Walk(QdqGraph(load_program(run.file(files.QDQ_PROGRAM)).module()))
         self._batches = list(self._images.batches(BATCH, self._rows))
-        self._shown = ShownTensors(self._walk, self._batches[0][:SHOWN])
+        self._shown = ShownTensors(self._walk, self._batches[0][:SHOWN], self._quantization.made)
 
     def look(self, key: CellKey, session: DeviceSession) -> None:
         """Into the tensors of an artifact, where its runtime shows them."""
@@ -88,14 +89,18 @@ class Explainer:
                 for d in drifts
             ),
             kept_float=tuple(FloatLayer(k.layer.name, k.kl_mean, k.top1) for k in search.kept),
-            notes=(*self._shown.notes, *_bias_notes(walk.qdq, self._reference, batches, stages, rows)),
+            notes=(*self._shown.notes, *_bias_notes(walk.qdq, self._reference, batches, self._own(stages), rows)),
         )
+
+    def _own(self, stages: Sequence[ScoredStage]) -> list[ScoredStage]:
+        """Artifacts of the QDQ program."""
+        return [s for s in stages if s.cell is not None and self._quantization.made(s.cell.artifact)]
 
 
 def _bias_notes(
     qdq: QdqGraph, reference: StageLogits, batches: Sequence[Tensor], stages: Sequence[ScoredStage], rows: Sequence[int]
 ) -> list[str]:
-    """How much nearer each int8 artifact is to the QDQ program once that has its biases as the runtimes hold them."""
+    """How much nearer each artifact is to the QDQ program once that has its biases as the runtimes hold them."""
     import torch
 
     from pipeline.drift.layers import rounded_biases
@@ -106,13 +111,12 @@ def _bias_notes(
         with_int32 = torch.cat([walk.logits(images) for images in batches]).numpy()
     notes = []
     for stage in stages:
-        if stage.cell is not None and stage.cell.source == "qat":
-            logits = stage.logits[list(rows)]
-            before, after = drift(reference.stages["qdq"][list(rows)], logits), drift(with_int32, logits)
-            notes.append(
-                f"{stage.name}: SQNR to the QDQ program {_decibels(before)}; to the QDQ program with biases rounded "
-                f"to int32, as int8 runtimes hold them, {_decibels(after)} ({len(rows)} images)"
-            )
+        logits = stage.logits[list(rows)]
+        before, after = drift(reference.stages["qdq"][list(rows)], logits), drift(with_int32, logits)
+        notes.append(
+            f"{stage.name}: SQNR to the QDQ program {_decibels(before)}; to the QDQ program with biases rounded "
+            f"to int32, as int8 runtimes hold them, {_decibels(after)} ({len(rows)} images)"
+        )
     return notes
 
 

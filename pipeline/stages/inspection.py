@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.records.cells import OK, FactsRecord, Outcome
 from pipeline.records.codec import to_dict
+from pipeline.records.conversion import FactsRecord
+from pipeline.records.keys import OK, Outcome
 from pipeline.run.cells import artifact_path, load_conversions
 from pipeline.run.folder import Run
 from targets import registry

@@ -10,29 +10,30 @@ import hashlib
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipeline.errors import CellsFailedError
-from pipeline.files import sha256_of, write_json
-from pipeline.mixed.checkpoint import INT8, keep_int8, write_checkpoint
-from pipeline.mixed.search import TRIALS, MixedPlan, MixedSearch, Say, TrialLog
+from pipeline.files import sha256_of, write_atomic, write_json
+from pipeline.mixed.search import MixedPlan, MixedSearch, Say, TrialLog
 from pipeline.mixed.torch_judge import TorchJudge, cell_drop
 from pipeline.quantization.graph import save_program
-from pipeline.records.cells import ConversionRecord, ValidationRecord
 from pipeline.records.codec import to_dict
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import ArtifactKey
 from pipeline.records.mixed import QDQ, CellDrop, MixedRecord, Trial
-from pipeline.run import checkpoint as files
-from pipeline.run.cells import MIXED, load_artifact_logits
-from pipeline.run.checkpoint import StageLogits, load_logits
-from pipeline.run.folder import MANIFEST, MANIFEST_SCHEMA, Run
-from pipeline.training.scored_images import scored_images
+from pipeline.records.validation import ValidationRecord
+from pipeline.run import layout as files
+from pipeline.run.facts import read_quantization, write_facts
+from pipeline.run.folder import MANIFEST_SCHEMA, Run
+from pipeline.run.logits import StageLogits, load_artifact_logits, load_logits, save_logits
+from pipeline.training.scored_images import ScoredImages, scored_images
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-
-
-CANDIDATE = "search/candidate"
 
 
 def mix(run: Run, plan: MixedPlan, say: Say) -> MixedRecord:
@@ -48,14 +49,14 @@ def mix(run: Run, plan: MixedPlan, say: Say) -> MixedRecord:
     from targets.program import load_program
 
     keep_int8(run)
-    path = run.file(INT8[files.QDQ_PROGRAM])
+    path = run.file(files.INT8[files.QDQ_PROGRAM])
     program, digest = load_program(path), sha256_of(path)
-    reference = load_logits(run, INT8[files.LOGITS])
+    reference = load_logits(run, files.INT8[files.LOGITS])
     images = scored_images(run, reference)
     torch_judge = TorchJudge(program, reference, images)
-    targets_judge = TargetsJudge(run, program, reference, plan.targets, run.path / CANDIDATE, plan.threads)
+    targets_judge = TargetsJudge(run, program, reference, plan.targets, run.path / files.CANDIDATE, plan.threads)
     key = f"{digest[:16]}:{_digest(reference)[:16]}"
-    search = MixedSearch(plan, key, torch_judge, targets_judge, TrialLog(run.path / TRIALS), say)
+    search = MixedSearch(plan, key, torch_judge, targets_judge, TrialLog(run.path / files.TRIALS), say)
     chosen = search.start if plan.budget_pp is None else search.found(plan.budget_pp)
     float_layers = tuple(sorted(chosen))
     logits = write_checkpoint(run, program, images, float_layers)
@@ -73,10 +74,10 @@ def mix(run: Run, plan: MixedPlan, say: Say) -> MixedRecord:
         ranking=search.ranking,
         trials=tuple(search.trials),
     )
-    write_json(run.path / MIXED, to_dict(record))
-    shutil.rmtree(run.path / CANDIDATE, ignore_errors=True)  # of a trial that was killed
-    logged = [TRIALS] if (run.path / TRIALS).exists() else []
-    run.record(files.QDQ_PROGRAM, files.LOGITS, files.QUANTIZATION, MIXED, *logged)
+    write_json(run.path / files.MIXED, to_dict(record))
+    shutil.rmtree(run.path / files.CANDIDATE, ignore_errors=True)  # of a trial that was killed
+    logged = [files.TRIALS] if (run.path / files.TRIALS).exists() else []
+    run.record(files.QDQ_PROGRAM, files.LOGITS, files.QUANTIZATION, files.MIXED, *logged)
     return record
 
 
@@ -115,14 +116,13 @@ class TargetsJudge:
             CellsFailedError: a target cannot convert or run the program; an unavailable one is only noted.
         """
         from pipeline.stages.convert import convert_cells
-        from pipeline.stages.package_options import Cell
         from pipeline.stages.validate import validate_run
 
         start = time.monotonic()
         try:
             candidate = self._candidate(float_layers)
             say(f"converting {len(float_layers)} float layers for {', '.join(self._targets)}")
-            made = convert_cells(candidate, [Cell(target, "int8", "qat") for target in self._targets], _silent)
+            made = convert_cells(candidate, [ArtifactKey(target, "int8", "qat") for target in self._targets], _silent)
             _raise_if_failed(float_layers, made)
             here = [record.target for record in made if record.outcome.status == "ok"]
             scored: tuple[ValidationRecord, ...] = ()
@@ -142,13 +142,13 @@ class TargetsJudge:
         self._folder.mkdir(parents=True)
         candidate = Run(self._folder)
         manifest = {"schema": MANIFEST_SCHEMA, "run": self._run.id, "model": self._run.model, "files": {}}
-        write_json(self._folder / MANIFEST, manifest)
-        for name in (files.CONFIG, files.SUBJECT):
+        write_json(self._folder / files.MANIFEST, manifest)
+        for name in (files.CONFIG, files.SUBJECT, files.QUANTIZATION):
             (self._folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(self._run.file(name), self._folder / name)
-        files.save_logits(self._reference, self._folder / files.LOGITS)
+            shutil.copyfile(self._run.file(files.INT8.get(name, name)), self._folder / name)
+        save_logits(self._reference, self._folder / files.LOGITS)
         save_program(leave_float(self._program, float_layers), self._folder / files.QDQ_PROGRAM)
-        candidate.record(files.CONFIG, files.SUBJECT, files.LOGITS, files.QDQ_PROGRAM)
+        candidate.record(files.CONFIG, files.SUBJECT, files.QUANTIZATION, files.LOGITS, files.QDQ_PROGRAM)
         return candidate
 
     def _cells(
@@ -172,7 +172,7 @@ def _raise_if_failed(
 ) -> None:
     for record in records:
         if record.outcome.status == "failed":
-            name = record.key.label if isinstance(record, ValidationRecord) else f"{record.target} {record.precision}"
+            name = record.key.label if isinstance(record, ValidationRecord) else record.artifact.label
             raise CellsFailedError(
                 f"{name} with {len(float_layers)} layers in float failed at {record.outcome.stage}: "
                 f"{record.outcome.reason}; leave the target out of the search with --drop-target"
@@ -189,3 +189,58 @@ def _unavailable(made: Sequence[ConversionRecord], scored: Sequence[ValidationRe
         if target not in measured:
             first.setdefault(target, f"{target}: {reason}")
     return tuple(first.values())
+
+
+# The files of the checkpoint replace each other one by one, and `mix` lists them in the manifest at once: cut off
+# before that, the copy that was kept is what the next attempt starts from.
+
+
+def keep_int8(run: Run) -> None:
+    """Copy the trained checkpoint aside, once; a copy that the manifest does not list yet is made again."""
+    if all(run.has(kept) for kept in files.INT8.values()):
+        return
+    for name, kept in files.INT8.items():
+        write_atomic(run.path / kept, run.file(name).read_bytes())
+    run.record(*files.INT8.values())
+
+
+def write_checkpoint(
+    run: Run, program: ExportedProgram, images: ScoredImages, float_layers: tuple[str, ...]
+) -> np.ndarray:
+    """Program, logits and facts with these layers in float, in place of those of the run; not listed yet.
+
+    Args:
+        program: with all layers int8.
+
+    Returns:
+        The QDQ program's logits [N, classes], of the file that was written.
+    """
+    import torch
+
+    from pipeline.quantization.float_layers import leave_float
+    from pipeline.training.setting import EVAL_BATCH, collect_logits
+    from targets.program import load_program
+
+    kept = load_logits(run, files.INT8[files.LOGITS])
+    if not float_layers:
+        for name, copy in files.INT8.items():
+            write_atomic(run.path / name, run.file(copy).read_bytes())
+        return kept.stages["qdq"]
+    save_program(leave_float(program, float_layers), run.path / files.QDQ_PROGRAM)
+    reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
+    logits = collect_logits(
+        "scoring the mixed program",
+        reloaded,
+        images.split,
+        images.transform,
+        EVAL_BATCH,
+        torch.device("cpu"),
+        images.indices,
+        images.workers,
+    )
+    stages = {**kept.stages, "qdq": logits}
+    save_logits(StageLogits(kept.labels, kept.indices, kept.digest, stages), run.path / files.LOGITS)
+    facts = read_quantization(run, files.INT8[files.QUANTIZATION])
+    scheme = {**facts.scheme, "float_layers": sorted({*facts.float_layers, *float_layers})}
+    write_facts(run, files.QUANTIZATION, replace(facts, scheme=scheme))
+    return logits

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
-from pipeline.records.cells import Source
-from pipeline.run import checkpoint as files
+from pipeline.records.keys import ArtifactKey
+from pipeline.run.facts import read_subject
 from pipeline.run.folder import Run
 from targets import registry
-from targets.types import PRECISIONS, PackageOptions, Precision
+from targets.types import PRECISIONS, PackageOptions
 
+Say = Callable[[str], None]
 #: Field of PackageOptions -> the option that a user types for it.
 OPTIONS = {
     "image_input": "--image-input",
@@ -57,7 +58,7 @@ class Wishes:
         )
 
 
-def check_wishes(wishes: Wishes, cells: Sequence[Cell], say: Say) -> None:
+def check_wishes(wishes: Wishes, cells: Sequence[ArtifactKey], say: Say) -> None:
     """Refuse what none of the cells can do, before any work; tell which targets an option is ignored for.
 
     Raises:
@@ -72,7 +73,9 @@ def check_wishes(wishes: Wishes, cells: Sequence[Cell], say: Say) -> None:
         _check_room(room, given, wishes, cells, say)
 
 
-def _check_room(room: tuple[str, ...], given: list[str], wishes: Wishes, cells: Sequence[Cell], say: Say) -> None:
+def _check_room(
+    room: tuple[str, ...], given: list[str], wishes: Wishes, cells: Sequence[ArtifactKey], say: Say
+) -> None:
     """
     Args:
         room: the targets whose files have room for the options `given`.
@@ -94,7 +97,7 @@ def _check_room(room: tuple[str, ...], given: list[str], wishes: Wishes, cells: 
         say(f"{options} {belong}, and {'say' if plural else 'says'} nothing to {', '.join(others)}")
 
 
-def _check_group_size(size: int | None, cells: Sequence[Cell]) -> None:
+def _check_group_size(size: int | None, cells: Sequence[ArtifactKey]) -> None:
     """
     Raises:
         UsageError: none of the files has groups, or one of those that have cannot have this size.
@@ -117,19 +120,18 @@ def _check_group_size(size: int | None, cells: Sequence[Cell]) -> None:
             raise UsageError(f"--group-size {size}: {error}") from error
 
 
-def options_by_target(run: Run, wishes: Wishes, cells: Sequence[Cell]) -> dict[Cell, PackageOptions]:
+def options_by_target(run: Run, wishes: Wishes, cells: Sequence[ArtifactKey]) -> dict[ArtifactKey, PackageOptions]:
     """The wishes with mean, standard deviation and classes of the run, as far as each cell's format has room for them.
 
     Raises:
         RunError: the run has no record of them, or it changed.
     """
-    subject = run.read_json(files.SUBJECT)
-    config = subject["model_config"]
+    subject = read_subject(run)
     everything = PackageOptions(
         image_input=wishes.image_input,
-        mean=tuple(map(float, config["mean"])),
-        std=tuple(map(float, config["std"])),
-        class_labels=tuple(subject["classes"]) if wishes.class_labels else (),
+        mean=subject.model_config.mean,
+        std=subject.model_config.std,
+        class_labels=subject.classes if wishes.class_labels else (),
         deployment_target=wishes.deployment_target,
         float32_operators=wishes.float32_operators,
         unsigned_weights=wishes.unsigned_weights,
@@ -143,24 +145,3 @@ def options_by_target(run: Run, wishes: Wishes, cells: Sequence[Cell]) -> dict[C
         size = wishes.group_size if target.schemes[cell.precision].group_sizes else None
         found[cell] = PackageOptions(**kept, group_size=size)
     return found
-
-
-def classes_of(run: Run) -> list[str]:
-    """Names of the run's classes in the order of the logits.
-
-    Raises:
-        RunError: the run has no record of them, or it changed.
-    """
-    return list(run.read_json(files.SUBJECT)["classes"])
-
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One artifact to make."""
-
-    target: str
-    precision: Precision
-    source: Source

@@ -12,7 +12,8 @@ from pipeline.config import RunConfig, ValidationPlan
 from pipeline.errors import BelowBarError, UsageError
 from pipeline.launch import chief
 from pipeline.models.zoo import ZOO, check_name
-from pipeline.run.folder import Run, find_run, list_runs, set_latest
+from pipeline.run.facts import read_config
+from pipeline.run.folder import DONE, OVER_BUDGET, PENDING, SEARCH, Run, find_run, list_runs, set_latest
 
 if TYPE_CHECKING:
     from pipeline.records.mixed import MixedRecord
@@ -73,8 +74,8 @@ def resumed_run(model: str | None, run: Path | None, runs_dir: Path, say: Say) -
     found = find_run(runs_dir, run) if run is not None else _newest_unfinished(model, runs_dir)
     if model is not None and found.model != model:
         raise UsageError(f"run {found.id} is of {found.model}, not of {model}")
-    if is_pending(found) and is_trained(found):
-        config = RunConfig.from_dict(found.read_json("checkpoint/config.json"))
+    if found.status == "searching":
+        config = read_config(found)
         say(f"resuming the search in {found.path}")
     else:
         with joined(config_of(found).device):
@@ -92,7 +93,7 @@ def _quantize(run: Run, config: RunConfig, subject: Subject, say: Say) -> None:
 
     if chief():
         announce(run, config)
-    quantize(run, config, subject, say, latest=not chief() or not is_pending(run))
+    quantize(run, config, subject, say, latest=not chief() or not run.search_pending)
 
 
 def default_weights(model: str, data: str) -> str:
@@ -102,19 +103,10 @@ def default_weights(model: str, data: str) -> str:
 
 
 def _newest_unfinished(model: str | None, runs_dir: Path) -> Run:
-    unfinished = [
-        r
-        for r in list_runs(runs_dir)
-        if (r.manifest.get("status") == "unfinished" or is_pending(r)) and model in (None, r.model)
-    ]
+    unfinished = [r for r in list_runs(runs_dir) if r.status != "finished" and model in (None, r.model)]
     if not unfinished:
         raise UsageError(f"no unfinished run{f' of {model}' if model else ''} under {runs_dir}: nothing to resume")
     return unfinished[-1]
-
-
-#: Fact in the manifest of a run whose options ask for float layers after training.
-MIXED_PRECISION = "mixed_precision"
-PENDING, DONE, OVER_BUDGET = "pending", "done", "over budget"
 
 
 def check_float_layers(config: RunConfig) -> None:
@@ -136,19 +128,8 @@ def check_float_layers(config: RunConfig) -> None:
 
 def announce(run: Run, config: RunConfig) -> None:
     """Say in the manifest that a finished training will not be the end; once it is said it stays so."""
-    if (config.max_drop is not None or config.float_after_training) and MIXED_PRECISION not in run.manifest:
-        run.record(facts={MIXED_PRECISION: PENDING})
-
-
-def is_pending(run: Run) -> bool:
-    """Whether the search was announced and did not end."""
-    return bool(run.manifest.get(MIXED_PRECISION) == PENDING)
-
-
-def is_trained(run: Run) -> bool:
-    """Whether only the search is missing."""
-    manifest = run.manifest
-    return "checkpoint/quantization.json" in manifest["files"] and "provenance" in manifest
+    if (config.max_drop is not None or config.float_after_training) and SEARCH not in run.manifest:
+        run.record(facts={SEARCH: PENDING})
 
 
 def finish(run: Run, config: RunConfig, say: Callable[[str], None]) -> None:
@@ -159,9 +140,9 @@ def finish(run: Run, config: RunConfig, say: Callable[[str], None]) -> None:
     """
     from pipeline.run.recipe import write_recipe
 
-    if not is_pending(run):
+    if not run.search_pending:
         return
-    run.record(facts={"status": "unfinished"})
+    run.mark("unfinished")
     try:
         record = _mix(run, config, say)
     except BelowBarError:
@@ -205,5 +186,5 @@ def _measured(record: MixedRecord) -> dict[str, Any] | None:
 
 
 def _end(run: Run, how: str) -> None:
-    run.record(facts={MIXED_PRECISION: how, "status": "finished"})
+    run.mark("finished", **{SEARCH: how})
     set_latest(run)

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.options import Option, check
-from pipeline.records.cells import Rounds
+from pipeline.records.latency import Rounds
 from targets.devices.device import DeviceSession, DeviceWorker
 from targets.types import Samples, TargetError
 from targets.worker.host import HostWorker

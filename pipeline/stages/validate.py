@@ -18,21 +18,21 @@ import numpy as np
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
 from pipeline.progress import progress
-from pipeline.records.cells import OK, CellKey, ConversionRecord, Outcome, ValidationRecord
-from pipeline.run.cells import (
-    VALIDATION,
-    ArtifactLogits,
-    artifact_path,
-    cell_key,
-    chosen,
-    load_artifact_logits,
-    load_validation,
-    save_artifact_logits,
-    save_cells,
-)
-from pipeline.run.checkpoint import StageLogits, load_logits_subset
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import OK, CellKey, Outcome
+from pipeline.records.validation import ValidationRecord
+from pipeline.run.cells import artifact_path, cell_key, chosen, load_validation, save_cells
+from pipeline.run.facts import QuantizationFacts, read_quantization
 from pipeline.run.folder import Run
-from pipeline.stages.place import Place
+from pipeline.run.layout import VALIDATION
+from pipeline.run.logits import (
+    ArtifactLogits,
+    StageLogits,
+    load_artifact_logits,
+    load_logits_subset,
+    save_artifact_logits,
+)
+from pipeline.stages.devices import Place
 from pipeline.training.scored_images import scored_images
 from targets import registry
 from targets.devices.device import DeviceSession
@@ -124,7 +124,8 @@ def _save(
     run: Run, cells: Sequence[_Open], reference: StageLogits, on: Place, say: Callable[[str], None]
 ) -> dict[CellKey, ValidationRecord]:
     """Logits first: a record never tells of logits that are not there."""
-    records = [_record(cell, reference, on) for cell in cells]
+    quantization = read_quantization(run)
+    records = [_record(cell, reference, quantization, on) for cell in cells]
     for cell, record in zip(cells, records, strict=True):
         say(_line(record))
         if cell.outcome.status == "ok":
@@ -205,12 +206,12 @@ def _infer_batch(cell: _Open, batch: np.ndarray) -> None:
     cell.seconds += time.monotonic() - start
 
 
-def _record(cell: _Open, reference: StageLogits, on: Place) -> ValidationRecord:
+def _record(cell: _Open, reference: StageLogits, quantization: QuantizationFacts, on: Place) -> ValidationRecord:
     device = None if on.is_host else on.facts
     if cell.outcome.status != "ok":
         return ValidationRecord(cell.key, cell.outcome, None, None, None, None, device=device)
     logits = np.concatenate(cell.rows)
-    qdq = reference.stages["qdq"] if cell.key.source == "qat" else None
+    qdq = reference.stages["qdq"] if quantization.made(cell.key.artifact) else None
     return ValidationRecord(
         key=cell.key,
         outcome=OK,

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.files import write_atomic
+from pipeline.run.layout import METRICS_FILE, RESUME_FILE
 from pipeline.training.distributed import joined, world
 from pipeline.training.drop_path import stochastic_depth
 from pipeline.training.execution import Execution, choose_precision
 from pipeline.training.float_plan import FloatPlan, FloatRecipe, FloatTraining
-from pipeline.training.loop import RESUME_FILE, Batch, EpochRecord, Phase, fit
+from pipeline.training.loop import Batch, EpochRecord, Phase, fit
 from pipeline.training.setting import Say, Setting, evenly
 from pipeline.training.subject import Subject, choose_device, eval_transform, load_data, load_subject, seed_everything
 from pipeline.training.trainees import FloatTrainee
@@ -76,7 +77,7 @@ def _train(training: FloatTraining, plan: FloatPlan, resume_file: Path, say: Say
 
     def on_history(history: list[EpochRecord]) -> None:
         lines = "".join(json.dumps(asdict(r), allow_nan=False) + "\n" for r in history)
-        write_atomic(training.folder / "metrics.jsonl", lines)
+        write_atomic(training.folder / METRICS_FILE, lines)
 
     module = subject.model.to(device)
     phase = _augmented(setting.phase("float", module, plan, resume_file.parent, on_history), subject, plan, training)

@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from pipeline.config import ExecutionPlan
 from pipeline.errors import TrainingError
 from pipeline.progress import progress
+from pipeline.run.layout import RESUME_FILE
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.distributed import spread_state, sum_gradients, total, world
 from pipeline.training.execution import OFF, Precision
 from pipeline.training.nonfinite import first_nonfinite
 from pipeline.training.plan import TrainPlan
-from pipeline.training.resume_point import RESUME_FILE, State, Training, restore, save
+from pipeline.training.resume_point import State, Training, restore, save
 
-__all__ = ["RESUME_FILE", "EpochRecord", "Phase", "Trainee", "fit"]
+__all__ = ["EpochRecord", "Phase", "Trainee", "fit"]
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Batches = Callable[[int, int], Iterator[Batch]]

@@ -16,8 +16,6 @@ from pipeline.training.averaging import WeightAverage
 from pipeline.training.distributed import everyones, share, world
 from pipeline.training.plan import TrainPlan
 
-RESUME_FILE = "resume.pt"
-
 
 @dataclass
 class State:

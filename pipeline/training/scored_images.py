@@ -1,4 +1,4 @@
-"""A run and the logits of its checkpoint in, the very images that they are of out."""
+"""The images that the logits of a run's checkpoint are of, opened again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.config import RunConfig
 from pipeline.errors import RunError
-from pipeline.run import checkpoint as files
-from pipeline.run.checkpoint import StageLogits
+from pipeline.run.facts import read_config, read_subject
 from pipeline.run.folder import Run
+from pipeline.run.logits import StageLogits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,11 +48,11 @@ def scored_images(run: Run, reference: StageLogits) -> ScoredImages:
         RunError: they are other images.
         DataError: the data is gone or cannot be read.
     """
-    from pipeline.training.subject import load_data, transform_of
+    from pipeline.training.subject import eval_transform, load_data
 
-    config = RunConfig.from_dict(run.read_json(files.CONFIG))
+    config = read_config(run)
     data = load_data(config.data, config.skip_bad, val_only=True)
-    transform = transform_of(run.read_json(files.SUBJECT)["model_config"])
+    transform = eval_transform(read_subject(run).model_config)
     digest = f"{data.val.digest()}-{transform.digest()}"
     if digest != reference.digest:
         raise RunError(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.progress import progress
+from pipeline.run.layout import TENSORBOARD
 from pipeline.training.distributed import rows_of_all, world
 from pipeline.training.execution import Precision
 from pipeline.training.loop import EpochRecord, Phase
@@ -104,7 +105,7 @@ class Setting:
                 return
             record = history[-1]
             on_history(history)
-            write_curves(folder.parent / "tensorboard", record)
+            write_curves(folder.parent / TENSORBOARD, record)
             self.say(
                 f"{name} epoch {record.epoch}/{plan.epochs}: loss {record.loss:.3f}, top-1 "
                 f"{100 * record.top1 / record.n:.2f} % (n={record.n}), {record.images_per_second:.1f} images/s"

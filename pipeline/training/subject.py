@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from calibration.preprocess import EvalTransform
     from pipeline.models.build import ModelConfig
     from pipeline.models.weights import WeightsRecord
+    from pipeline.run.facts import SubjectFacts
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,20 @@ class Subject:
     def input_size(self) -> tuple[int, int, int]:
         return self.model_config.input_size
 
-    def facts(self) -> Mapping[str, Any]:
-        """What a report needs to know of it, as plain JSON values."""
-        return {
-            "model_config": self.model_config.to_dict(),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "classes": list(self.data.classes),
-            "data": {
-                "name": self.data.name,
-                "n_train": len(self.data.train),
-                "n_val": len(self.data.val),
-                "train_digest": self.data.train.digest(),
-                "val_digest": self.data.val.digest(),
-            },
-            "weights": dataclasses.asdict(self.weights),
-            "transform_digest": self.transform.digest(),
-        }
+    def facts(self) -> SubjectFacts:
+        """What a report needs to know of it."""
+        from pipeline.records.report import DataRecord
+        from pipeline.run.facts import SubjectFacts
+
+        data = self.data
+        return SubjectFacts(
+            model_config=self.model_config,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            classes=tuple(data.classes),
+            data=DataRecord(data.name, len(data.train), len(data.val), data.train.digest(), data.val.digest()),
+            weights=self.weights,
+            transform_digest=self.transform.digest(),
+        )
 
 
 def load_data(spec: str, skip_bad: bool, val_only: bool = False) -> DataSource:
@@ -136,13 +134,6 @@ def seed_everything(seed: int, threads: int) -> int:
     if threads:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
-
-
-def transform_of(model_config: Mapping[str, Any]) -> EvalTransform:
-    """The evaluation transform of a run, from the model config in its checkpoint."""
-    from pipeline.models.build import ModelConfig
-
-    return eval_transform(ModelConfig.from_dict(dict(model_config)))
 
 
 def eval_transform(config: ModelConfig) -> EvalTransform:

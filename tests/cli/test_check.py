@@ -13,7 +13,7 @@ import pytest
 from command_line import Ended, main_py
 from gate_run import made_up_run_folder
 
-from pipeline.records.cells import Outcome
+from pipeline.records.keys import Outcome
 from pipeline.run.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from command_line import Ended, main_py
 
-from pipeline.records.cells import ConversionRecord
+from pipeline.records.conversion import ConversionRecord
 from pipeline.run.cells import artifact_path, load_conversions, save_conversion
 from pipeline.run.folder import Run, find_run
 
@@ -109,7 +109,7 @@ def test_a_file_whose_scales_are_not_the_trained_ones_is_regressed(damaged: Gate
 def _coarsen(run: Run) -> None:
     """Publish a program in which every other activation is rounded far too coarsely, as bad scales would."""
     from pipeline.quantization.graph import save_program
-    from pipeline.run.checkpoint import QDQ_PROGRAM
+    from pipeline.run.layout import QDQ_PROGRAM
     from targets.program import load_program
 
     program = load_program(run.path / QDQ_PROGRAM)
@@ -128,7 +128,7 @@ def _read_back(of_file: Run, of_program: Run) -> ConversionRecord:
     """The record that convert would have written, had it made that file from the program of the other run."""
     from dataclasses import replace
 
-    from pipeline.run.checkpoint import QDQ_PROGRAM
+    from pipeline.run.layout import QDQ_PROGRAM
     from targets.match import match_scales
     from targets.program import load_program, trained_quant_params
     from targets.worker.host import HostWorker

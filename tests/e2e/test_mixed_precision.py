@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline.models.zoo import ZOO
-from pipeline.run import checkpoint as files
+from pipeline.run import layout as files
 from pipeline.run.cells import load_mixed
-from pipeline.run.checkpoint import load_logits
 from pipeline.run.folder import find_run, list_runs
+from pipeline.run.logits import load_logits
 from targets.program import load_program
 
 ROOT = Path(__file__).resolve().parents[2]

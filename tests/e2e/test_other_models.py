@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from command_line import main_py
 
-from pipeline.records.cells import ValidationRecord
 from pipeline.records.codec import from_dict
+from pipeline.records.validation import ValidationRecord
 from pipeline.run.cells import load_conversions
 from pipeline.run.folder import find_run
 

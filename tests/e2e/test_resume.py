@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from command_line import main_py
 
-from pipeline.run.checkpoint import load_logits
 from pipeline.run.folder import find_run, list_runs
+from pipeline.run.logits import load_logits
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = [

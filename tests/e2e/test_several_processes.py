@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.run.checkpoint import load_logits
 from pipeline.run.folder import find_run, list_runs
+from pipeline.run.logits import load_logits
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = [

@@ -14,13 +14,14 @@ from finished_run import SCORED, Finished
 from ssh_server import SshServer
 
 from pipeline.files import sha256_of
-from pipeline.records.cells import ConversionRecord
+from pipeline.records.conversion import ConversionRecord
 from pipeline.records.report import Report, report_from_json
 from pipeline.records.waterfall import TORCH_STAGES, WaterfallRecord
 from pipeline.report.collect import collect_run
-from pipeline.run import checkpoint as files
-from pipeline.run.cells import load_artifact_logits, load_conversions, load_waterfall
+from pipeline.run import layout as files
+from pipeline.run.cells import load_conversions, load_waterfall
 from pipeline.run.folder import Run
+from pipeline.run.logits import load_artifact_logits
 from targets.coreml.units import SIMULATED
 
 EXPLAINED = 4  # images that --explain looks into the layers with

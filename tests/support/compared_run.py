@@ -8,22 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from made_up_facts import write_made_up_facts
 from made_up_report import made_up_conversion, made_up_rounds
 
-from pipeline.files import sha256_of, write_atomic, write_json
+from pipeline.files import sha256_of, write_atomic
 from pipeline.metrics.accuracy import accuracy
-from pipeline.records.cells import OK, CellKey, LatencyRecord, Outcome, ValidationRecord
-from pipeline.run.cells import (
-    LATENCY,
-    VALIDATION,
-    ArtifactLogits,
-    artifact_name,
-    save_artifact_logits,
-    save_cells,
-    save_conversion,
-)
-from pipeline.run.checkpoint import LOGITS, StageLogits, save_logits
+from pipeline.records.keys import OK, CellKey, Outcome, Source
+from pipeline.records.latency import LatencyRecord
+from pipeline.records.validation import ValidationRecord
+from pipeline.run.cells import save_cells, save_conversion
 from pipeline.run.folder import Run, create_run
+from pipeline.run.layout import LATENCY, LOGITS, VALIDATION, artifact_name
+from pipeline.run.logits import ArtifactLogits, StageLogits, save_artifact_logits, save_logits
 
 CLASSES = ("cat", "dog", "eel")
 HOST = {"processor": "made up", "vector_extensions": "avx2", "cores": "2", "system": "Linux 1"}
@@ -33,7 +29,7 @@ HOST = {"processor": "made up", "vector_extensions": "avx2", "cores": "2", "syst
 class MadeUp:
     """What is written. `wrong`: images whose answer in the artifact is not right; all torch stages are right.
 
-    The artifact is tflite int8 qat in litert; image i is of class i % 3.
+    The artifact is tflite int8 in litert, qat or without `epochs` ptq; image i is of class i % 3.
     """
 
     model: str = "t2t_vit_7"
@@ -50,6 +46,7 @@ class MadeUp:
     timed: bool = True
     versions: dict[str, str] = field(default_factory=lambda: {"torch": "2.13.0"})
     classes: Sequence[str] = CLASSES
+    epochs: int = 5
 
 
 def logits_of(labels: np.ndarray, wrong: Sequence[int], classes: int) -> np.ndarray:
@@ -66,30 +63,18 @@ def make_run(root: Path, made: MadeUp, second: int = 0) -> Run:
     indices = np.arange(made.images) if made.indices is None else np.array(made.indices)
     labels = np.arange(len(indices)) % classes
     right = logits_of(labels, (), classes)
-    data = {"name": "digits", "n_train": 10, "n_val": 100, "train_digest": None, "val_digest": made.val_digest}
-    subject = {
-        "data": data,
-        "classes": list(made.classes),
-        "weights": {"source": "demo", "sha256": "12" * 32},
-        "model_config": {"input_size": [3, 96, 96]},
-        "parameters": 1000,
-    }
-    write_json(run.path / "checkpoint/subject.json", subject)
-    write_json(
-        run.path / "checkpoint/quantization.json", {"scheme": {"name": "w8a8"}, "calibration": {}, "training": {}}
-    )
+    write_made_up_facts(run, made.classes, val_digest=made.val_digest, weights_sha256="12" * 32, epochs=made.epochs)
     digest = f"{made.val_digest}-{made.transform}"
     stages = {"float": right, "qdq": right}
     save_logits(StageLogits(labels, indices, digest, stages), run.path / LOGITS)
     run.record(
-        "checkpoint/subject.json",
-        "checkpoint/quantization.json",
         LOGITS,
         facts={"status": "finished", "provenance": {**made.versions, **made.host}},
     )
-    key = CellKey(made.model, "tflite", "litert", "int8", "qat", "host")
-    name = artifact_name("tflite", "int8", "qat")
-    record = made_up_conversion(made.model, "tflite", "int8", "qat")
+    source: Source = "qat" if made.epochs else "ptq"
+    key = CellKey(made.model, "tflite", "litert", "int8", source, "host")
+    name = artifact_name(key.artifact)
+    record = made_up_conversion(made.model, "tflite", "int8", source)
     if not made.converted:
         failed = Outcome("failed", "convert", "no lowering")
         none = replace(

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from fake_workers import FakeWorkers
 
-from pipeline.stages.entry_conditions import EntryLimits
-from pipeline.stages.place import Place
+from pipeline.stages.devices import EntryLimits, Place
 from targets.devices.address import Address, parse
 from targets.types import TargetError
 from targets.worker.facts import Conditions, DeviceFacts

@@ -19,7 +19,7 @@ from pipeline.gate.baseline import (
     Timing,
 )
 from pipeline.metrics.accuracy import Accuracy
-from pipeline.records.cells import OK, CellKey, Outcome
+from pipeline.records.keys import OK, CellKey, Outcome
 from pipeline.records.report import WeightsRecord
 
 N = 2000

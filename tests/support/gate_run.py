@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from made_up_facts import write_made_up_facts
 from made_up_report import made_up_conversion, made_up_rounds
 
-from pipeline.files import write_json
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
-from pipeline.records.cells import OK, CellKey, ConversionRecord, LatencyRecord, ValidationRecord
-from pipeline.run.cells import LATENCY, VALIDATION, ArtifactLogits, save_artifact_logits, save_cells, save_conversion
-from pipeline.run.checkpoint import LOGITS, StageLogits, save_logits
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import OK, CellKey
+from pipeline.records.latency import LatencyRecord
+from pipeline.records.validation import ValidationRecord
+from pipeline.run.cells import save_cells, save_conversion
 from pipeline.run.folder import Run, create_run, set_latest
+from pipeline.run.layout import LATENCY, LOGITS, VALIDATION
+from pipeline.run.logits import ArtifactLogits, StageLogits, save_artifact_logits, save_logits
 
 N = 400
 RUNTIMES = {"executorch": ("executorch",), "tflite": ("litert", "tensorflow")}
@@ -30,21 +34,13 @@ def made_up_run_folder(root: Path, wrong: int = 40, seed: int = 0, model: str = 
     """
     run = create_run(root, model)
     labels = np.arange(n) % 10
-    subject = {
-        "classes": [str(i) for i in range(10)],
-        "parameters": 4_000_000,
-        "data": {"name": "digits", "n_train": 10, "n_val": n, "train_digest": "ab" * 32, "val_digest": "cd" * 32},
-        "weights": {"source": "demo", "sha256": "ef" * 32},
-    }
-    (run.path / "checkpoint").mkdir()
-    write_json(run.path / "checkpoint/subject.json", subject)
-    write_json(run.path / "checkpoint/quantization.json", {"scheme": {"name": "w8a8"}})
+    write_made_up_facts(run, n_val=n)
     torch_logits = _logits(labels, 40)
     save_logits(
         StageLogits(labels, np.arange(n), "made-up-digest", {"float": torch_logits, "qdq": torch_logits}),
         run.path / LOGITS,
     )
-    run.record("checkpoint/subject.json", "checkpoint/quantization.json", LOGITS)
+    run.record(LOGITS)
     run.record(facts={"status": "finished", "provenance": {**HOST, "torch": "2.13.0"}})
     for target in RUNTIMES:
         convert(run, target)

@@ -8,19 +8,11 @@ import numpy as np
 
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
-from pipeline.records.cells import (
-    OK,
-    CellKey,
-    ConversionRecord,
-    FactsRecord,
-    LatencyRecord,
-    Outcome,
-    Rounds,
-    Source,
-    StageRecord,
-    ValidationRecord,
-)
+from pipeline.records.conversion import ConversionRecord, FactsRecord
+from pipeline.records.keys import OK, CellKey, Outcome, Source
+from pipeline.records.latency import LatencyRecord, Rounds
 from pipeline.records.report import SCHEMA_VERSION, DataRecord, Report, RunRecord, WeightsRecord
+from pipeline.records.validation import StageRecord, ValidationRecord
 from targets.types import Precision, TensorSpec
 
 N = 360

@@ -12,7 +12,7 @@ from made_up_report import made_up_report
 
 from pipeline.metrics.accuracy import accuracy, per_class
 from pipeline.metrics.waterfall import agreement_matrix, most_moved, step
-from pipeline.records.cells import SIMULATED, CellKey, Precision, Source
+from pipeline.records.keys import SIMULATED, CellKey, Source
 from pipeline.records.report import Report
 from pipeline.records.waterfall import (
     TORCH_STAGES,
@@ -23,6 +23,7 @@ from pipeline.records.waterfall import (
     WaterfallRecord,
     WaterfallStage,
 )
+from targets.types import Precision
 
 LAYERS = tuple(f"blocks.{i}.{part}" for i in range(7) for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"))
 

@@ -14,14 +14,16 @@ from calibration.sources import open_data
 from pipeline.config import RunConfig
 from pipeline.files import write_json
 from pipeline.models.build import ModelConfig
+from pipeline.models.weights import WeightsRecord
 from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.graph import prepare, save_program, to_qdq_program
 from pipeline.quantization.quantizer import Scheme
-from pipeline.run import checkpoint as files
-from pipeline.run.checkpoint import StageLogits
+from pipeline.run import layout as files
+from pipeline.run.facts import QuantizationFacts, write_facts
 from pipeline.run.folder import Run, create_run
+from pipeline.run.logits import StageLogits, save_logits
 from pipeline.training.setting import collect_logits, evenly
-from pipeline.training.subject import eval_transform
+from pipeline.training.subject import Subject, eval_transform
 
 SIDE = 16
 SIZE = (3, SIDE, SIDE)
@@ -91,9 +93,14 @@ def outlier_run(root: Path, outlier: float = OUTLIER) -> Run:
     stages = {"float": float_logits, "fake_quant": logits_of(graph), "qdq": logits_of(program.module())}
     digest = f"{data.val.digest()}-{transform.digest()}"
     logits = StageLogits(float_logits.argmax(axis=1), np.asarray(indices), digest, stages)
-    files.save_logits(logits, run.path / files.LOGITS)
+    save_logits(logits, run.path / files.LOGITS)
     write_json(run.path / files.CONFIG, RunConfig(model="outlier", weights="none").to_dict())
-    write_json(run.path / files.SUBJECT, {"model_config": config.to_dict(), "classes": list(data.classes)})
-    write_json(run.path / files.QUANTIZATION, {"scheme": {"observer": "moving-average"}, "calibration": {}})
+    write_facts(
+        run,
+        files.SUBJECT,
+        Subject(model, config, data, transform, WeightsRecord("none", None, None, False, False, None)).facts(),
+    )
+    facts = QuantizationFacts({"observer": "moving-average"}, training={"qat": {"epochs": 0}})
+    write_facts(run, files.QUANTIZATION, facts)
     run.record(files.QDQ_PROGRAM, files.LOGITS, files.CONFIG, files.SUBJECT, files.QUANTIZATION)
     return run

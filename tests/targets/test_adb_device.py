@@ -16,8 +16,7 @@ from adb_phone import ADB_DATA, Phone, stand_in_facts, stand_in_logits
 from compared_run import MadeUp, make_run
 
 from pipeline.stages.benchmark import benchmark_run
-from pipeline.stages.entry_conditions import EntryLimits
-from pipeline.stages.place import Place
+from pipeline.stages.devices import EntryLimits, Place
 from pipeline.stages.timing import TimingPlan
 from targets import registry as targets
 from targets.devices import registry

@@ -24,8 +24,9 @@ from coremltools.models.compute_plan import (
     MLModelStructureProgramValueType,
 )
 
-from pipeline.records.cells import OK, CellKey, Outcome, PlanRecord
 from pipeline.records.codec import from_dict, to_dict
+from pipeline.records.keys import OK, CellKey, Outcome
+from pipeline.records.latency import PlanRecord
 from pipeline.report.tables.plan import plan_tables
 from targets.compute_plan import ComputePlan, PlannedOperation
 from targets.coreml import compute_plan

@@ -17,7 +17,8 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import get_new_symbol, types
 from tiny_hybrid import SavedProgram
 
-from pipeline.records.cells import OK, FactsRecord
+from pipeline.records.conversion import FactsRecord
+from pipeline.records.keys import OK
 from pipeline.stages.inspection import Inspected, show
 from targets.coreml import neural_engine, stored
 from targets.coreml.convert import convert

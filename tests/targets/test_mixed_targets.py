@@ -15,18 +15,18 @@ from outlier_run import IMAGES, LAYERS, NEEDED, outlier_run
 from pipeline.errors import CellsFailedError, RunError
 from pipeline.files import sha256_of, write_json
 from pipeline.gate.baseline import FileFacts
-from pipeline.mixed.checkpoint import INT8, write_checkpoint
-from pipeline.mixed.search import TRIALS, MixedPlan
+from pipeline.mixed.search import MixedPlan
 from pipeline.quantization.float_layers import QdqGraph, leave_float
-from pipeline.records.cells import ConversionRecord
+from pipeline.records.conversion import ConversionRecord
 from pipeline.records.mixed import MixedRecord
-from pipeline.run import checkpoint as files
-from pipeline.run.cells import MIXED, load_mixed
-from pipeline.run.checkpoint import load_logits
+from pipeline.run import layout as files
+from pipeline.run.cells import load_mixed
 from pipeline.run.folder import Run
+from pipeline.run.layout import CANDIDATE, INT8, MIXED, TRIALS
+from pipeline.run.logits import load_logits
 from pipeline.stages import mixed_precision as mixed_targets
 from pipeline.stages.convert import convert_cells
-from pipeline.stages.mixed_precision import CANDIDATE, mix
+from pipeline.stages.mixed_precision import mix, write_checkpoint
 from pipeline.training.scored_images import scored_images
 from targets.program import load_program
 from targets.types import TargetError
@@ -65,7 +65,7 @@ def test_the_result_is_what_was_scored_in_the_runtime(mixed: Mixed) -> None:
     assert (record.float_parameters, record.parameters) == (2 * 24 * 24, 24 * 768 + 2 * 24 * 24 + 240)
     in_torch, on_target = record.chosen
     (cell,) = on_target.cells
-    assert cell.name == "executorch int8"
+    assert cell.name == "executorch int8 ptq"
     assert cell.n == IMAGES
     assert abs(cell.lost - in_torch.cells[0].lost) <= 2
     assert cell.size_bytes is not None
@@ -168,7 +168,7 @@ def test_a_target_that_fails_stops_the_search_and_keeps_the_run(
 
     monkeypatch.setattr("pipeline.stages.convert._make", fail)
     with pytest.raises(
-        CellsFailedError, match="executorch int8 with 2 layers in float failed at convert: made to fail"
+        CellsFailedError, match="executorch int8 ptq with 2 layers in float failed at convert: made to fail"
     ):
         mix(run, PLAN, lambda line: None)
     run.file(files.QDQ_PROGRAM)

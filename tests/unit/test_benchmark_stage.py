@@ -11,9 +11,11 @@ from fake_workers import FakeWorkers
 from made_up_report import made_up_conversion
 
 from pipeline.files import sha256_of, write_atomic
-from pipeline.records.cells import CellKey, LatencyRecord
-from pipeline.run.cells import artifact_name, load_latency, save_conversion
+from pipeline.records.keys import ArtifactKey, CellKey
+from pipeline.records.latency import LatencyRecord
+from pipeline.run.cells import load_latency, save_conversion
 from pipeline.run.folder import Run
+from pipeline.run.layout import artifact_name
 from pipeline.stages.benchmark import benchmark_run
 from pipeline.stages.timing import TimingPlan
 from targets.devices import this_host
@@ -29,7 +31,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> FakeWorkers:
 
 
 def with_fp32(run: Run) -> Run:
-    name = artifact_name("tflite", "fp32", "float")
+    name = artifact_name(ArtifactKey("tflite", "fp32", "float"))
     write_atomic(run.path / name, "float file")
     record = made_up_conversion(run.model, "tflite", "fp32", "float")
     save_conversion(run, replace(record, path=name, sha256=sha256_of(run.path / name)), name)

@@ -13,8 +13,10 @@ from pipeline.compare.compare import compare_runs
 from pipeline.compare.records import ComparedCell, Comparison, PairedImages
 from pipeline.errors import RunError
 from pipeline.files import write_atomic
-from pipeline.records.cells import CellKey
-from pipeline.run.cells import load_artifact_logits, load_conversions, logits_name, save_conversion
+from pipeline.records.keys import CellKey
+from pipeline.run.cells import load_conversions, save_conversion
+from pipeline.run.layout import logits_name
+from pipeline.run.logits import load_artifact_logits
 
 # Right in A and wrong in B: 0, 3, 6, 9, 12 (cats), 1 (dog); the other way round: 2 (eel).
 BEFORE, AFTER = MadeUp(wrong=(2, 5)), MadeUp(wrong=(0, 3, 6, 9, 12, 1, 5))

@@ -7,19 +7,20 @@ import typer
 
 from pipeline.commands.options import precisions_of
 from pipeline.errors import UsageError
+from pipeline.records.keys import ArtifactKey
 from pipeline.stages.convert import plan_cells
-from pipeline.stages.package_options import Cell, Wishes, check_wishes
+from pipeline.stages.package_options import Wishes, check_wishes
 from targets import registry
 
 
 def test_int8_comes_from_the_trained_program_and_the_rest_from_the_float_one() -> None:
     cells = plan_cells(["tflite"], ["fp32", "fp16", "int8"], from_float=False, say=pytest.fail)
     assert cells == [
-        Cell("tflite", "fp32", "float"),
-        Cell("tflite", "fp16", "float"),
-        Cell("tflite", "int8", "qat"),
+        ArtifactKey("tflite", "fp32", "float"),
+        ArtifactKey("tflite", "fp16", "float"),
+        ArtifactKey("tflite", "int8", "qat"),
     ]
-    assert plan_cells(["coreml"], ["int8"], from_float=True, say=pytest.fail) == [Cell("coreml", "int8", "ptq")]
+    assert plan_cells(["coreml"], ["int8"], from_float=True, say=pytest.fail) == [ArtifactKey("coreml", "int8", "ptq")]
 
 
 def test_a_precision_that_one_target_lacks_is_told_and_the_others_go_on() -> None:
@@ -57,7 +58,11 @@ def test_an_unknown_precision_is_refused_with_the_nearest() -> None:
 def test_weight_only_files_come_from_the_float_program_and_other_targets_say_that_they_have_none() -> None:
     said: list[str] = []
     cells = plan_cells(registry.names(), ["w4", "lut6"], from_float=False, say=said.append)
-    assert cells == [Cell("coreml", "w4", "float"), Cell("coreml", "lut6", "float"), Cell("tflite", "w4", "float")]
+    assert cells == [
+        ArtifactKey("coreml", "w4", "float"),
+        ArtifactKey("coreml", "lut6", "float"),
+        ArtifactKey("tflite", "w4", "float"),
+    ]
     assert [line.split(":")[0] for line in said] == [
         "executorch is not converted in w4",
         "executorch is not converted in lut6",

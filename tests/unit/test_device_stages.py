@@ -15,21 +15,15 @@ from pipeline.errors import UsageError
 from pipeline.files import sha256_of, write_atomic
 from pipeline.gate.baseline import Instructions
 from pipeline.gate.collect import facts_of
-from pipeline.records.cells import OK, CellKey, InstructionRecord, LatencyRecord
+from pipeline.records.keys import OK, ArtifactKey, CellKey
+from pipeline.records.latency import InstructionRecord, LatencyRecord
 from pipeline.report.tables.devices import circumstances, conditions_line, facts_lines
-from pipeline.run.cells import (
-    INSTRUCTIONS,
-    artifact_name,
-    load_conversions,
-    load_instructions,
-    load_latency,
-    save_cells,
-    save_conversion,
-)
+from pipeline.run.cells import load_conversions, load_instructions, load_latency, save_cells, save_conversion
 from pipeline.run.folder import Run
+from pipeline.run.layout import INSTRUCTIONS, artifact_name
 from pipeline.stages.benchmark import benchmark_run
-from pipeline.stages.entry_conditions import EntryLimits
-from pipeline.stages.instructions import count_run
+from pipeline.stages.cost import count_run
+from pipeline.stages.devices import EntryLimits
 from pipeline.stages.timing import TimingPlan
 from targets.devices.device import InstructionCount
 from targets.types import TargetError
@@ -39,7 +33,7 @@ PLAN = TimingPlan(rounds=10, samples=2, processes=2)
 
 
 def with_file(run: Run, target: str, text: str = "file") -> Run:
-    name = artifact_name(target, "int8", "qat")
+    name = artifact_name(ArtifactKey(target, "int8", "qat"))
     write_atomic(run.path / name, text)
     record = made_up_conversion(run.model, target, "int8", "qat")
     save_conversion(run, replace(record, path=name, sha256=sha256_of(run.path / name)), name)

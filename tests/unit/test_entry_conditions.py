@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fake_device import FakeDevice
 
-from pipeline.stages.entry_conditions import EntryLimits, enter, limits_of
+from pipeline.stages.devices import EntryLimits, enter, limits_of
 from targets.types import TargetError
 from targets.worker.facts import Conditions
 

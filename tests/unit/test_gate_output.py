@@ -15,7 +15,7 @@ from pipeline.gate.judge import judge
 from pipeline.gate.records import GateResult
 from pipeline.gate.settings import settings_of
 from pipeline.gate.table import RULES
-from pipeline.records.cells import Outcome
+from pipeline.records.keys import Outcome
 
 NASTY = 'a <b> & "c" ]]> | ` \x00 \x1b[31m \ud800 é \N{FACE WITH TEARS OF JOY}\nline two'
 

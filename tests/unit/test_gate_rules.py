@@ -13,7 +13,7 @@ from pipeline.gate.judge import judge
 from pipeline.gate.records import Finding, Verdict
 from pipeline.gate.settings import Settings, settings_of
 from pipeline.gate.table import RULES
-from pipeline.records.cells import SIMULATED
+from pipeline.records.keys import SIMULATED
 
 NO_EVENTS = {"nan": 0, "overflowed": 0}
 

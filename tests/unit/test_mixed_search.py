@@ -13,9 +13,9 @@ from pipeline.errors import BelowBarError, RunError, UsageError
 from pipeline.mixed.search import MixedPlan, MixedSearch, TrialLog
 from pipeline.mixed.torch_judge import TorchJudge
 from pipeline.records.mixed import QDQ, CellDrop, RankedLayer, Trial
-from pipeline.run import checkpoint as files
-from pipeline.run.checkpoint import load_logits
+from pipeline.run import layout as files
 from pipeline.run.folder import Run
+from pipeline.run.logits import load_logits
 from pipeline.training.scored_images import scored_images
 from targets.program import load_program
 

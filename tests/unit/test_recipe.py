@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import main_py
+from made_up_facts import write_made_up_facts
 
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
-from pipeline.files import write_json
+from pipeline.run.facts import read_subject
 from pipeline.run.folder import Run, create_run
-from pipeline.run.recipe import NOT_REPEATED, RECIPE, Recipe, other_than, read_recipe, write_recipe
-
-SUBJECT = {
-    "data": {"train_digest": "a" * 64, "val_digest": "b" * 64},
-    "weights": {"sha256": "c" * 64},
-}
+from pipeline.run.layout import RECIPE
+from pipeline.run.recipe import NOT_REPEATED, Recipe, other_than, read_recipe, write_recipe
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     run = create_run(tmp_path / "runs", "t2t_vit_7")
-    write_json(run.path / "checkpoint/subject.json", SUBJECT)
-    run.record("checkpoint/subject.json")
+    write_made_up_facts(run, train_digest="a" * 64, val_digest="b" * 64, weights_sha256="c" * 64)
     return run
 
 
@@ -144,8 +140,13 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path, text: str, message
 
 def test_other_images_and_weights_are_told(run: Run) -> None:
     recipe = written(run, RunConfig("t2t_vit_7"))
-    assert other_than(recipe, SUBJECT) == []
-    other = {"data": {"train_digest": "a" * 64, "val_digest": "0" * 64}, "weights": {"sha256": None}}
+    subject = read_subject(run)
+    assert other_than(recipe, subject) == []
+    other = replace(
+        subject,
+        data=replace(subject.data, val_digest="0" * 64),
+        weights=replace(subject.weights, sha256=None),
+    )
     assert [line.split(" than")[0] for line in other_than(recipe, other)] == [
         "these are other validation images",
         "these are other float weights",

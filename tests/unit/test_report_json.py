@@ -11,9 +11,10 @@ import pytest
 from made_up_report import made_up_report, made_up_run
 
 from pipeline.errors import RunError
-from pipeline.records.cells import CellKey, Outcome, ValidationRecord
 from pipeline.records.codec import to_dict
+from pipeline.records.keys import CellKey, Outcome
 from pipeline.records.report import SCHEMA_VERSION, report_from_json, report_to_json
+from pipeline.records.validation import ValidationRecord
 
 
 def test_a_report_comes_back_equal() -> None:
@@ -57,7 +58,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
     [
         (lambda d: d.update(schema_version=SCHEMA_VERSION + 1), f"this version reads {SCHEMA_VERSION}: make it again"),
         (lambda d: d.pop("schema_version"), "schema version None"),
-        (lambda d: d["runs"][0].pop("stages"), r"report.json.runs\[0\] lacks stages"),
+        (lambda d: d["runs"][0].pop("stages"), r"the report.runs\[0\] lacks stages"),
         (lambda d: d["runs"][0].update(modle="x"), r"unknown key 'modle'. Did you mean 'model'"),
         (lambda d: d["runs"][0].update(parameters="many"), "parameters is 'many', expected int"),
         (lambda d: d["runs"][0].update(parameters=True), "parameters is True, expected int"),

@@ -198,7 +198,7 @@ def test_many_classes_show_the_worst_twenty_and_say_so() -> None:
 def test_the_pareto_front_is_what_nothing_beats() -> None:
     from pipeline.metrics.accuracy import Accuracy
     from pipeline.metrics.latency import summarize
-    from pipeline.records.cells import CellKey
+    from pipeline.records.keys import CellKey
     from pipeline.report.plots.accuracy import Point, front
 
     key = CellKey("m", "tflite", "litert", "int8", "qat", "host")

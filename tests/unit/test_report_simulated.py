@@ -10,8 +10,10 @@ from made_up_report import N, made_up_drift, made_up_report, made_up_rounds
 from pipeline.commands.validate import raise_if_below
 from pipeline.errors import BelowBarError
 from pipeline.metrics.accuracy import Accuracy
-from pipeline.records.cells import OK, SIMULATED, CellKey, LatencyRecord, Outcome, ValidationRecord
+from pipeline.records.keys import OK, SIMULATED, CellKey, Outcome
+from pipeline.records.latency import LatencyRecord
 from pipeline.records.report import Report, report_from_json, report_to_json
+from pipeline.records.validation import ValidationRecord
 from pipeline.report import markdown, terminal
 from pipeline.report import page as html
 from pipeline.report.cells import run_cells

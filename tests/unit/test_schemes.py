@@ -13,12 +13,12 @@ from pipeline.errors import UsageError
 from pipeline.quantization.graph import prepare, set_observers, to_qdq_program
 from pipeline.quantization.observers import SCALE_EPSILON
 from pipeline.quantization.quantizer import Scheme
-from pipeline.records.cells import CellKey
+from pipeline.records.keys import ArtifactKey, CellKey
 from pipeline.report.page import GLYPHS
 from pipeline.report.plots.panels import MARKERS
 from pipeline.report.tables.schemes import markdown
 from pipeline.stages.convert import plan_cells
-from pipeline.stages.package_options import Cell, Wishes, check_wishes
+from pipeline.stages.package_options import Wishes, check_wishes
 from targets import registry
 from targets.schemes import Schemes, made
 from targets.target import Target
@@ -64,7 +64,11 @@ def test_an_unsupported_precision_is_refused_with_its_reason_when_nothing_remain
 
 
 def test_only_int8_has_a_trained_program() -> None:
-    wanted = [Cell("tflite", "int8", "qat"), Cell("tflite", "w8a16", "ptq"), Cell("tflite", "int8-dynamic", "float")]
+    wanted = [
+        ArtifactKey("tflite", "int8", "qat"),
+        ArtifactKey("tflite", "w8a16", "ptq"),
+        ArtifactKey("tflite", "int8-dynamic", "float"),
+    ]
     assert plan_cells(["tflite"], ["int8", "w8a16", "int8-dynamic"], from_float=False, say=pytest.fail) == wanted
     for cell in wanted:  # the records take it
         CellKey("m", cell.target, "litert", cell.precision, cell.source, "host")
@@ -87,7 +91,9 @@ def test_a_group_size_that_no_file_can_have_is_refused(
     with pytest.raises(UsageError) as caught:
         check_wishes(Wishes(group_size=size), cells, pytest.fail)
     assert says in str(caught.value)
-    check_wishes(Wishes(group_size=32), [Cell("coreml", "w4", "float"), Cell("coreml", "int8", "qat")], pytest.fail)
+    check_wishes(
+        Wishes(group_size=32), [ArtifactKey("coreml", "w4", "float"), ArtifactKey("coreml", "int8", "qat")], pytest.fail
+    )
 
 
 def test_every_variant_has_a_marker_of_its_own_and_the_page_knows_it() -> None:

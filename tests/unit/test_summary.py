@@ -11,7 +11,8 @@ from pipeline.commands.validate import raise_if_below
 from pipeline.errors import BelowBarError
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
-from pipeline.records.cells import OK, CellKey, Outcome, ValidationRecord
+from pipeline.records.keys import OK, CellKey, Outcome
+from pipeline.records.validation import ValidationRecord
 
 KEY = CellKey("t2t_vit_7", "tflite", "litert", "int8", "qat", "host")
 

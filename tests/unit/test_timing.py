@@ -12,8 +12,9 @@ from fake_workers import FakeWorkers
 
 from pipeline.errors import UsageError
 from pipeline.metrics.latency import RoundRatios
-from pipeline.records.cells import OK, CellKey, LatencyRecord
 from pipeline.records.codec import from_dict, to_dict
+from pipeline.records.keys import OK, CellKey
+from pipeline.records.latency import LatencyRecord
 from pipeline.stages import timing
 from pipeline.stages.timing import TimingFailed, TimingPlan, spread, take_turns
 from targets.stopwatch import Stopwatch

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_facts import write_made_up_facts
 from made_up_waterfall import made_up_waterfall
 
 from pipeline.drift import waterfall as stage
 from pipeline.files import write_json
-from pipeline.records.cells import OK, CellKey, ConversionRecord, ValidationRecord
 from pipeline.records.codec import to_dict
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import OK, CellKey
+from pipeline.records.validation import ValidationRecord
 from pipeline.report.tables.waterfall import attribution, tables
-from pipeline.run.cells import ArtifactLogits, save_artifact_logits
-from pipeline.run.checkpoint import StageLogits
 from pipeline.run.folder import create_run
+from pipeline.run.logits import ArtifactLogits, StageLogits, save_artifact_logits
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -56,6 +58,7 @@ def test_logits_of_another_file_or_of_other_images_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = create_run(tmp_path, "m")
+    write_made_up_facts(run)
     keys = [CellKey("m", "tflite", runtime, "int8", "qat", "host") for runtime in ("litert", "tensorflow")]
     records = [made_up_validation(key) for key in keys]
     write_json(run.path / "validation.json", [to_dict(record) for record in records])
@@ -82,7 +85,7 @@ def made_up_validation(key: CellKey) -> ValidationRecord:
 
 
 def conversion(sha256: str) -> ConversionRecord:
-    from pipeline.records.cells import FactsRecord
+    from pipeline.records.conversion import FactsRecord
 
     facts = FactsRecord(1, (), (), {}, None, None, None, 1, 0, ())
     return ConversionRecord(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from pipeline.metrics import latency
 from pipeline.metrics.accuracy import Accuracy, wilson_percent
 from pipeline.metrics.latency import LatencySummary
-from pipeline.records.cells import CellKey, Rounds
+from pipeline.records.keys import CellKey
+from pipeline.records.latency import Rounds
 from pipeline.records.report import Report
 from pipeline.report.cells import cells, variant_name
 from pipeline.report.plots import labels

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.metrics.accuracy import Accuracy, wilson_percent
 from pipeline.metrics.drift import Drift
-from pipeline.records.cells import SIMULATED
+from pipeline.records.keys import SIMULATED
 from pipeline.records.report import Report, RunRecord
 from pipeline.report.cells import run_cells
 from pipeline.report.plots.figure import Figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.records.cells import ConversionRecord
+from pipeline.records.conversion import ConversionRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.report import values as v
 from pipeline.report.cells import run_cells, variant_name

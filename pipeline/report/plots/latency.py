@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.records.cells import Rounds
+from pipeline.records.latency import Rounds
 from pipeline.records.report import Report
 from pipeline.report.cells import cells
 from pipeline.report.plots.figure import Figure

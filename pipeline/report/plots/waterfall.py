@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.metrics.accuracy import wilson_percent
 from pipeline.metrics.waterfall import StepRecord
-from pipeline.records.cells import SIMULATED
+from pipeline.records.keys import SIMULATED
 from pipeline.records.report import Report, RunRecord
 from pipeline.records.waterfall import WaterfallRecord, WaterfallStage
 from pipeline.report import stage_names

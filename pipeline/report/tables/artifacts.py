@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.records.cells import FactsRecord
+from pipeline.records.conversion import FactsRecord
 from pipeline.records.report import RunRecord
 from pipeline.report import values as v
 from pipeline.report.cells import variant_name

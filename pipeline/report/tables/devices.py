@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.records.cells import LatencyRecord
+from pipeline.records.latency import LatencyRecord
 from targets.worker.facts import Conditions, DeviceFacts
 
 

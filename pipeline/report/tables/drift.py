@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.records.cells import SIMULATED
+from pipeline.records.keys import SIMULATED
 from pipeline.records.report import RunRecord
 from pipeline.report import cells as simulated
 from pipeline.report import values as v

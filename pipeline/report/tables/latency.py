@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from pipeline.metrics import latency
-from pipeline.records.cells import LatencyRecord
+from pipeline.records.latency import LatencyRecord
 from pipeline.records.report import RunRecord
 from pipeline.report import values as v
 from pipeline.report.cells import place, run_cells, timed, times_float

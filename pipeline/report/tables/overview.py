@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pipeline.metrics import latency
-from pipeline.records.cells import SIMULATED, CellKey, ConversionRecord, Rounds
+from pipeline.records.conversion import ConversionRecord
+from pipeline.records.keys import SIMULATED, CellKey
+from pipeline.records.latency import Rounds
 from pipeline.records.report import Report
 from pipeline.report import cells as simulated
 from pipeline.report import values as v

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from pipeline.records.cells import PlanRecord
+from pipeline.records.latency import PlanRecord
 from pipeline.report import values as v
 from pipeline.report.tables.table import Table
 from targets.compute_plan import NOT_TOLD, ComputePlan

@@ -3,207 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
-from typing import Literal, get_args
 
-from pipeline.metrics.accuracy import Accuracy
-from pipeline.metrics.drift import Drift
 from pipeline.metrics.latency import RoundRatios, round_ratios
 from pipeline.metrics.throttling import Throttling, throttling
+from pipeline.records.keys import CellKey, Outcome, check_sha256
 from targets.compute_plan import ComputePlan
 from targets.devices.device import InstructionCount
-from targets.types import PRECISIONS, STATIC, GraphFacts, Precision, RangeEvent, TargetError, TensorSpec, Unavailable
 from targets.worker.facts import Conditions, DeviceFacts
 
-Source = Literal["float", "ptq", "qat"]  # float program; int8 scales from calibration alone; int8 trained scales
-SOURCES: tuple[Source, ...] = get_args(Source)
-StageName = Literal["float", "fake_quant", "qdq"]
-STAGES: tuple[StageName, ...] = get_args(StageName)
 Rounds = tuple[tuple[float, ...], ...]  # samples in ms, by interleaved round
-#: Where a file was computed by a reference that stands for no device; the label in every table, record and plot.
-SIMULATED = "simulated (MIL reference)"
-HOST = "host"  # the device of a cell that ran on this machine; others are named by their address
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one cell of the matrix ended. Not ok carries a reason; a failure also the stage that stopped."""
-
-    status: Literal["ok", "unavailable", "failed"]
-    stage: str | None = None
-    reason: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.status not in ("ok", "unavailable", "failed"):
-            raise ValueError(f"status {self.status!r} is not one of ok, unavailable, failed")
-        if self.status == "ok" and (self.stage or self.reason):
-            raise ValueError(f"an ok outcome has no stage {self.stage!r} and no reason {self.reason!r}")
-        if self.status != "ok" and not self.reason:
-            raise ValueError(f"a cell that is {self.status} needs a reason")
-        if self.status == "failed" and not self.stage:
-            raise ValueError("a failed cell needs the stage that stopped")
-
-    @classmethod
-    def of(cls, error: TargetError) -> Outcome:
-        """The outcome that a target's error stands for."""
-        status: Literal["unavailable", "failed"] = "unavailable" if isinstance(error, Unavailable) else "failed"
-        return cls(status, error.stage, error.cause)
-
-
-OK = Outcome("ok")
-
-
-@dataclass(frozen=True)
-class CellKey:
-    """Which model, in which file, in which runtime, where. Hashable: records of one cell are joined by it."""
-
-    model: str
-    target: str
-    runtime: str
-    precision: Precision
-    source: Source
-    device: str
-
-    def __post_init__(self) -> None:
-        _check_precision(self.precision, self.source)
-
-    @property
-    def simulated(self) -> bool:
-        """Whether this is no measurement of a runtime; `runtime` is then a rounding model of the reference."""
-        return self.device == SIMULATED
-
-    @property
-    def label(self) -> str:
-        """For a line of text: "tflite litert int8", "executorch int8 on adb:0A1B", "coreml cpu int8, simulated ..."."""
-        source = " ptq" if self.source == "ptq" else ""
-        place = self.target if self.runtime == self.target else f"{self.target} {self.runtime}"
-        where = {HOST: "", SIMULATED: f", {SIMULATED}"}.get(self.device, f" on {self.device}")
-        return f"{place} {self.precision}{source}{where}"
-
-
-@dataclass(frozen=True)
-class FactsRecord:
-    """`targets.types.GraphFacts` without its quantization parameters; see there for the fields."""
-
-    size_bytes: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    operators: Mapping[str, int]
-    delegated: int | None
-    fallback: Mapping[str, int] | None
-    partitions: int | None
-    int8_weights: int
-    float_weights: int
-    float_weight_names: tuple[str, ...]
-    operators_by_dtype: Mapping[str, int] = field(default_factory=dict)
-    weights_by_dtype: Mapping[str, int] = field(default_factory=dict)
-    cautions: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, facts: GraphFacts) -> FactsRecord:
-        return cls(
-            size_bytes=facts.size_bytes,
-            inputs=facts.inputs,
-            outputs=facts.outputs,
-            operators=dict(facts.operators),
-            delegated=facts.delegated,
-            fallback=None if facts.fallback is None else dict(facts.fallback),
-            partitions=facts.partitions,
-            int8_weights=facts.int8_weights,
-            float_weights=facts.float_weights,
-            float_weight_names=facts.float_weight_names,
-            operators_by_dtype=dict(facts.operators_by_dtype),
-            weights_by_dtype=dict(facts.weights_by_dtype),
-            cautions=facts.cautions,
-        )
-
-
-@dataclass(frozen=True)
-class ConversionRecord:
-    """One artifact.
-
-    Attributes:
-        path: relative to the run folder.
-        scales_total, scales_found, scales_missing: trained scales of the program, how many are in the file, and the
-            tensors whose scales are not. None where the program has none (float) or the file was not read.
-        load_check: what the run in a fresh process before publication said.
-    """
-
-    model: str
-    target: str
-    precision: Precision
-    source: Source
-    outcome: Outcome
-    path: str | None
-    sha256: str | None
-    seconds: float | None
-    facts: FactsRecord | None
-    scales_total: int | None
-    scales_found: int | None
-    scales_missing: tuple[str, ...]
-    load_check: str
-
-    def __post_init__(self) -> None:
-        _check_precision(self.precision, self.source)
-        _check_seconds(self.seconds)
-        if self.path is not None:
-            _check_relative(self.path)
-        if self.sha256 is not None:
-            check_sha256(self.sha256)
-        if self.outcome.status == "ok" and None in (self.path, self.sha256, self.facts):
-            raise ValueError("a conversion that is ok has a path, a sha256 and facts")
-        if (self.scales_total is None) != (self.scales_found is None):
-            raise ValueError(f"{self.scales_found} of {self.scales_total} scales found: both or neither are known")
-        missing = 0 if self.scales_total is None else self.scales_total - (self.scales_found or 0)
-        if missing != len(self.scales_missing):
-            raise ValueError(
-                f"{self.scales_found} of {self.scales_total} scales found, {len(self.scales_missing)} named as missing"
-            )
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """Accuracy of one stage in PyTorch; `drift` is against the float stage, None for that stage itself."""
-
-    stage: StageName
-    accuracy: Accuracy
-    drift: Drift | None
-
-    def __post_init__(self) -> None:
-        if self.stage == "float" and self.drift is not None:
-            raise ValueError("the float stage is what drift is measured against, it has none itself")
-        _check_same_n(self.accuracy, self.drift)
-
-
-@dataclass(frozen=True)
-class ValidationRecord:
-    """One artifact in one runtime on the validation images; drift against the float and against the QDQ stage.
-
-    Attributes:
-        range_events: which operators left the range of their number format, in the order of the program; None where
-            the runtime does not tell.
-        device: what the device of `key` is; None for the host.
-    """
-
-    key: CellKey
-    outcome: Outcome
-    accuracy: Accuracy | None
-    drift_float: Drift | None
-    drift_qdq: Drift | None
-    seconds: float | None
-    range_events: tuple[RangeEvent, ...] | None = None
-    device: DeviceFacts | None = None
-
-    def __post_init__(self) -> None:
-        _check_seconds(self.seconds)
-        if (self.outcome.status == "ok") != (self.accuracy is not None):
-            raise ValueError(f"a validation that is {self.outcome.status} with accuracy {self.accuracy}")
-        if self.accuracy is None and (self.drift_float or self.drift_qdq):
-            raise ValueError("drift without accuracy: both come from the same logits")
-        _check_same_n(self.accuracy, self.drift_float, self.drift_qdq)
 
 
 @dataclass(frozen=True)
@@ -333,42 +143,12 @@ def _check_rounds(rounds: Rounds | None) -> None:
         raise ValueError("rounds_ms has a sample that is no positive time")
 
 
-def _check_precision(precision: str, source: str) -> None:
-    if precision not in PRECISIONS or source not in SOURCES:
-        raise ValueError(f"precision {precision!r}, source {source!r}: known are {PRECISIONS} and {SOURCES}")
-    if (precision in STATIC) == (source == "float"):
-        static = ", ".join(STATIC)
-        raise ValueError(f"precision {precision} from source {source}: {static} are qat or ptq, the others are float")
-
-
-def _check_seconds(seconds: float | None) -> None:
-    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"{seconds} seconds")
-
-
-def _check_relative(path: str) -> None:
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
-        raise ValueError(f"path {path!r} is not inside the run folder")
-
-
-def _check_same_n(accuracy: Accuracy | None, *drifts: Drift | None) -> None:
-    counts = {r.n for r in (accuracy, *drifts) if r is not None}
-    if len(counts) > 1:
-        raise ValueError(f"accuracy and drift over different numbers of images: {sorted(counts)}")
-
-
 def _conditions(key: CellKey) -> tuple[str, str, str, str]:
     return key.target, key.runtime, key.precision, key.device
 
 
 def _brief(rounds: Rounds | None) -> str:
     return "None" if rounds is None else f"{len(rounds)} rounds"
-
-
-def check_sha256(digest: str) -> None:
-    """Refuse what is not 64 hex digits."""
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise ValueError(f"sha256 {digest!r} is not 64 hex digits")
 
 
 @dataclass(frozen=True)

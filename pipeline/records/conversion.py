@@ -1,0 +1,99 @@
+"""What is stored of a conversion: the outcome, the file, and what reading it back said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from pipeline.records.keys import ArtifactKey, Outcome, Source, check_precision, check_seconds, check_sha256
+from targets.types import GraphFacts, Precision, TensorSpec
+
+
+@dataclass(frozen=True)
+class FactsRecord:
+    """`targets.types.GraphFacts` without its quantization parameters; see there for the fields."""
+
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: Mapping[str, int]
+    delegated: int | None
+    fallback: Mapping[str, int] | None
+    partitions: int | None
+    int8_weights: int
+    float_weights: int
+    float_weight_names: tuple[str, ...]
+    operators_by_dtype: Mapping[str, int] = field(default_factory=dict)
+    weights_by_dtype: Mapping[str, int] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, facts: GraphFacts) -> FactsRecord:
+        return cls(
+            size_bytes=facts.size_bytes,
+            inputs=facts.inputs,
+            outputs=facts.outputs,
+            operators=dict(facts.operators),
+            delegated=facts.delegated,
+            fallback=None if facts.fallback is None else dict(facts.fallback),
+            partitions=facts.partitions,
+            int8_weights=facts.int8_weights,
+            float_weights=facts.float_weights,
+            float_weight_names=facts.float_weight_names,
+            operators_by_dtype=dict(facts.operators_by_dtype),
+            weights_by_dtype=dict(facts.weights_by_dtype),
+            cautions=facts.cautions,
+        )
+
+
+@dataclass(frozen=True)
+class ConversionRecord:
+    """One artifact.
+
+    Attributes:
+        path: relative to the run folder.
+        scales_total, scales_found, scales_missing: trained scales of the program, how many are in the file, and the
+            tensors whose scales are not. None where the program has none (float) or the file was not read.
+        load_check: what the run in a fresh process before publication said.
+    """
+
+    model: str
+    target: str
+    precision: Precision
+    source: Source
+    outcome: Outcome
+    path: str | None
+    sha256: str | None
+    seconds: float | None
+    facts: FactsRecord | None
+    scales_total: int | None
+    scales_found: int | None
+    scales_missing: tuple[str, ...]
+    load_check: str
+
+    @property
+    def artifact(self) -> ArtifactKey:
+        return ArtifactKey(self.target, self.precision, self.source)
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision, self.source)
+        check_seconds(self.seconds)
+        if self.path is not None:
+            _check_relative(self.path)
+        if self.sha256 is not None:
+            check_sha256(self.sha256)
+        if self.outcome.status == "ok" and None in (self.path, self.sha256, self.facts):
+            raise ValueError("a conversion that is ok has a path, a sha256 and facts")
+        if (self.scales_total is None) != (self.scales_found is None):
+            raise ValueError(f"{self.scales_found} of {self.scales_total} scales found: both or neither are known")
+        missing = 0 if self.scales_total is None else self.scales_total - (self.scales_found or 0)
+        if missing != len(self.scales_missing):
+            raise ValueError(
+                f"{self.scales_found} of {self.scales_total} scales found, {len(self.scales_missing)} named as missing"
+            )
+
+
+def _check_relative(path: str) -> None:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
+        raise ValueError(f"path {path!r} is not inside the run folder")

@@ -1,0 +1,111 @@
+"""What a run says of itself in JSON: its options, its model and data, how it was quantized, and its training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.files import write_atomic, write_json
+from pipeline.models.build import ModelConfig
+from pipeline.models.weights import WeightsRecord
+from pipeline.records.codec import from_dict
+from pipeline.records.keys import ArtifactKey, Source
+from pipeline.records.report import DataRecord
+from pipeline.run import layout
+from pipeline.run.folder import Run
+
+
+@dataclass(frozen=True)
+class SubjectFacts:
+    """The float model of a run, and the images it is fine-tuned and judged on.
+
+    Attributes:
+        parameters: trained numbers of the model.
+        classes: names in the order of the logits.
+        transform_digest: of how images are cut, scaled and normalised.
+    """
+
+    model_config: ModelConfig
+    parameters: int
+    classes: tuple[str, ...]
+    data: DataRecord
+    weights: WeightsRecord
+    transform_digest: str = ""
+
+
+@dataclass(frozen=True)
+class QuantizationFacts:
+    """How a run came to its QDQ program; free-form mappings of plain JSON values.
+
+    Attributes:
+        scheme: pipeline.quantization.quantizer.Scheme.
+        calibration: which images, and what was corrected after it.
+        training: the plans of float fine-tuning and of QAT, and the figures of every epoch.
+    """
+
+    scheme: Mapping[str, object]
+    calibration: Mapping[str, object] = field(default_factory=dict)
+    training: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Source:
+        """Where the scales of the QDQ program come from: "ptq" where no epoch of QAT was trained."""
+        plan = self.training.get("qat")
+        return "ptq" if isinstance(plan, Mapping) and plan.get("epochs") == 0 else "qat"
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Names of the layers that were left in float."""
+        names = self.scheme.get("float_layers", ())
+        assert isinstance(names, list | tuple)
+        return tuple(map(str, names))
+
+    def made(self, artifact: ArtifactKey) -> bool:
+        """Whether a file is made from the QDQ program of this run, and so may be compared with it.
+
+        Versions that labelled files of a run without training as trained ones made them from that program too.
+        """
+        return artifact.precision == "int8" and artifact.source in ("qat", self.source)
+
+
+def read_config(run: Run) -> RunConfig:
+    """The options of a run."""
+    return RunConfig.from_dict(run.read_json(layout.CONFIG))
+
+
+def read_subject(run: Run) -> SubjectFacts:
+    """
+    Raises:
+        RunError: the run has none yet, or the file changed or is of another version.
+    """
+    return from_dict(SubjectFacts, run.read_json(layout.SUBJECT), layout.SUBJECT)
+
+
+def read_quantization(run: Run, name: str = layout.QUANTIZATION) -> QuantizationFacts:
+    """
+    Args:
+        name: of the file in the run folder.
+
+    Raises:
+        RunError: the run is not trained yet, or the file changed or is of another version.
+    """
+    return from_dict(QuantizationFacts, run.read_json(name), name)
+
+
+def write_facts(run: Run, name: str, facts: SubjectFacts | QuantizationFacts) -> None:
+    """Atomically; not listed in the manifest yet."""
+    write_json(run.path / name, asdict(facts))
+
+
+def write_metrics(run: Run, records: list[dict[str, Any]]) -> None:
+    """The whole history as JSON lines: rewritten at every epoch, so that a resumed run has no line twice."""
+    write_atomic(run.path / layout.METRICS, "".join(json.dumps(r, allow_nan=False) + "\n" for r in records))
+
+
+def read_metrics(run: Run) -> list[dict[str, Any]]:
+    """The history written so far; empty before the first epoch ended."""
+    path = run.path / layout.METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
