@@ -89,8 +89,8 @@ def benchmark(
     units = compute_units_of(compute_units, targets)
     if compute_plan and "coreml" not in targets:
         raise UsageError(f"--compute-plan is for --target coreml, not for {', '.join(targets)}: leave it out")
-    from pipeline.report.tables.plan import plan_tables
-    from pipeline.report.tables.printed import print_tables
+    from pipeline.report.tables.artifacts import plan_tables
+    from pipeline.report.tables.table import print_tables
     from pipeline.stages.benchmark import benchmark_run
     from pipeline.stages.compute_plan import plan_run
     from pipeline.stages.control import ensure_control

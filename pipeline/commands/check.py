@@ -127,7 +127,7 @@ def _check(
 def _update(found: Run, path: Path, allow_failed: bool) -> None:
     from pipeline.gate.collect import facts_of, read_baseline, write_baseline
     from pipeline.gate.outputs import table
-    from pipeline.report.tables.printed import print_tables
+    from pipeline.report.tables.table import print_tables
 
     new = facts_of(found)
     failed = [cell for cell in new.cells if cell.outcome.status == "failed"]

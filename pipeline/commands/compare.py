@@ -1,4 +1,4 @@
-"""`compare`: two finished runs in, both side by side out, as a table, JSON, Markdown or HTML."""
+"""`compare`: show two finished runs side by side, as tables, JSON, Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compare(
     from pipeline.compare.compare import compare_runs
 
     renderers: dict[str, Callable[..., str]] = {
-        "table": views.as_text,
+        "table": views.text,
         "json": views.as_json,
         "markdown": views.markdown,
         "html": views.html,

@@ -44,7 +44,7 @@ def devices(
     options = options_of(
         like, device_timeout, "", benchmark_model, executor_runner, known_hosts, identity, remote_python
     )
-    from pipeline.report.tables.devices import conditions_line, facts_lines
+    from pipeline.report.tables.latency import conditions_line, facts_lines
     from pipeline.stages.devices import look_at
 
     if setup_arm64:

@@ -27,7 +27,7 @@ def print_run(run: Run) -> None:
 def print_mixed(run: Run) -> None:
     """The trials for --max-drop, if there were any."""
     from pipeline.report.tables.mixed import mixed_table
-    from pipeline.report.tables.printed import print_tables
+    from pipeline.report.tables.table import print_tables
     from pipeline.run.cells import load_mixed
 
     record = load_mixed(run)

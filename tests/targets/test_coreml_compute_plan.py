@@ -25,7 +25,7 @@ from coremltools.models.compute_plan import (
 
 from pipeline.records.cells import OK, CellKey, Outcome, PlanRecord
 from pipeline.records.codec import from_dict, to_dict
-from pipeline.report.tables.plan import plan_tables
+from pipeline.report.tables.artifacts import plan_tables
 from targets.coreml import compute_plan
 from targets.coreml.compute_plan import ComputePlan, PlannedOperation, planned_operations, unit_of, walk
 from targets.types import TargetError, Unavailable

@@ -16,7 +16,7 @@ from pipeline.files import sha256_of, write_atomic
 from pipeline.gate.baseline import Instructions
 from pipeline.gate.collect import facts_of
 from pipeline.records.cells import OK, CellKey, InstructionRecord, LatencyRecord
-from pipeline.report.tables.devices import circumstances, conditions_line, facts_lines
+from pipeline.report.tables.latency import circumstances, conditions_line, facts_lines
 from pipeline.run.cells import (
     INSTRUCTIONS,
     artifact_name,
