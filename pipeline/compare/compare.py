@@ -6,14 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipeline.compare.records import (
-    ClassFlips,
-    ComparedCell,
-    ComparedStage,
-    Comparison,
-    Difference,
-    PairedImages,
-)
+from pipeline.compare.records import ClassFlips, ComparedCell, ComparedStage, Comparison, Difference, PairedImages
 from pipeline.compare.side import Place, Scored, Side
 from pipeline.metrics.accuracy import accuracy, agreement, correct
 from pipeline.metrics.latency import RatioChange, ratio_change

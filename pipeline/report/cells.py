@@ -9,15 +9,7 @@ from functools import partial
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
 from pipeline.metrics.latency import RoundRatios, ratio_of
-from pipeline.records.cells import (
-    HOST,
-    SIMULATED,
-    CellKey,
-    ConversionRecord,
-    LatencyRecord,
-    Source,
-    ValidationRecord,
-)
+from pipeline.records.cells import HOST, SIMULATED, CellKey, ConversionRecord, LatencyRecord, Source, ValidationRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.records.waterfall import WaterfallRecord, WaterfallStage
 from pipeline.report import values as v

@@ -56,14 +56,7 @@ DETAILS: tuple[RunTable, ...] = (
 )
 
 
-TERMINAL: tuple[RunTable, ...] = (
-    waterfall_of_run,
-    mixed_precision,
-    drift_by_stage,
-    range_events,
-    artifacts,
-    latencies,
-)
+TERMINAL: tuple[RunTable, ...] = (waterfall_of_run, mixed_precision, drift_by_stage, range_events, artifacts, latencies)
 
 
 def all_tables(report: Report) -> tuple[Table, ...]:

@@ -59,12 +59,7 @@ class Table:
 
     @classmethod
     def of(
-        cls,
-        title: str,
-        columns: Columns[Row],
-        rows: Iterable[Row],
-        label_columns: int = 1,
-        notes: Iterable[str] = (),
+        cls, title: str, columns: Columns[Row], rows: Iterable[Row], label_columns: int = 1, notes: Iterable[str] = ()
     ) -> Table:
         """Every column of every row."""
         header = tuple(column.header for column in columns)
