@@ -55,8 +55,8 @@ def benchmark(
         raise UsageError(
             f"--compute-plan is for --target {', '.join(planning())}, not for {', '.join(targets)}: leave it out"
         )
-    from pipeline.report.tables.plan import plan_tables
-    from pipeline.report.tables.printed import print_tables
+    from pipeline.report.tables.artifacts import plan_tables
+    from pipeline.report.tables.table import print_tables
     from pipeline.stages.benchmark import benchmark_run
     from pipeline.stages.control import ensure_control
     from pipeline.stages.cost import count_run

@@ -1,4 +1,4 @@
-"""`compare`: two finished runs side by side, as a table, JSON, Markdown or HTML."""
+"""`compare`: show two finished runs side by side, as tables, JSON, Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def compare(
     from pipeline.compare.compare import compare_runs
 
     renderers: dict[str, Callable[..., str]] = {
-        "table": views.as_text,
+        "table": views.text,
         "json": views.as_json,
         "markdown": views.markdown,
         "html": views.html,

@@ -29,8 +29,9 @@ def demo(
 ) -> None:
     """Quantize, convert to all targets, validate, explain, benchmark and report, with the bundled weights and data."""
     control, subject = (_quantize_and_convert(name, max_steps, runs.runs_dir) for name in (CONTROL, model))
-    from pipeline.stages.benchmark import TimingPlan, benchmark_run
+    from pipeline.stages.benchmark import benchmark_run
     from pipeline.stages.explain import Explainer
+    from pipeline.stages.timing import TimingPlan
     from pipeline.stages.validate import validate_run
 
     plan = ValidationPlan()

@@ -30,7 +30,7 @@ def devices(
     addresses = [address_of(text) for text in named or ()]
     like = next((address for address in addresses if address.kind == "ssh"), address_of("adb"))
     options = access.options(like)
-    from pipeline.report.tables.devices import conditions_line, facts_lines
+    from pipeline.report.tables.latency import conditions_line, facts_lines
     from pipeline.stages.devices import look_at
 
     if setup_arm64:

@@ -93,7 +93,7 @@ def _print_run(run: Run) -> None:
 def _print_mixed(run: Run) -> None:
     """The trials for --max-drop, if there were any."""
     from pipeline.report.tables.mixed import mixed_table
-    from pipeline.report.tables.printed import print_tables
+    from pipeline.report.tables.table import print_tables
     from pipeline.run.cells import load_mixed
 
     record = load_mixed(run)

@@ -1,4 +1,4 @@
-"""`report`: everything known of a run, as tables here and as report.json, report.md and report.html in its folder."""
+"""`report`: show everything known of a run, and write report.json, report.md and report.html into it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ def report(*, where: RunChoice) -> None:
 
 def report_on(found: Run, runs_dir: Path) -> None:
     """Write the report of a run, and print its tables."""
-    from pipeline.report import terminal
     from pipeline.report.collect import collect_report
     from pipeline.report.page import write_report
+    from pipeline.report.sections import terminal_tables
+    from pipeline.report.tables.table import print_tables
     from pipeline.run.control import CONTROL_MODEL
     from pipeline.run.facts import read_config
     from pipeline.run.layout import REPORT_HTML
 
     collected = collect_report(found, runs_dir)
     found.record(*write_report(collected, found.path))
-    terminal.show(collected)
+    print_tables(terminal_tables(collected))
     if all(record.model != CONTROL_MODEL for record in collected.runs):
         data = read_config(found).data
         say(

@@ -27,7 +27,7 @@ from coremltools.models.compute_plan import (
 from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.keys import OK, CellKey, Outcome
 from pipeline.records.latency import PlanRecord
-from pipeline.report.tables.plan import plan_tables
+from pipeline.report.tables.artifacts import plan_tables
 from targets.compute_plan import ComputePlan, PlannedOperation
 from targets.coreml import compute_plan
 from targets.coreml.compute_plan import planned_operations, unit_of

@@ -20,8 +20,9 @@ from pipeline.quantization.graph import prepare
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of
+from pipeline.run.layout import RESUME_FILE
 from pipeline.training.execution import Format, Precision
-from pipeline.training.loop import RESUME_FILE, EpochRecord, Phase, Trainee, fit
+from pipeline.training.loop import EpochRecord, Phase, Trainee, fit
 from pipeline.training.plan import TrainPlan
 from pipeline.training.trainees import FloatTrainee
 
