@@ -112,7 +112,7 @@ def test_a_damaged_run_is_exit_code_7(tmp_path: Path) -> None:
     (run / "manifest.json").write_text(json.dumps({"schema": 1, "model": "t2t_vit_7", "files": {}}))
     ended = main_py("convert", "--run", run, "--runs-dir", tmp_path / "runs")
     assert ended.code == 7
-    assert "checkpoint/qdq.pt2" in ended.err
+    assert "checkpoint/quantization.json" in ended.err
 
 
 def test_help_loads_no_sdk() -> None:
