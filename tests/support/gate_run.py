@@ -58,7 +58,8 @@ def convert(run: Run, target: str, **changes: object) -> ConversionRecord:
     record = made_up_conversion(run.model, target, "int8", _source(run))
     assert record.facts is not None
     facts = replace(record.facts, fallback={}, partitions=1, delegated=93)
-    record = replace(record, facts=facts, scales_found=131, scales_missing=(), **changes)  # type: ignore[arg-type]
+    found = {"scales_total": 131, "scales_found": 131, "scales_missing": ()}
+    record = replace(record, facts=facts, **{**found, **changes})  # type: ignore[arg-type]
     if record.path is not None:
         (run.path / "artifacts").mkdir(exist_ok=True)
         (run.path / record.path).write_bytes(b"made up")
