@@ -60,7 +60,7 @@ def main() -> None:
     lines = [HEAD]
     for model in arguments.models:
         file = arguments.weights / f"{model}.safetensors" if arguments.weights else None
-        weights = str(file) if file else default_weights(model)
+        weights = str(file) if file else default_weights(model, arguments.data)
         base = {"model": model, "data": arguments.data, "weights": weights, "threads": arguments.threads}
         trained = RunConfig(**base, epochs=arguments.epochs, max_steps=arguments.steps)
         for name, config, targets in (

@@ -24,8 +24,8 @@ from pipeline.quantization.graph import export, prepare, to_qdq_program
 from pipeline.quantization.quantizer import Scheme
 from pipeline.rewrites.deploy import in_form
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.types import GraphFacts
+from targets.worker.host import HostWorker
 
 Runtime = Literal["executorch", "tflite"]
 Precision = Literal["fp32", "int8"]

@@ -13,7 +13,7 @@ class Outcome:
         error: the message that the session ended with; empty where it ended as if nothing had happened.
         error_s: seconds from the fault to that error.
         limit_s: of each request.
-        left_over: whether a process of the session was still on the device 10 s later.
+        left_over: whether a process of the session stayed on the device: it was waited for.
     """
 
     injected: bool

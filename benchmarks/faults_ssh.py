@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ from tcp_proxy import Proxy  # noqa: E402
 from targets.devices.ssh.device import SshWorker  # noqa: E402
 from targets.types import TargetError  # noqa: E402
 
-LIMIT_S = 1.0
+# Of each request once the worker is there, and of starting it, which depends on how busy this machine is.
+LIMIT_S, START_LIMIT_S = 1.0, 60.0
 CHUNKS, ROUNDS, SAMPLES = 6, 4, 10
 IMAGES = np.random.default_rng(0).normal(size=(4, 3, 24, 24)).astype(np.float32)
 ARTIFACT_BYTES = 300_000
@@ -90,6 +92,8 @@ class Bench:
     def inject(self, kind: str, seed: int) -> Outcome:
         """One session with one fault at a random moment of it."""
         source = random.Random(f"{kind} {seed}")
+        # Only what would never end by itself has to reach its limit; a busy machine may need longer for the rest.
+        limit_s = LIMIT_S if kind in ("worker stopped", "link slow", "link silent") else START_LIMIT_S
         moment_s = source.uniform(0, 0.9) * self.session_s
         happened: list[float] = []
         pids: list[int] = []
@@ -121,7 +125,7 @@ class Bench:
         proxy = Proxy(self.server.port)
         error = ""
         try:
-            over = self._session(proxy, source, arm)
+            over = self._session(proxy, source, arm, limit_s)
         except TargetError as raised:
             over = time.monotonic()
             error = str(raised)
@@ -145,11 +149,18 @@ class Bench:
         if server is not None:
             server.__exit__()
 
-    def _session(self, proxy: Proxy, source: random.Random, reached: Callable[[int, Proxy], object]) -> float:
+    def _session(
+        self,
+        proxy: Proxy,
+        source: random.Random,
+        reached: Callable[[int, Proxy], object],
+        limit_s: float = START_LIMIT_S,
+    ) -> float:
         """Push a new file, open it, infer all chunks and time all rounds; when the last reply was there.
 
         Args:
             reached: called with the worker's process on the device when it is there, before the push.
+            limit_s: of each request from then on.
 
         Raises:
             TargetError: as a benchmark would see it.
@@ -159,10 +170,14 @@ class Bench:
         with proxy, _artifact(source) as path:
             server.know(proxy.port)
             content = path.read_bytes()
-            options = server.options(LIMIT_S)
+            options = server.options(START_LIMIT_S)
             try:
                 with SshWorker(server.address(proxy.port), options, _say, known_worker.COMMAND) as worker:
-                    reached(worker.hello()["pid"], proxy)
+                    pid = worker.hello()["pid"]
+                    worker.timeout_s = limit_s
+                    assert worker._pusher is not None
+                    worker._pusher = replace(worker._pusher, limit_s=limit_s)
+                    reached(pid, proxy)
                     session = worker.open("known", path, "known", 1)
                     for _ in range(CHUNKS):
                         if not np.array_equal(session.infer(IMAGES), known_worker.logits(content, IMAGES)):

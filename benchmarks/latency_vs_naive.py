@@ -36,7 +36,7 @@ from converted import (  # noqa: E402
 from timed import take_turns  # noqa: E402
 
 from pipeline.files import write_atomic, write_json  # noqa: E402
-from pipeline.metrics.latency import ratio, summarize  # noqa: E402
+from pipeline.metrics.latency import ratio_of, round_ratios, summarize  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
 from pipeline.run import provenance  # noqa: E402
 
@@ -97,7 +97,7 @@ class Table:
         control = self.by_key.get(self.key(row, **other))
         if control is None or control is row:
             return ""
-        r = ratio(row["rounds_ms"], control["rounds_ms"])
+        r = ratio_of(round_ratios(row["rounds_ms"], control["rounds_ms"]))
         return f"{r.ratio:.2f} ({r.low:.2f}–{r.high:.2f})" if r.low is not None else f"{r.ratio:.2f}"
 
     def over_floor(self, row: dict[str, Any]) -> str:
@@ -105,7 +105,7 @@ class Table:
         gemm = self.by_key[self.key(row, model=GEMM)]
         scale = row["macs"] / gemm["macs"]
         floor = [[ms * scale for ms in samples] for samples in gemm["rounds_ms"]]
-        return f"{ratio(row['rounds_ms'], floor).ratio:.2f}"
+        return f"{ratio_of(round_ratios(row['rounds_ms'], floor)).ratio:.2f}"
 
     def markdown(self) -> str:
         columns = (

@@ -34,9 +34,9 @@ from pipeline.files import sha256_of  # noqa: E402
 from pipeline.models.build import build  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
 from pipeline.rewrites.deploy import in_form  # noqa: E402
-from targets.coreml.names import SIMULATED  # noqa: E402
-from targets.devices.host import HostWorker  # noqa: E402
+from targets.coreml.units import SIMULATED  # noqa: E402
 from targets.types import Precision, TargetError  # noqa: E402
+from targets.worker.host import HostWorker  # noqa: E402
 
 ZOO = ("t2t_vit_12", "mobilenet_v2", "t2t_vit_7", "t2t_vit_10")
 FAMILIES = (

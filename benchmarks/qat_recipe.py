@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--weights", default="", help="default: the bundled ones")
     parser.add_argument("--steps", type=int, default=20, help="of QAT")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=RunConfig("").lr)
+    parser.add_argument("--lr", type=float, default=RunConfig.lr)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--img-size", type=int, default=None)
     parser.add_argument("--arms", default="", help="some of them, with / between; default: all")
@@ -82,7 +82,7 @@ def main() -> None:
         base = RunConfig(
             model=model,
             data=arguments.data,
-            weights=arguments.weights or default_weights(model),
+            weights=arguments.weights or default_weights(model, arguments.data),
             batch_size=arguments.batch_size,
             max_steps=arguments.steps,
             lr=arguments.lr,

@@ -30,6 +30,7 @@ from torch import Tensor  # noqa: E402
 from calibration.dataset import DIGITS  # noqa: E402
 from calibration.loader import eval_batches  # noqa: E402
 from calibration.sampler import calibration_subset  # noqa: E402
+from pipeline.config import RunConfig  # noqa: E402
 from pipeline.errors import TrainingError  # noqa: E402
 from pipeline.files import write_json  # noqa: E402
 from pipeline.quantization.calibration import calibrate  # noqa: E402
@@ -39,9 +40,8 @@ from pipeline.quantization.ranges import learn_ranges, ranges  # noqa: E402
 from pipeline.quantization.trainee import QatTrainee  # noqa: E402
 from pipeline.rewrites.deploy import in_form  # noqa: E402
 from pipeline.run import provenance  # noqa: E402
-from pipeline.training.float_plan import DIGITS_SCALE_MIN  # noqa: E402
+from pipeline.training.float_plan import qat_plan  # noqa: E402
 from pipeline.training.loop import EpochRecord, Phase, fit  # noqa: E402
-from pipeline.training.plan import TrainPlan  # noqa: E402
 from pipeline.training.setting import training_batches  # noqa: E402
 from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything  # noqa: E402
 
@@ -51,14 +51,17 @@ CALIBRATION_IMAGES, SCORED_IMAGES = 32, 16
 def train_one(subject: Subject, seed: int, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """The record of one seed; `failure` is None if all is finite."""
     train = subject.data.train
-    plan = TrainPlan(
-        epochs=1,
-        batch_size=arguments.batch_size,
-        lr=arguments.lr,
-        seed=seed,
-        hflip=False,  # a mirrored 2 is no digit
-        scale_min=DIGITS_SCALE_MIN,
-        max_steps=arguments.steps,
+    plan = qat_plan(
+        RunConfig(
+            "",
+            batch_size=arguments.batch_size,
+            lr=arguments.lr,
+            seed=seed,
+            max_steps=arguments.steps,
+            dropout=True,
+            distill=0.0,
+            ranges="observed",
+        )
     )
     graph = prepare(in_form(subject.model, arguments.form), subject.input_size, Scheme()).to(device)
     indices = calibration_subset(train.labels, CALIBRATION_IMAGES, seed)

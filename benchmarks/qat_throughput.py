@@ -27,8 +27,9 @@ quiet_sdks()
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
+from pipeline.config import RunConfig  # noqa: E402
 from pipeline.files import write_json  # noqa: E402
-from pipeline.metrics.latency import ratio, summarize  # noqa: E402
+from pipeline.metrics.latency import ratio_of, round_ratios, summarize  # noqa: E402
 from pipeline.models.build import build  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
 from pipeline.quantization.calibration import calibrate  # noqa: E402
@@ -38,7 +39,7 @@ from pipeline.quantization.ranges import learn_ranges  # noqa: E402
 from pipeline.quantization.trainee import QatTrainee, teacher_of  # noqa: E402
 from pipeline.rewrites.deploy import in_form  # noqa: E402
 from pipeline.run import provenance  # noqa: E402
-from pipeline.training.plan import TrainPlan  # noqa: E402
+from pipeline.training.float_plan import qat_plan  # noqa: E402
 from pipeline.training.subject import choose_device, seed_everything  # noqa: E402
 from pipeline.training.trainees import FloatTrainee  # noqa: E402
 
@@ -46,7 +47,7 @@ CONTROL = "float"
 CLASSES, WARMUP = 1000, 2
 #: Lowest throughput of QAT as a fraction of float, by kind of device: our bar.
 BARS = {"cpu": 0.5, "cuda": 0.6}
-PLAN = TrainPlan()
+PLAN = qat_plan(RunConfig("", dropout=True, distill=0.0, ranges="observed"))  # the plain one
 
 
 def variants(model: str, side: int | None, batch_size: int, device: torch.device) -> dict[str, Callable[[], None]]:
@@ -104,7 +105,8 @@ def measure(model: str, side: int | None, batch_size: int, rounds: int, device: 
                 bar.advance(1)
     rows = []
     for name, steps_ms in times.items():
-        compared = ratio(times[CONTROL], steps_ms)  # time of float over time of this: throughput of this over float
+        # Time of float over time of this: throughput of this over float.
+        compared = ratio_of(round_ratios(times[CONTROL], steps_ms))
         median = summarize([ms for turn in steps_ms for ms in turn]).median_ms
         rows.append(
             {

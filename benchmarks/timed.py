@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from targets.devices.host import HostWorker
+from targets.worker.host import HostWorker
 
 WARMUP = 3
 Name = TypeVar("Name", bound=Hashable)

@@ -1,4 +1,4 @@
-"""A data source in; every image that cannot be read, with the reason, out: before training, not in the middle of it."""
+"""Finds every image that cannot be read, with the reason, before training instead of in the middle of it."""
 
 from __future__ import annotations
 

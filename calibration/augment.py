@@ -1,4 +1,4 @@
-"""Names and strengths of augmentation in; the transform of one training image, and the mixing of a batch, out."""
+"""Training augmentation, by timm: random changes of each image, and mixing of the images of a batch."""
 
 from __future__ import annotations
 
@@ -136,6 +136,16 @@ PRESETS = {
     "light": Augmentation(),
     "none": Augmentation(crop=False, hflip=False, color_jitter=0.0, scale_min=1.0),
 }
+
+
+def train_transform(evaluation: EvalTransform, hflip: bool, scale_min: float) -> Callable[[Image], Tensor]:
+    """The light preset around the evaluation transform: random crop, optional mirror, colour jitter.
+
+    Args:
+        hflip: mirror half of the images.
+        scale_min: smallest area of the random crop as a fraction of the image.
+    """
+    return Augmentation(hflip=hflip, scale_min=scale_min).transform(evaluation)
 
 
 def _operations(transform: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""What a data set is: its training and validation splits, with labels, classes and digests."""
+"""The types of a data set: its training and validation splits, or training stream, with labels, classes and digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hfids/USER/NAME` or `hfids/FOLDER` in; a DataSource out whose training split is streamed, not downloaded."""
+"""Opens Hugging Face data sets (`hfids/USER/NAME`, `hfids/FOLDER`) whose training split is streamed, not downloaded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import numpy as np
 from calibration import remote
 from calibration.dataset import DataSource, Encoded
 from calibration.errors import DataError
-from calibration.hub import INSTALL, VAL_SPLITS, cache_folder
-from calibration.kept import kept_split
-from calibration.stream import ShuffledShards, streamed
+from calibration.hub import INSTALL, VAL_SPLITS
+from calibration.stream import ShuffledShards, kept_split, streamed
 
 PREFIX = "hfids/"
 LABELS = ("label", "labels", "fine_label")
@@ -96,7 +95,7 @@ def _builder(spec: str, name: str) -> Any:
     except ImportError as error:
         raise DataError(f"data set {spec} cannot be opened ({error}): {INSTALL} brings what it needs") from None
     try:
-        return datasets.load_dataset_builder(name, cache_dir=str(cache_folder()))
+        return datasets.load_dataset_builder(name, cache_dir=str(remote.data_folder()))
     except Exception as error:  # hubs raise their own families of errors
         raise DataError(f"data set {spec} cannot be opened: {_first_line(error)}") from error
 

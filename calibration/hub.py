@@ -1,8 +1,7 @@
-"""A timm data set name (`torch/cifar10`, `hfds/user/name`) in, a DataSource out, through timm's dataset factory."""
+"""Opens data sets that timm's dataset factory knows by name (`torch/cifar10`, `hfds/user/name`)."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 from calibration.dataset import DataSource, Split
 from calibration.errors import DataError
 from calibration.preprocess import read_image, to_rgb
+from calibration.remote import data_folder
 from calibration.torchvision_compat import ensure_torchvision
 
 if TYPE_CHECKING:
@@ -56,12 +56,6 @@ def is_hub_name(spec: str) -> bool:
     return spec.lower().startswith(PREFIXES + STREAMS)
 
 
-def cache_folder() -> Path:
-    """Where downloaded data sets are kept: EDGE_T2T_CACHE/datasets, else ~/.cache/edge-t2t/datasets."""
-    given = os.environ.get("EDGE_T2T_CACHE")
-    return (Path(given) if given else Path.home() / ".cache" / "edge-t2t") / "datasets"
-
-
 def load(spec: str) -> DataSource:
     """Download where needed, then the train split and the first of validation, val, test that exists.
 
@@ -93,7 +87,7 @@ def _create(spec: str, split: str) -> Any:
     ensure_torchvision()
     from timm.data import create_dataset
 
-    root = cache_folder()
+    root = data_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
         return create_dataset(spec, root=str(root), split=split, download=True)

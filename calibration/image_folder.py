@@ -1,4 +1,4 @@
-"""A folder `train/<class>/<image>` beside `val/` or `validation/` in, a DataSource out; no image is opened yet."""
+"""Opens a folder of images, `train/<class>/<image>` and `val/` or `validation/`; reads no image yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A split or stream and a transform in, batches of tensors out; augmentation is seeded image by image.
+"""Loads batches of tensors from a split or a stream; augmentation is seeded image by image.
 
 What an image is turned into depends on (seed, epoch, index) alone: not on the number of loader processes, not on
 where an interrupted epoch was taken up again. What is mixed in a batch depends on (seed, epoch, step, rank).
@@ -7,9 +7,11 @@ where an interrupted epoch was taken up again. What is mixed in a batch depends 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,13 +19,14 @@ from calibration.augment import Mixing
 from calibration.dataset import Encoded, Split, Stream
 from calibration.errors import DataError
 from calibration.preprocess import EvalTransform, read_encoded
-from calibration.read_ahead import ahead
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
     Batch = tuple[Tensor, Tensor, Tensor]
+
+T = TypeVar("T")
 
 #: numpy pads short seeds with zeros, so (seed, epoch, step, 0) would be the seed of an image; this keeps them apart.
 MIXING = 1
@@ -72,7 +75,7 @@ def train_loader(
     if isinstance(data, Stream):
         loaded = _load(
             _EncodedItems(transform, (seed, epoch), data.skip_bad),
-            ahead(_stream_batches(data, batch_size, seed, epoch, start_step, shard), READ_AHEAD),
+            read_ahead(_stream_batches(data, batch_size, seed, epoch, start_step, shard), READ_AHEAD),
             workers,
         )
     else:
@@ -84,6 +87,23 @@ def train_loader(
             with _seeded((seed, epoch, step, rank, MIXING)):
                 images, labels = mix(images, labels)
         yield images, labels, indices
+
+
+def read_ahead(items: Iterator[T], room: int) -> Iterator[T]:
+    """The same items; a thread makes the next `room` of them while the last one is being used.
+
+    Raises:
+        Exception: what `items` raises, after all items before it.
+    """
+    end = object()
+    thread = ThreadPoolExecutor(1, "read ahead")
+    try:
+        waiting = deque(thread.submit(next, items, end) for _ in range(room))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(thread.submit(next, items, end))
+            yield item  # type: ignore[misc]
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _steps(images: int, batch: int, world: int) -> list[slice]:

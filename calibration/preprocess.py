@@ -1,4 +1,4 @@
-"""Image files in, the tensors that a model is trained on and judged by out."""
+"""Reads image files and prepares them for evaluation: upright RGB, resized, cropped and normalised."""
 
 from __future__ import annotations
 
@@ -56,18 +56,6 @@ class EvalTransform:
     def digest(self) -> str:
         """Hex sha256 of the settings: equal transforms have equal digests."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-
-def train_transform(evaluation: EvalTransform, hflip: bool, scale_min: float) -> Callable[[Image], Tensor]:
-    """Mild augmentation around the evaluation transform: random crop, optional mirror, colour jitter.
-
-    Args:
-        hflip: mirror half of the images.
-        scale_min: smallest area of the random crop as a fraction of the image.
-    """
-    from calibration.augment import Augmentation
-
-    return Augmentation(hflip=hflip, scale_min=scale_min).transform(evaluation)
 
 
 #: What Pillow's decoders raise on damaged files: AVIF and BLP a RuntimeError, IM a TypeError (found by damaging 1,500

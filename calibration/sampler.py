@@ -1,4 +1,4 @@
-"""A calibration subset: labels, a size and a seed in; class-balanced positions and their digest out."""
+"""Chooses the class-balanced images that ranges are calibrated on."""
 
 from __future__ import annotations
 

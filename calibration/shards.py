@@ -1,4 +1,4 @@
-"""WebDataset shards (tar files of images with their labels) in; the samples of one, with or without their bytes, out.
+"""Reads WebDataset shards: tar files of images with their labels.
 
 Format: members of one sample follow each other and share their name up to the first dot of the base name; what comes
 after it says what they are (github.com/webdataset/webdataset, `base_plus_ext`). timm's reader takes the label from
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from calibration.dataset import Encoded, Split
+from calibration.dataset import Split
 from calibration.errors import DataError
 from calibration.preprocess import read_encoded
 
@@ -122,22 +122,15 @@ def split_of(name: str, shards: Iterable[Path], label_field: str = "", lengths: 
     return Split(name, np.array([s.label for _, s in found], dtype=np.int64), ids, images, np.arange(len(found)))
 
 
-def encoded_of(file: BinaryIO, shard: str, label_field: str = "") -> Iterator[Encoded]:
-    """The samples of a shard that can only be read forwards; those with a negative label are given too.
-
-    Raises:
-        IncompleteShard: the data ends in the middle of a member, or is no tar file.
-        DataError: as `split_of`.
-    """
-    for sample in read_shard(file, shard, label_field, contents=True):
-        yield Encoded(sample.content, sample.label, sample.id)
-
-
 def read_shard(file: BinaryIO, shard: str, label_field: str, contents: bool) -> Iterator[Found]:
-    """All samples of one tar file in order.
+    """All samples of one tar file in order, those with a negative label too.
 
     Args:
         contents: read the images too; `file` need not be able to seek then.
+
+    Raises:
+        IncompleteShard: the data ends in the middle of a member, or is no tar file.
+        DataError: a sample without image or label.
     """
     sample: _Sample | None = None
     try:

@@ -1,16 +1,24 @@
-"""Shards that can only be read forwards in; their images in a shuffled order, and a training stream of them, out."""
+"""Streams of training images: shards read forwards in a shuffled order, and a few of their images kept on this disk."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterator
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 
-from calibration.dataset import Encoded, Feed, Stream
-from calibration.kept import kept_split
+from calibration.dataset import Encoded, Feed, Split, Stream
+from calibration.errors import DataError
+from calibration.remote import CACHE_VARIABLE, data_folder
+from calibration.shards import PackedImages
 
 T = TypeVar("T")
 
@@ -22,6 +30,7 @@ OPEN = 4
 POOL, LOOK_AHEAD = 1024, 8192
 #: numpy pads short seeds with zeros: these keep the draws of the order apart from those of images and batches.
 SHARDS, SAMPLES = 2, 3
+KEPT = "streams"  # folder of kept images, in the data folder
 
 
 class Shards(Protocol):
@@ -47,8 +56,6 @@ class ShuffledShards:
     """A feed: shards in a shuffled order, a few of them in turn, their images through a shuffle buffer."""
 
     shards: Shards
-    buffer: int = BUFFER
-    open: int = OPEN
 
     def in_order(self) -> Iterator[Encoded]:
         """All images as they lie in the shards."""
@@ -62,7 +69,7 @@ class ShuffledShards:
         whole = len(order) >= world
         mine = order[rank::world] if whole else order
         generator = np.random.default_rng((seed, epoch, rank if whole else 0, 0, SAMPLES))
-        samples = shuffled(interleaved(map(self.shards.samples, mine), self.open), self.buffer, generator)
+        samples = shuffled(interleaved(map(self.shards.samples, mine), OPEN), BUFFER, generator)
         return samples if whole else itertools.islice(samples, rank, None, world)
 
     def identity(self) -> str:
@@ -120,3 +127,67 @@ def balanced(feed: Feed, classes: int) -> Iterator[Encoded]:
             yield sample
         if sum(counts.values()) >= POOL:
             return
+
+
+def kept_split(name: str, spec: str, identity: str, read: Callable[[], Iterator[Encoded]]) -> Split:
+    """The split `name` of `spec`, from the cache where it is there and whole, else read now and kept.
+
+    One file with the images one after the other, and one beside it, written last, that says where each is.
+
+    Raises:
+        DataError: the stream cannot be read, or the cache cannot be written.
+    """
+    key = hashlib.sha256(f"{name}\0{identity}".encode()).hexdigest()[:24]
+    folder = data_folder() / KEPT / key
+    pack, index = folder / f"{name}.pack", folder / f"{name}.json"
+    split = _opened(name, pack, index)
+    if split is not None:
+        return split
+    print(f"reading images of {name} from {spec} once, into {folder}", file=sys.stderr, flush=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(pack, index, read(), spec)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror or error}): set {CACHE_VARIABLE}") from None
+    split = _opened(name, pack, index)
+    assert split is not None  # written just now
+    print(f"{len(split)} images, {pack.stat().st_size / 1e6:.1f} MB, kept in {folder}", file=sys.stderr, flush=True)
+    return split
+
+
+def _write(pack: Path, index: Path, samples: Iterator[Encoded], spec: str) -> None:
+    entries: list[tuple[str, int, int]] = []
+    digest = hashlib.sha256()
+    handle, temporary = tempfile.mkstemp(prefix=f".{pack.name}.", dir=pack.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for sample in samples:
+                file.write(sample.content)
+                digest.update(sample.content)
+                entries.append((sample.id, sample.label, len(sample.content)))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, pack)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    facts = {"of": spec, "sha256": digest.hexdigest(), "images": entries}
+    aside = index.with_name(f".{index.name}.{os.getpid()}")
+    aside.write_text(json.dumps(facts))
+    os.replace(aside, index)
+
+
+def _opened(name: str, pack: Path, index: Path) -> Split | None:
+    """None if it is not there or not whole."""
+    try:
+        facts = json.loads(index.read_text())
+        with pack.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
+                return None
+        entries = [(str(i), int(label), int(size)) for i, label, size in facts["images"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    ids = tuple(i for i, _, _ in entries)
+    sizes = np.array([size for _, _, size in entries], dtype=np.int64)
+    images = PackedImages((pack,), np.zeros(len(entries), dtype=np.int32), np.cumsum(sizes) - sizes, sizes, ids)
+    return Split(name, np.array([label for _, label, _ in entries], dtype=np.int64), ids, images, np.arange(len(ids)))

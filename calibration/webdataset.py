@@ -1,4 +1,4 @@
-"""`wds/FOLDER` or `wds/URL` in; a DataSource out: shards on this disk by position, others as a stream.
+"""Opens data sets of WebDataset shards: those on this disk with random access, those behind a URL as a stream.
 
 Which shards belong to which split, timm's way: `_info.json` (or `info.json`) beside them,
 `{"splits": {"train": {"name": ..., "num_samples": N, "filenames": [...], "shard_lengths": [...], "alt_label": ...}}}`.
@@ -19,10 +19,8 @@ import numpy as np
 from calibration import remote
 from calibration.dataset import DataSource, Split
 from calibration.errors import DataError
-from calibration.kept import kept_split
 from calibration.shards import split_of
-from calibration.stream import ShuffledShards, streamed
-from calibration.url_shards import UrlShards
+from calibration.stream import ShuffledShards, kept_split, streamed
 
 PREFIX = "wds/"
 INFO = ("_info.json", "info.json")
@@ -163,7 +161,7 @@ def _load_remote(spec: str, root: str) -> DataSource:
     splits = _parsed(content, f"{root}/_info.json")
     train, val = (_declared(splits, names, root) for names in (TRAIN, VAL))
     train_feed, val_feed = (
-        ShuffledShards(UrlShards(tuple(f"{root}/{name}" for name in s.filenames), s.lengths, s.label_field))
+        ShuffledShards(remote.UrlShards(tuple(f"{root}/{name}" for name in s.filenames), s.lengths, s.label_field))
         for s in (train, val)
     )
     kept = kept_split(val.split, spec, val_feed.identity(), val_feed.in_order)

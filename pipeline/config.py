@@ -1,13 +1,18 @@
-"""Options of `quantize`: what the user asked for in, a frozen and checked RunConfig out, with its JSON form."""
+"""The options of a run, grouped into plans; RunConfig, what `quantize` was asked for, is composed of them.
+
+Names, defaults, help texts and allowed values are declared here and nowhere else (options of `train` alone:
+pipeline.training.float_plan; of `benchmark`: pipeline.stages.timing; of a device: pipeline.commands.device_options).
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from calibration.dataset import DIGITS
 from pipeline.errors import RunError, UsageError, suggest
+from pipeline.options import Option, check
 
 #: Names offered without importing torch; pipeline.quantization.observers is tested to hold exactly these.
 OBSERVER_NAMES = ("moving-average", "histogram", "mse")
@@ -17,116 +22,243 @@ AMP_NAMES = ("auto", "bf16", "fp16", "off")
 #: Of a T2T-ViT: as published, or after pipeline.rewrites. Other models have one form.
 FORM_NAMES = ("deploy", "official")
 
+ACCURACY, SPEED = "What keeps accuracy", "Speed and scale"  # headings in `--help`
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesPlan:
+    """The data set, and how its images are read."""
+
+    data: Annotated[
+        str,
+        Option(
+            "digits, a folder with train/ and val/ (class folders or tar shards), or a timm name (hfds/, wds/, hfids/)."
+        ),
+    ] = DIGITS
+    img_size: Annotated[int | None, Option("Side of the input in pixels.", unset="the model's", least=16)] = None
+    skip_bad: Annotated[bool, Option("Leave unreadable images out instead of stopping.", names=("--skip-bad",))] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerPlan:
+    """What every training has, in float and in QAT."""
+
+    weight_decay: Annotated[float, Option("AdamW weight decay.", least=0.0)] = 0.03  # T2T-ViT's README, for -7 to -12
+    label_smoothing: Annotated[float, Option("Label smoothing of the cross-entropy loss.", least=0.0, most=1.0)] = 0.1
+    max_steps: Annotated[int | None, Option("Largest number of steps in an epoch.", unset="all", least=1)] = None
+    seed: Annotated[int, Option("Seed of shuffling, augmentation, dropout and new weights.", least=0)] = 0
+    accumulate: Annotated[int, Option("Forward passes whose gradients make one step.", panel=SPEED, least=1)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationPlan:
+    """The first ranges of activations, and the corrections that need no training.
+
+    Attributes:
+        calibration_images: size of the class-balanced subset that sets the first ranges.
+        equalize: pipeline.rewrites.equalize.
+        bias_correction: pipeline.quantization.bias_correction.
+    """
+
+    observer: Annotated[
+        str,
+        Option("Observer of activation ranges: moving-average, histogram or mse.", choices=OBSERVER_NAMES),
+    ] = "moving-average"
+    calibration_images: Annotated[int, Option("Size of the class-balanced calibration subset.", least=1)] = 64
+    equalize: Annotated[
+        bool,
+        Option("Equalize channel ranges first, where that is exact.", names=("--equalize/--no-equalize",),
+               panel=ACCURACY),
+    ] = False  # fmt: skip
+    bias_correction: Annotated[
+        bool,
+        Option("After calibration, shift biases by the mean error of their layer.",
+               names=("--bias-correction/--no-bias-correction",), panel=ACCURACY),
+    ] = False  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class QatPlan(OptimizerPlan):
+    """Quantization-aware training; docs/quantization.md tells why these are the defaults.
+
+    Attributes:
+        epochs: 0 is post-training quantization.
+        lr: the weights arrive trained, and should stay near.
+        dropout, distill, ...: see pipeline.training.plan.TrainPlan.
+    """
+
+    epochs: Annotated[int, Option("Epochs of QAT; 0: as --ptq.", least=0)] = 1
+    batch_size: Annotated[
+        int, Option("Images of one forward pass in one process.", least=2)  # BatchNorm in training needs two images
+    ] = 32
+    lr: Annotated[float, Option("Peak learning rate of QAT.", above=0)] = 3e-6
+    clip_norm: Annotated[float, Option("Largest global gradient norm.", above=0)] = 1.0
+    observer_freeze: Annotated[
+        float, Option("Fraction of QAT after which activation scales are frozen.", least=0.0, most=1.0)
+    ] = 0.6
+    batch_norm_freeze: Annotated[
+        float, Option("Fraction of QAT after which BatchNorm statistics are frozen.", least=0.0, most=1.0)
+    ] = 0.5
+    distill: Annotated[
+        float,
+        Option("Share of the float model's logits in the objective; 0: labels alone.", panel=ACCURACY, least=0.0,
+               most=1.0),
+    ] = 1.0  # fmt: skip
+    temperature: Annotated[float, Option("Temperature of distillation.", panel=ACCURACY, above=0)] = 2.0
+    distill_features: Annotated[
+        float, Option("Weight of the float model's features after each block.", panel=ACCURACY, least=0.0)
+    ] = 0.0
+    ema: Annotated[
+        float,
+        Option("Decay of QAT's moving average of weights; 0: the last weights.", panel=ACCURACY, least=0, below=1,
+               wanted="a decay of at least 0 and below 1, 0.999 for example"),
+    ] = 0.0  # fmt: skip
+    ranges: Annotated[
+        str,
+        Option("Activation ranges: observed, learned or re-estimated.", panel=ACCURACY, choices=RANGE_NAMES),
+    ] = "re-estimated"
+    dropout: Annotated[
+        bool, Option("Keep the model's dropout in QAT.", names=("--dropout/--no-dropout",), panel=ACCURACY)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatTuningPlan:
+    """Float fine-tuning before QAT, by the light recipe (docs/training.md)."""
+
+    float_epochs: Annotated[
+        int | None,
+        Option("Epochs of float fine-tuning before QAT.", unset="--epochs if the head was replaced, else 0", least=0),
+    ] = None
+    float_lr: Annotated[float, Option("Peak learning rate of float fine-tuning.", above=0)] = 3e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatLayersPlan:
+    """Mixed precision: which layers stay float.
+
+    Attributes:
+        float_layers: Linears and convolutions that are float in training too.
+        float_after_training: trained in int8 like the rest and taken out at the end: what a search finds.
+    """
+
+    max_drop: Annotated[
+        float | None,
+        Option("Keep the fewest layers float so that no target loses more top-1 than this, in percentage points "
+               "(docs/mixed-precision.md).", panel=ACCURACY, least=0, below=100,
+               wanted="percentage points, from 0 to below 100"),
+    ] = None  # fmt: skip
+    drop_targets: Annotated[
+        tuple[str, ...],
+        Option("Target that must stay within --max-drop (repeatable).", names=("--drop-target",), unset="all",
+               panel=ACCURACY),
+    ] = ()  # fmt: skip
+    rank_images: Annotated[
+        int, Option("Images on which the search for --max-drop ranks layers.", panel=ACCURACY, least=1)
+    ] = 32
+    float_layers: Annotated[
+        tuple[str, ...],
+        Option("Layer that stays float, in training too (repeatable).", names=("--float-layer",), panel=ACCURACY),
+    ] = ()
+    float_after_training: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringPlan:
+    """The images that a run is scored on: evenly spread over the validation split."""
+
+    limit_val: Annotated[int | None, Option("Score so many validation images.", unset="all", least=1)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionPlan:
+    """Where and how fast a training runs.
+
+    Attributes:
+        amp: `auto` is bfloat16 on a CUDA device that has it; `fp16` comes with loss scaling.
+    """
+
+    device: Annotated[
+        str, Option("Train on: auto, cpu, cuda or cuda:N.", names=("--train-device",), former="--device")
+    ] = "auto"
+    amp: Annotated[str, Option("Mixed precision: auto (bfloat16 on CUDA), bf16, fp16 or off.", choices=AMP_NAMES)] = (
+        "auto"
+    )
+    threads: Annotated[int, Option("CPU threads; 0: torch's choice.", least=0)] = 0
+    workers: Annotated[int, Option("Processes that read images; 0: read in the main process.", least=0)] = 0
+    checkpoint_steps: Annotated[int, Option("Write a resume point at least every so many steps.", least=1)] = 200
+    channels_last: Annotated[
+        bool, Option("Train in the channels-last memory layout.", names=("--channels-last",), panel=SPEED)
+    ] = False
+    compile: Annotated[bool, Option("Train through torch.compile.", names=("--compile",), panel=SPEED)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationPlan:
+    """How `validate` runs and judges artifacts.
+
+    Attributes:
+        roundings: models of the MIL reference, without their prefix; none named: all.
+    """
+
+    limit: Annotated[int | None, Option("Images, evenly spread.", unset="all that were scored", least=1)] = None
+    threads: Annotated[int, Option("Threads of the runtime.", least=1)] = 2
+    min_agreement: Annotated[
+        float | None,
+        Option("Percent of images; exit with 8 if an artifact agrees with its PyTorch reference on fewer.", least=0,
+               most=100, wanted="a percentage from 0 to 100"),
+    ] = None  # fmt: skip
+    simulate: Annotated[
+        bool,
+        Option("Also compute Core ML packages by the MIL reference; labelled as simulated.",
+               names=("--simulate/--no-simulate",)),
+    ] = True  # fmt: skip
+    roundings: Annotated[
+        tuple[str, ...],
+        Option("Rounding of the MIL reference: fp32, fp16 or fp16-accumulate (repeatable).", names=("--rounding",),
+               unset="all"),
+    ] = ()  # fmt: skip
+    explain: Annotated[
+        bool,
+        Option("Then find the stage and the layers that lose accuracy (waterfall.json).", names=("--explain",)),
+    ] = False
+    explain_images: Annotated[int, Option("Images on which --explain compares layers.", least=1)] = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "roundings", tuple(self.roundings or ()))
+        check(self)
+
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides the result of one `quantize` run.
+class RunConfig(ImagesPlan, QatPlan, FloatTuningPlan, CalibrationPlan, FloatLayersPlan, ScoringPlan, ExecutionPlan):
+    """Everything that decides the result of one `quantize` run. As JSON (config.json, recipe.json) it is flat.
 
     Attributes:
         model: zoo or timm name.
-        data: `digits`, an ImageFolder path, or a timm dataset name.
-        weights: `demo`, `pretrained`, `none` or a file.
+        weights: empty until a run begins: see pipeline.stages.quantize.default_weights.
         form: of a T2T-ViT: `deploy` after exact rewrites (pipeline.rewrites), `official` as published.
-        epochs: of quantization-aware fine-tuning; 0 is post-training quantization.
-        float_epochs: of float fine-tuning before it; None means `epochs` if the head was replaced, else 0.
-        calibration_images: size of the class-balanced subset that sets the first ranges.
-        lr: peak learning rate of QAT. The weights arrive trained, and should stay near: docs/quantization.md.
-        qk_scale: attention scale of T2T-ViT weights; None takes what the weights source says.
-        limit_val: score at most so many validation images (evenly spread); None means all.
-        skip_bad: leave unreadable images out instead of stopping.
-        amp: `auto` (bfloat16 on a CUDA device that has it), `bf16`, `fp16` (with loss scaling) or `off`.
-        accumulate, ema, dropout, distill, temperature, distill_features, ranges: see pipeline.training.plan.TrainPlan.
-        equalize: even out channel ranges before quantization where that is exact (pipeline.rewrites.equalize).
-        bias_correction: after calibration, move biases by the mean error of their layer (quantization.bias_correction).
-        float_layers: names of Linears and convolutions that stay float (mixed precision), in training too.
-        float_after_training: the same, but trained in int8 like the rest and taken out at the end: what a search finds.
-        max_drop: search the fewest of these that keep the drop in top-1 on every target at so many percentage points;
-            None: no search.
-        drop_targets: that hold it; none named: all.
-        rank_images: that the search ranks layers on.
-        channels_last: store images and activations channels last in training.
-        compile: run the forward and backward pass through torch.compile in training.
     """
 
     model: str
-    data: str = "digits"
-    weights: str = "demo"
-    form: str = "deploy"
-    epochs: int = 1
-    float_epochs: int | None = None
-    batch_size: int = 32
-    lr: float = 3e-6
-    float_lr: float = 3e-4
-    weight_decay: float = 0.03
-    label_smoothing: float = 0.1
-    clip_norm: float = 1.0
-    max_steps: int | None = None
-    observer: str = "moving-average"
-    observer_freeze: float = 0.6
-    batch_norm_freeze: float = 0.5
-    accumulate: int = 1
-    ema: float = 0.0
-    dropout: bool = False
-    distill: float = 1.0
-    temperature: float = 2.0
-    distill_features: float = 0.0
-    ranges: str = "re-estimated"
-    equalize: bool = False
-    bias_correction: bool = False
-    float_layers: tuple[str, ...] = ()
-    float_after_training: tuple[str, ...] = ()
-    max_drop: float | None = None
-    drop_targets: tuple[str, ...] = ()
-    rank_images: int = 32
-    channels_last: bool = False
-    compile: bool = False
-    calibration_images: int = 64
-    qk_scale: float | None = None
-    img_size: int | None = None
-    limit_val: int | None = None
-    skip_bad: bool = False
-    seed: int = 0
-    device: str = "auto"
-    amp: str = "auto"
-    threads: int = 0
-    workers: int = 0
-    checkpoint_steps: int = 200
+    weights: Annotated[
+        str,
+        Option("demo, pretrained, none or a file (.safetensors, .pth, .pth.tar).",
+               unset="demo if bundled and the data are the digits, else pretrained"),
+    ] = ""  # fmt: skip
+    form: Annotated[
+        str,
+        Option("deploy: T2T-ViT after exact rewrites, fast on phones; official: as published.", choices=FORM_NAMES),
+    ] = "deploy"
+    qk_scale: Annotated[
+        float | None, Option("Attention scale of T2T-ViT weights.", unset="what the weights need", above=0)
+    ] = None
 
     def __post_init__(self) -> None:
         for name in ("float_layers", "float_after_training", "drop_targets"):
             object.__setattr__(self, name, tuple(getattr(self, name) or ()))  # JSON gives a list, the command line None
-        if self.max_drop is not None and not 0 <= self.max_drop < 100:
-            raise UsageError(f"--max-drop is {self.max_drop}: give percentage points, from 0 to below 100")
+        check(self)
         if self.drop_targets and self.max_drop is None:
             raise UsageError("--drop-target says which targets hold --max-drop: give that too, or leave it out")
-        if self.observer not in OBSERVER_NAMES:
-            raise UsageError(
-                f"--observer {self.observer!r} is not one of {', '.join(OBSERVER_NAMES)}."
-                f"{suggest(self.observer, OBSERVER_NAMES)}"
-            )
-        if self.form not in FORM_NAMES:
-            raise UsageError(
-                f"--form {self.form!r} is not one of {', '.join(FORM_NAMES)}.{suggest(self.form, FORM_NAMES)}"
-            )
-        if self.amp not in AMP_NAMES:
-            raise UsageError(f"--amp {self.amp!r} is not one of {', '.join(AMP_NAMES)}.{suggest(self.amp, AMP_NAMES)}")
-        for name, low in (
-            ("calibration_images", 1),
-            ("rank_images", 1),
-            ("threads", 0),
-            ("workers", 0),
-            ("checkpoint_steps", 1),
-        ):
-            if getattr(self, name) < low:
-                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least {low}")
-        for name in ("float_lr", "qk_scale"):  # TrainPlan checks the others
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"--{name.replace('_', '-')} is {value}: give a number above 0")
-        for name, low in (("limit_val", 1), ("float_epochs", 0), ("img_size", 16)):
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise UsageError(f"--{name.replace('_', '-')} is {value}: give at least {low}")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

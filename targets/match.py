@@ -1,4 +1,4 @@
-"""Trained scales and the scales found in a file in, how many of the trained ones survived out."""
+"""Check how many of the trained scales are in a converted file."""
 
 from __future__ import annotations
 

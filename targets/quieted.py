@@ -1,4 +1,4 @@
-"""What all converters share around their SDK's calls: silence, and one line of an error."""
+"""Keep an SDK quiet while a target calls it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 
 @contextmanager
@@ -22,3 +23,24 @@ def quieted() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def why_not_imported(name: str, install: str, *modules: str) -> str:
+    """Why `name`, which is these modules, cannot be used here; empty where it can."""
+    try:
+        with quieted():
+            for module in modules:
+                import_module(module)
+    except (ImportError, OSError) as error:  # OSError: a shared library does not load
+        return f"{name} does not import ({error}): pip install {install}"
+    return ""
+
+
+def one_line(error: object, limit: int | None = None) -> str:
+    """The text of an error without its line breaks, or its beginning."""
+    return " ".join(str(error).split())[:limit]
+
+
+def typed_line(error: BaseException, limit: int) -> str:
+    """`one_line` behind the error's type: "KeyError: 'main'"."""
+    return one_line(f"{type(error).__name__}: {error}", limit)

@@ -1,4 +1,4 @@
-"""A target's name in, the target out; no SDK is imported before a target is asked to do something."""
+"""The targets by name. No SDK is imported before a target is asked to do something."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from targets.coreml import units
-
 if TYPE_CHECKING:
-    from targets.types import Target
+    from targets.target import Target
 
-# name -> (module, class without constructor arguments)
-_TARGETS: dict[str, tuple[str, str]] = {
-    "executorch": ("targets.executorch.target", "ExecuTorch"),
-    "coreml": ("targets.coreml.target", "CoreML"),
-    "tflite": ("targets.tflite.target", "TFLite"),
+#: Name -> folder. To add a target, write its folder (docs/architecture.md says what belongs in it) and a line here.
+_FOLDERS: dict[str, str] = {
+    "executorch": "targets.executorch",
+    "coreml": "targets.coreml",
+    "tflite": "targets.tflite",
 }
-# Further files for a target's runtime family, made when asked for by name: not among `names`.
-_VARIANTS: dict[str, tuple[str, str]] = {
-    "executorch-coreml": ("targets.executorch_coreml.target", "ExecuTorchCoreML"),
-}
-# Target -> its delegate by name -> the target that makes files for it; the first is the default.
+#: Further files for a target's runtime family, made when asked for by name: not among `names`.
+_VARIANTS: dict[str, str] = {"executorch-coreml": "targets.executorch_coreml"}
+#: Target -> its delegate by name -> the target that makes files for it; the first is the default.
 _BACKENDS: dict[str, dict[str, str]] = {"executorch": {"xnnpack": "executorch", "coreml": "executorch-coreml"}}
+#: The default choice of compute units; every target with a choice has it.
+ALL_UNITS = "all"
 
 
 class UnknownTarget(ValueError):
@@ -36,31 +34,17 @@ class UnknownTarget(ValueError):
 
 def names() -> tuple[str, ...]:
     """The targets that "all" means, in the order of the reports."""
-    return tuple(_TARGETS)
+    return tuple(_FOLDERS)
 
 
 def variants() -> tuple[str, ...]:
     """All target names, those included that are made only when asked for, in the order of the reports."""
-    return (*_TARGETS, *_VARIANTS)
+    return (*_FOLDERS, *_VARIANTS)
 
 
 def backends(name: str) -> dict[str, str]:
     """The delegates that files of target `name` can be made for -> the target that makes them; empty: no choice."""
     return dict(_BACKENDS.get(name, {}))
-
-
-def runtimes(name: str, compute_units: str = units.ALL) -> tuple[str, ...]:
-    """The runtimes that files of target `name` run in.
-
-    Args:
-        compute_units: of Core ML (targets.coreml.units), whose choice is part of the runtime's name; no other target
-            has them.
-
-    Raises:
-        UnknownTarget: no such name.
-        KeyError: no such choice of units.
-    """
-    return (units.runtime_of(compute_units),) if name == "coreml" else get(name).runtimes
 
 
 def get(name: str) -> Target:
@@ -69,9 +53,27 @@ def get(name: str) -> Target:
     Raises:
         UnknownTarget: no such name.
     """
-    known = {**_TARGETS, **_VARIANTS}
+    known = {**_FOLDERS, **_VARIANTS}
     if name not in known:
         raise UnknownTarget(name)
-    module, attribute = known[name]
-    target: Target = getattr(import_module(module), attribute)()
+    target: Target = import_module(f"{known[name]}.target").TARGET
     return target
+
+
+def everyone() -> tuple[Target, ...]:
+    """All targets, in the order of `variants`."""
+    return tuple(map(get, variants()))
+
+
+def runtimes(name: str, compute_units: str = ALL_UNITS) -> tuple[str, ...]:
+    """The runtimes that files of target `name` run in.
+
+    Args:
+        compute_units: in targets that have this choice, it is part of the runtime's name.
+
+    Raises:
+        UnknownTarget: no such name.
+        KeyError: no such choice of units.
+    """
+    target = get(name)
+    return (target.compute_units[compute_units],) if target.compute_units else target.runtimes

@@ -1,4 +1,4 @@
-"""Calls in, how long each took by the clock on the wall and by the processor out."""
+"""Time single calls, by the clock on the wall and by the processor."""
 
 from __future__ import annotations
 

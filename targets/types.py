@@ -1,4 +1,4 @@
-"""What every target speaks: requests in, artifacts, graph facts and sessions out."""
+"""The values and interfaces that every target shares: requests, artifacts, graph facts, sessions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: int8 or int4; lut8, lut6, lut4: weights alone, palettized to 256, 64 or 16 values; activations of these are float.
 #: int8-dynamic, w4a8-dynamic: int8 or int4 weights, activations quantized to int8 while the file runs.
 Precision = Literal[
-    "fp32", "fp16", "int8", "w8", "w4", "lut8", "lut6", "lut4", "w8a16", "int8-dynamic", "w4a8-dynamic"
+    "fp32", "fp16", "int8", "w8a16", "int8-dynamic", "w4a8-dynamic", "w8", "w4", "lut8", "lut6", "lut4"
 ]  # fmt: skip
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WEIGHT_ONLY: tuple[Precision, ...] = ("w8", "w4", "lut8", "lut6", "lut4")
@@ -297,46 +297,3 @@ class Session(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-class Target(Protocol):
-    """A runtime family. Implemented once by each folder beside this file and listed in registry.py.
-
-    `runtimes` are real; `simulated` are references that compute what a file says on any machine. Their logits are
-    never shown as a runtime's, and they have no latency.
-    """
-
-    name: str
-    suffix: str
-    runtimes: tuple[str, ...]
-    simulated: tuple[str, ...]
-    precisions: tuple[Precision, ...]
-    #: How exactly the format keeps a scale, as a relative error.
-    scale_rtol: float
-
-    def probe(self) -> Probe: ...
-
-    def convert(self, request: ConvertRequest) -> Artifact:
-        """Write `request.output`.
-
-        Raises:
-            TargetError: stage "convert"; unsupported operators are named.
-        """
-        ...
-
-    def inspect(self, path: Path) -> GraphFacts:
-        """Read the facts from the file at `path`.
-
-        Raises:
-            TargetError: stage "inspect", for a corrupt or foreign file.
-        """
-        ...
-
-    def load(self, path: Path, runtime: str, threads: int) -> Session:
-        """Open in this process (the worker's; see targets.devices.host for the parent's side).
-
-        Raises:
-            Unavailable: no such runtime here.
-            TargetError: stage "load".
-        """
-        ...

@@ -1,4 +1,4 @@
-"""Names of packages in, the versions of those that are installed here out."""
+"""Which versions of packages are installed here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constants that a file multiplies with: which of them hold something trained."""
+"""Tell trained weights of a file from constants that only copy, add or average."""
 
 from __future__ import annotations
 

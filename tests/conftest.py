@@ -8,7 +8,12 @@ import os
 # the number of cores. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
+
 import targets  # noqa: F401  triton before TensorFlow, whatever a test imports first (targets.import_order)
 from pipeline.quiet import quiet_sdks
 
 quiet_sdks()
+# The same examples in every run, however slow the machine is.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")

@@ -1,4 +1,4 @@
-"""`check`: a finished run and a committed baseline in, a verdict for every cell and rule out, and an exit code."""
+"""`check`: hold a finished run against a committed baseline; a verdict for every cell and rule, and an exit code."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.options import RUNS, RunDir, RunsDir, say
+from pipeline.commands.from_plans import from_plans
+from pipeline.commands.options import RunChoice, say
 from pipeline.errors import CellsFailedError, RunError, UsageError
 from pipeline.files import write_atomic
-from pipeline.run.folder import Run, find_run
+from pipeline.run.folder import Run
 
 if TYPE_CHECKING:
     from pipeline.gate.settings import Settings
@@ -34,7 +35,9 @@ BUDGETS = {
 }
 
 
+@from_plans
 def check(
+    *,
     baseline: Annotated[Path | None, typer.Option(help="The baseline file.  \\[default: that of the settings]")] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Write the baseline from this run, and judge nothing.")
@@ -73,8 +76,7 @@ def check(
     junit: Junit = None,
     json: Json = None,
     markdown: Markdown = None,
-    run: RunDir = None,
-    runs_dir: RunsDir = RUNS,
+    where: RunChoice,
 ) -> None:
     """Hold a validated run against a committed baseline."""
     given = locals()
@@ -90,7 +92,7 @@ def check(
         raise UsageError("no baseline: give --baseline FILE, or `baseline` in [check] of edge-t2t.toml")
     if allow_failed and not update:
         raise UsageError("--allow-failed belongs to --update: leave it out")
-    found = find_run(runs_dir, run)
+    found = where.find()
     if update:
         _update(found, path, allow_failed)
     else:
@@ -103,14 +105,13 @@ def _check(
     from pipeline.gate import outputs
     from pipeline.gate.collect import facts_of, read_baseline
     from pipeline.gate.judge import error_of, judge
-    from pipeline.gate.outputs import show
 
     base = read_baseline(path)
     if base.model != found.model:
         raise UsageError(f"{path} is a baseline of {base.model}, run {found.id} is of {found.model}: give its own")
     result = judge(facts_of(found), base, settings)
     error = error_of(result)
-    show(result)
+    outputs.show(result)
     if junit:
         write_atomic(junit, outputs.as_junit(result))
     if json:
@@ -126,8 +127,8 @@ def _check(
 
 def _update(found: Run, path: Path, allow_failed: bool) -> None:
     from pipeline.gate.collect import facts_of, read_baseline, write_baseline
-    from pipeline.gate.outputs import table
-    from pipeline.report.tables.printed import print_tables
+    from pipeline.gate.tables import baseline_table
+    from pipeline.report.tables.table import print_tables
 
     new = facts_of(found)
     failed = [cell for cell in new.cells if cell.outcome.status == "failed"]
@@ -142,14 +143,14 @@ def _update(found: Run, path: Path, allow_failed: bool) -> None:
         old = read_baseline(path) if path.exists() else None
     except RunError as error:  # it is about to be replaced
         say(f"the old baseline cannot be shown beside the new one: {error}")
-    print_tables((table(old, new),))
+    print_tables([baseline_table(old, new)])
     write_baseline(path, new)
     say(f"baseline: {path}: look at it, and commit it by itself")
 
 
 def _show_settings(settings: Settings) -> None:
+    from pipeline.gate.rules import RULES
     from pipeline.gate.settings import render
-    from pipeline.gate.table import RULES
 
     rules = {name: rule.says for name, rule in RULES.items()}
     print(f"[check]\ninconclusive = {settings.inconclusive!r}")

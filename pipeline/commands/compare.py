@@ -1,4 +1,4 @@
-"""`compare`: two finished runs in, both side by side out, as a table, JSON, Markdown or HTML."""
+"""`compare`: show two finished runs side by side, as tables, JSON, Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import RUNS, RunsDir, say
+from pipeline.commands.from_plans import from_plans
+from pipeline.commands.options import RunsFolder, say
 from pipeline.errors import UsageError, suggest
 from pipeline.files import write_atomic
 from pipeline.run.folder import find_run
@@ -16,22 +17,24 @@ from pipeline.run.folder import find_run
 FORMATS = ("table", "json", "markdown", "html")
 
 
+@from_plans
 def compare(
+    *,
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The run before: a run folder or its name.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run after.")],
     format: Annotated[str, typer.Option(help="table, json, markdown or html.")] = "table",
     output: Annotated[Path | None, typer.Option(help="File to write.  \\[default: stdout]")] = None,
-    runs_dir: RunsDir = RUNS,
+    runs: RunsFolder,
 ) -> None:
     """Two runs side by side, cell by cell: paired where both saw the same images."""
     if format not in FORMATS:
         raise UsageError(f"--format {format!r} is not one of {', '.join(FORMATS)}.{suggest(format, FORMATS)}")
-    a, b = find_run(runs_dir, run_a), find_run(runs_dir, run_b)
+    a, b = find_run(runs.runs_dir, run_a), find_run(runs.runs_dir, run_b)
     from pipeline.compare import views
     from pipeline.compare.compare import compare_runs
 
     renderers: dict[str, Callable[..., str]] = {
-        "table": views.as_text,
+        "table": views.text,
         "json": views.as_json,
         "markdown": views.markdown,
         "html": views.html,

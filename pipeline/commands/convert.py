@@ -6,29 +6,27 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.from_plans import from_plans
 from pipeline.commands.options import (
-    RUNS,
     BackendName,
     PrecisionName,
-    RunDir,
-    RunsDir,
-    SchemeName,
+    RunChoice,
     TargetName,
     precisions_of,
+    raise_if_failed,
     say,
     targets_of,
 )  # fmt: skip
-from pipeline.commands.summary import raise_if_failed
-from pipeline.run.folder import find_run
 
 _CORE_ML = "Core ML packages"
 
 
+@from_plans
 def convert(
+    *,
     target: TargetName = None,
     backend: BackendName = None,
     precision: PrecisionName = None,
-    scheme: SchemeName = None,
     ptq: Annotated[
         bool, typer.Option("--ptq", help="int8 by calibrating the float model, without the trained scales.")
     ] = False,
@@ -88,8 +86,7 @@ def convert(
     license: Annotated[
         str, typer.Option(help="Likewise: a name or a text.", show_default=False, rich_help_panel=_CORE_ML)
     ] = "",
-    run: RunDir = None,
-    runs_dir: RunsDir = RUNS,
+    where: RunChoice,
 ) -> None:
     """Convert, read the file back, run it in a fresh process, and only then put it into the run folder."""
     if list_schemes:
@@ -97,7 +94,7 @@ def convert(
 
         show()
         return
-    targets, precisions = targets_of(target, backend), precisions_of(precision, scheme)
+    targets, precisions = targets_of(target, backend), precisions_of(precision)
     from pipeline.stages.convert import convert_cells, plan_cells
     from pipeline.stages.package_options import Wishes, check_wishes
 
@@ -113,7 +110,7 @@ def convert(
         group_size=group_size,
     )
     check_wishes(wishes, cells, say)
-    found = find_run(runs_dir, run)
+    found = where.find()
     records = convert_cells(found, cells, say, wishes)
     for record in records:
         if record.path is not None:

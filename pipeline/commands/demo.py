@@ -1,4 +1,4 @@
-"""`demo`: nothing in; the whole job for one T2T-ViT and MobileNetV2 on the embedded digits, ending in a report, out."""
+"""`demo`: the whole job for one T2T-ViT and MobileNetV2 on the embedded digits, ending in a report."""
 
 from __future__ import annotations
 
@@ -7,39 +7,42 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import RUNS, RunsDir, say
-from pipeline.commands.report import report
-from pipeline.commands.summary import raise_if_failed
-from pipeline.config import RunConfig
+from pipeline.commands.from_plans import from_plans
+from pipeline.commands.options import RunsFolder, raise_if_failed, say
+from pipeline.commands.report import report_on
+from pipeline.config import RunConfig, ValidationPlan
 from pipeline.records.keys import Outcome
 from pipeline.run.folder import Run, set_latest
 from pipeline.stages.quantize import new_run
 from targets import registry
 
 CONTROL = "mobilenet_v2"
-THREADS = 2  # of the runtimes while they are validated; latency is measured with one
 ROUNDINGS = ("fp16",)  # one of the MIL reference's three rounding models: all of them would be a third of the demo
 
 
+@from_plans
 def demo(
+    *,
     model: Annotated[str, typer.Option(help="The model to set beside mobilenet_v2.")] = "t2t_vit_10",
     max_steps: Annotated[int, typer.Option(help="QAT steps for each model.")] = 20,
-    runs_dir: RunsDir = RUNS,
+    runs: RunsFolder,
 ) -> None:
     """Quantize, convert to all targets, validate, explain, benchmark and report, with the bundled weights and data."""
-    control, subject = (_quantize_and_convert(name, max_steps, runs_dir) for name in (CONTROL, model))
-    from pipeline.stages.benchmark import TimingPlan, benchmark_run
-    from pipeline.stages.explain import IMAGES, Explainer
+    control, subject = (_quantize_and_convert(name, max_steps, runs.runs_dir) for name in (CONTROL, model))
+    from pipeline.stages.benchmark import benchmark_run
+    from pipeline.stages.explain import Explainer
+    from pipeline.stages.timing import TimingPlan
     from pipeline.stages.validate import validate_run
 
+    plan = ValidationPlan()
     outcomes: list[tuple[str, Outcome]] = []
     for run in (control, subject):
-        explainer = Explainer(run, None, IMAGES) if run is subject else None
+        explainer = Explainer(run, plan.limit, plan.explain_images) if run is subject else None
         validated = validate_run(
             run,
             registry.names(),
-            None,
-            THREADS,
+            plan.limit,
+            plan.threads,
             say,
             roundings=ROUNDINGS,
             look=None if explainer is None else explainer.look,
@@ -51,7 +54,7 @@ def demo(
         records = benchmark_run(run, beside, registry.names(), TimingPlan(), say)
         outcomes += [(r.key.runtime, r.outcome) for r in records]
     set_latest(subject)
-    report(subject.path, runs_dir)
+    report_on(subject, runs.runs_dir)
     raise_if_failed("run", outcomes)
 
 
@@ -59,7 +62,7 @@ def _quantize_and_convert(model: str, max_steps: int, runs_dir: Path) -> Run:
     from pipeline.stages.convert import convert_cells, plan_cells
 
     say(f"\n=== {model}")
-    run = new_run(RunConfig(model=model, weights="", max_steps=max_steps), runs_dir, say)
+    run = new_run(RunConfig(model=model, max_steps=max_steps), runs_dir, say)
     records = convert_cells(run, plan_cells(registry.names(), ["int8"], from_float=False, say=say), say)
     raise_if_failed("convert", ((f"{r.target} {r.precision}", r.outcome) for r in records))
     return run

@@ -1,69 +1,163 @@
-"""Options that say on which device, and how, and the place that they become."""
+"""Options that say on which device to measure, and how; and the place that they become."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pipeline.commands.options import say
 from pipeline.errors import UsageError
+from pipeline.options import Option, check
+from pipeline.stages.devices import TEMPERATURE_C, EntryLimits
 from targets.devices.address import FORMS, Address, BadAddress, parse
+from targets.devices.device import DEVICE_TIMEOUT_S, DeviceOptions
+from targets.worker.client import TIMEOUT_S
 
 if TYPE_CHECKING:
     from pipeline.stages.devices import Place
-    from targets.devices.device import DeviceOptions
 
 PANEL = "On a device"
-DeviceAddress = Annotated[
-    str, typer.Option("--device", help=f"Where to run: {FORMS}. `devices` lists them.", rich_help_panel=PANEL)
-]
-DeviceTimeout = Annotated[
-    float | None,
-    typer.Option(
-        help="Seconds for one request to a device: a file, a batch, a round.  \\[default: 120; 1800 on this host]",
-        rich_help_panel=PANEL,
-    ),
-]
-Cpus = Annotated[str, typer.Option(help="Cores to bind inferences to, for example 4-7 or 0,2.", rich_help_panel=PANEL)]
-BenchmarkModel = Annotated[
-    Path | None,
-    typer.Option(help="LiteRT's benchmark_model for the phone (adb).", envvar="EDGE_T2T_BENCHMARK_MODEL",
-                 rich_help_panel=PANEL),
-]  # fmt: skip
-ExecutorRunner = Annotated[
-    Path | None,
-    typer.Option(help="ExecuTorch's executor_runner for the phone (adb).", envvar="EDGE_T2T_EXECUTOR_RUNNER",
-                 rich_help_panel=PANEL),
-]  # fmt: skip
-KnownHosts = Annotated[
-    Path | None,
-    typer.Option(help="Host keys to trust (ssh).  \\[default: ~/.ssh/known_hosts]", rich_help_panel=PANEL),
-]
-Identity = Annotated[
-    Path | None,
-    typer.Option(help="Private key (ssh).  \\[default: the agent's, and those in ~/.ssh]", rich_help_panel=PANEL),
-]
-RemotePython = Annotated[
-    str, typer.Option(help="Python on the device that has the runtimes (ssh).", rich_help_panel=PANEL)
-]
-MaxTemperature = Annotated[
-    float | None,
-    typer.Option(
-        help="Degrees Celsius; a hotter device is left to cool down first.  \\[default: adb 42, ssh 65]",
-        rich_help_panel=PANEL,
-    ),
-]
-CoolDown = Annotated[float, typer.Option(help="Seconds to wait for that at most.", rich_help_panel=PANEL)]
-AnyCondition = Annotated[
-    bool,
-    typer.Option("--any-condition", help="Time hot, locked or drained devices as they are.", rich_help_panel=PANEL),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Leave out what was done there before, on this file and in this way.")
-]
-PYTHON = "python3"
+LONGEST_S = 86400
+_SECONDS = f"seconds from 1 to {LONGEST_S}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceAccess:
+    """How a device is reached, and what runs there."""
+
+    device_timeout: Annotated[
+        float | None,
+        Option("Seconds for one request to a device: a file, a batch, a round.",
+               unset=f"{DEVICE_TIMEOUT_S:g}; {TIMEOUT_S:g} on this host", panel=PANEL, least=1, most=LONGEST_S,
+               wanted=_SECONDS),
+    ] = None  # fmt: skip
+    benchmark_model: Annotated[
+        Path | None,
+        Option("LiteRT's benchmark_model for the phone (adb).", environment="EDGE_T2T_BENCHMARK_MODEL", panel=PANEL),
+    ] = None
+    executor_runner: Annotated[
+        Path | None,
+        Option(
+            "ExecuTorch's executor_runner for the phone (adb).", environment="EDGE_T2T_EXECUTOR_RUNNER", panel=PANEL
+        ),
+    ] = None
+    known_hosts: Annotated[
+        Path | None, Option("Host keys to trust (ssh).", unset="~/.ssh/known_hosts", panel=PANEL)
+    ] = None
+    identity: Annotated[
+        Path | None, Option("Private key (ssh).", unset="the agent's, and those in ~/.ssh", panel=PANEL)
+    ] = None
+    remote_python: Annotated[str, Option("Python on the device that has the runtimes (ssh).", panel=PANEL)] = (
+        DeviceOptions.python
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def options(self, address: Address, cpus: tuple[int, ...] = ()) -> DeviceOptions:
+        """
+        Raises:
+            UsageError: an option that the kind of device does not take, or a file that is not there.
+        """
+        of_ssh = {"--known-hosts": self.known_hosts, "--identity": self.identity}
+        for option, path in of_ssh.items():
+            if path is not None and address.kind != "ssh":
+                raise UsageError(f"{option} is for ssh, not for --on {address.label}: leave it out")
+        if self.remote_python != DeviceOptions.python and address.kind != "ssh":
+            raise UsageError(f"--remote-python is for ssh, not for --on {address.label}: leave it out")
+        programs = {"--benchmark-model": self.benchmark_model, "--executor-runner": self.executor_runner}
+        wanted = of_ssh | (programs if address.kind == "adb" else {})
+        for option, path in wanted.items():
+            if path is not None and not path.is_file():
+                raise UsageError(f"{option} {path}: no such file")
+        default_s = TIMEOUT_S if address.kind == "host" else DEVICE_TIMEOUT_S
+        return DeviceOptions(
+            timeout_s=default_s if self.device_timeout is None else self.device_timeout,
+            cpus=cpus,
+            benchmark_model=self.benchmark_model,
+            executor_runner=self.executor_runner,
+            known_hosts=self.known_hosts,
+            identity=self.identity,
+            python=self.remote_python,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedDevices(DeviceAccess):
+    """Devices that are looked at, and not worked on."""
+
+    device_timeout: Annotated[
+        float, Option("Seconds for one request to a device.", panel=PANEL, least=1, most=LONGEST_S, wanted=_SECONDS)
+    ] = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceChoice(DeviceAccess):
+    """The device that artifacts run on."""
+
+    on: Annotated[str, Option(f"Where to run: {FORMS}. `devices` lists them.", former="--device", panel=PANEL)] = "host"
+    cpus: Annotated[str, Option("Cores to bind inferences to, for example 4-7 or 0,2.", panel=PANEL)] = ""
+    resume: Annotated[
+        bool, Option("Leave out what was done there before, on this file and in this way.", names=("--resume",))
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.device_options()
+
+    @property
+    def address(self) -> Address:
+        """
+        Raises:
+            UsageError: `on` is no address.
+        """
+        return address_of(self.on)
+
+    def device_options(self) -> DeviceOptions:
+        """
+        Raises:
+            UsageError: no address, no list of cores, or see `options`.
+        """
+        return self.options(self.address, cpus_of(self.cpus))
+
+    def place(self) -> Place:
+        """
+        Raises:
+            TargetError: stage "device", this machine lacks what the kind of device needs.
+        """
+        from pipeline.stages.devices import Place
+
+        return Place.at(self.address, self.device_options(), say, **self._limits())
+
+    def _limits(self) -> dict[str, Any]:
+        """Conditions to enter by, as Place.at takes them."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedDevice(DeviceChoice):
+    """The device that artifacts are timed on."""
+
+    max_temperature: Annotated[
+        float | None,
+        Option("Degrees Celsius; a hotter device is left to cool down first.",
+               unset=", ".join(f"{kind} {limit:g}" for kind, limit in TEMPERATURE_C.items()), panel=PANEL,
+               above=0, below=120, wanted="degrees Celsius above 0 and below 120"),
+    ] = None  # fmt: skip
+    cool_down: Annotated[
+        float,
+        Option("Longest time in seconds to wait for that.", panel=PANEL, least=0, most=LONGEST_S,
+               wanted=f"seconds from 0 to {LONGEST_S}"),
+    ] = EntryLimits.wait_s  # fmt: skip
+    any_condition: Annotated[
+        bool, Option("Time hot, locked or drained devices as they are.", names=("--any-condition",), panel=PANEL)
+    ] = False
+
+    def _limits(self) -> dict[str, Any]:
+        return {
+            "temperature_c": self.max_temperature, "wait_s": self.cool_down, "enforced": not self.any_condition,
+        }  # fmt: skip
 
 
 def address_of(text: str) -> Address:
@@ -92,62 +186,3 @@ def cpus_of(text: str) -> tuple[int, ...]:
             raise UsageError(f"--cpus {text!r}: no device has a core {last if dash else first}")
         found |= set(range(int(first), int(last if dash else first) + 1))
     return tuple(sorted(found))
-
-
-def options_of(
-    address: Address,
-    timeout_s: float | None = None,
-    cpus: str = "",
-    benchmark_model: Path | None = None,
-    executor_runner: Path | None = None,
-    known_hosts: Path | None = None,
-    identity: Path | None = None,
-    python: str = PYTHON,
-) -> DeviceOptions:
-    """
-    Raises:
-        UsageError: an option that the kind of device does not take, a file that is not there, or a bad value.
-    """
-    from targets.devices.client import TIMEOUT_S
-    from targets.devices.device import DEVICE_TIMEOUT_S, DeviceOptions
-
-    if timeout_s is not None and not 1 <= timeout_s <= 86400:
-        raise UsageError(f"--device-timeout is {timeout_s:g}: give seconds from 1 to 86400")
-    of_ssh = {"--known-hosts": known_hosts, "--identity": identity}
-    for option, path in of_ssh.items():
-        if path is not None and address.kind != "ssh":
-            raise UsageError(f"{option} is for ssh, not for --device {address.label}: leave it out")
-    if python != PYTHON and address.kind != "ssh":
-        raise UsageError(f"--remote-python is for ssh, not for --device {address.label}: leave it out")
-    programs = {"--benchmark-model": benchmark_model, "--executor-runner": executor_runner}
-    wanted = of_ssh | (programs if address.kind == "adb" else {})
-    for option, path in wanted.items():
-        if path is not None and not path.is_file():
-            raise UsageError(f"{option} {path}: no such file")
-    default_s = TIMEOUT_S if address.kind == "host" else DEVICE_TIMEOUT_S
-    return DeviceOptions(
-        timeout_s=default_s if timeout_s is None else timeout_s,
-        cpus=cpus_of(cpus),
-        benchmark_model=benchmark_model,
-        executor_runner=executor_runner,
-        known_hosts=known_hosts,
-        identity=identity,
-        python=python,
-    )
-
-
-def place_of(
-    address: Address, options: DeviceOptions, temperature_c: float | None, wait_s: float, any_condition: bool
-) -> Place:
-    """
-    Raises:
-        UsageError: a bad value.
-        TargetError: stage "device", this machine lacks what the kind of device needs.
-    """
-    from pipeline.stages.devices import Place
-
-    if temperature_c is not None and not 0 < temperature_c < 120:
-        raise UsageError(f"--max-temperature is {temperature_c:g}: give degrees Celsius above 0 and below 120")
-    if not 0 <= wait_s <= 86400:
-        raise UsageError(f"--cool-down is {wait_s:g}: give seconds from 0 to 86400")
-    return Place.at(address, options, say, temperature_c, wait_s, not any_condition)

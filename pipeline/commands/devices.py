@@ -1,4 +1,4 @@
-"""`devices`: what can be reached from here, with model, chip, system, cores, runtimes and state."""
+"""`devices`: list what can be reached from here, with model, chip, system, cores, runtimes and state."""
 
 from __future__ import annotations
 
@@ -7,22 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.device_options import (
-    PYTHON,
-    BenchmarkModel,
-    DeviceTimeout,
-    ExecutorRunner,
-    Identity,
-    KnownHosts,
-    RemotePython,
-    address_of,
-    options_of,
-)
+from pipeline.commands.device_options import ListedDevices, address_of
+from pipeline.commands.from_plans import from_plans
 from pipeline.commands.options import say
 from pipeline.errors import CellsFailedError
 
 
+@from_plans
 def devices(
+    *,
     named: Annotated[
         list[str] | None,
         typer.Argument(help="Addresses, for example ssh:pi@board.  [default: this host, adb's phones, the emulator]"),
@@ -31,20 +24,13 @@ def devices(
         bool,
         typer.Option("--setup-arm64", help="Download what qemu-arm64 needs from Debian and PyPI into the cache first."),
     ] = False,
-    device_timeout: DeviceTimeout = 30.0,
-    benchmark_model: BenchmarkModel = None,
-    executor_runner: ExecutorRunner = None,
-    known_hosts: KnownHosts = None,
-    identity: Identity = None,
-    remote_python: RemotePython = PYTHON,
+    access: ListedDevices,
 ) -> None:
-    """List devices for --device: this host, phones behind adb, the Arm emulator, and ssh hosts that are named."""
+    """List devices for --on: this host, phones behind adb, the Arm emulator, and ssh hosts that are named."""
     addresses = [address_of(text) for text in named or ()]
     like = next((address for address in addresses if address.kind == "ssh"), address_of("adb"))
-    options = options_of(
-        like, device_timeout, "", benchmark_model, executor_runner, known_hosts, identity, remote_python
-    )
-    from pipeline.report.tables.devices import conditions_line, facts_lines
+    options = access.options(like)
+    from pipeline.report.tables.latency import conditions_line, facts_lines
     from pipeline.stages.devices import look_at
 
     if setup_arm64:

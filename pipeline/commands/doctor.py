@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import CellsFailedError
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.types import TargetError
+from targets.worker.host import HostWorker
 
 if TYPE_CHECKING:
     from targets.types import Capability

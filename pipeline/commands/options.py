@@ -1,23 +1,24 @@
-"""Options that several commands share, and how their values become names that the stages take."""
+"""What several commands share: the run they work on, targets and precisions, progress lines, failed cells."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.errors import UsageError, suggest
+from pipeline.errors import CellsFailedError, UsageError, suggest
 from pipeline.launch import chief
+from pipeline.options import Option
+from pipeline.records.keys import Outcome
+from pipeline.run.folder import Run, find_run
 from targets import registry
-from targets.coreml import units
 from targets.schemes import ALIASES
 from targets.types import PRECISIONS, Precision
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGE_T2T_RUNS", help="Folder that holds the runs.")]
-RunDir = Annotated[Path | None, typer.Option("--run", help="A run folder or its name; default: the latest run.")]
 TargetName = Annotated[
     list[str] | None,
     typer.Option("--target", "-t", help="executorch, coreml, tflite or all; may be repeated.  \\[default: all]"),
@@ -34,28 +35,33 @@ PrecisionName = Annotated[
     typer.Option(
         "--precision",
         "-p",
-        help="fp32, fp16, int8, w8a16, int8-dynamic, w4a8-dynamic, or of the weights alone w8, w4, lut8, lut6, lut4; "
-        "may be repeated.  \\[default: int8]",
-    ),
-]
-SchemeName = Annotated[
-    list[str] | None,
-    typer.Option(
         "--scheme",
-        help="The same by what is compressed: w8a8 (int8), w8a16, w8a8-dynamic (int8-dynamic), w4a8-dynamic, w8, w4, "
-        "lut8, lut6 or lut4; may be repeated. --list-schemes tells which target has which.",
+        help="fp32, fp16, int8 (or w8a8), w8a16, int8-dynamic (or w8a8-dynamic), w4a8-dynamic; weights only: w8, w4, "
+        "lut8, lut6, lut4 (repeatable). --list-schemes shows which target has which.  \\[default: int8]",
     ),
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Amp = Annotated[str, typer.Option(help="Mixed precision: auto (bfloat16 on CUDA), bf16, fp16 or off.")]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")]
-Workers = Annotated[int, typer.Option(help="Processes that read images; 0: none beside this one.")]
-RUNS = Path("runs")
 MODEL_HELP = "t2t_vit_7, t2t_vit_10, t2t_vit_12, mobilenet_v2 or any timm model."
-#: Names of compression schemes -> the precision of the files that have them.
-SCHEMES: dict[str, Precision] = {**ALIASES, **{name: name for name in PRECISIONS if name not in ("fp32", "fp16")}}
-DATA_HELP = "digits, a folder with train/ and val/ (class folders or tar shards), or a timm name (hfds/, wds/, hfids/)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsFolder:
+    """Where runs are kept."""
+
+    runs_dir: Annotated[Path, Option("Folder that holds the runs.", environment="EDGE_T2T_RUNS")] = Path("runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunChoice(RunsFolder):
+    """The run that a command works on."""
+
+    run: Annotated[Path | None, Option("A run folder or its name.", unset="the latest run")] = None
+
+    def find(self) -> Run:
+        """
+        Raises:
+            UsageError: there is no such run.
+        """
+        return find_run(self.runs_dir, self.run)
 
 
 def targets_of(names: Sequence[str] | None, backends: Sequence[str] | None = None) -> list[str]:
@@ -79,14 +85,16 @@ def targets_of(names: Sequence[str] | None, backends: Sequence[str] | None = Non
 
 
 def _with_backends(chosen: set[str], backends: Sequence[str]) -> set[str]:
-    """The targets with ExecuTorch's replaced by those of its backends."""
-    known = registry.backends("executorch")
+    """The targets with those that have a choice of delegates replaced by the ones chosen."""
+    known = {b: (family, made_by) for family in registry.names() for b, made_by in registry.backends(family).items()}
     for backend in backends:
         if backend not in known:
             raise UsageError(f"--backend {backend!r} is not one of {', '.join(known)}.{suggest(backend, known)}")
-    if "executorch" not in chosen:
-        raise UsageError(f"--backend is for --target executorch, not for {', '.join(sorted(chosen))}: leave it out")
-    return chosen - {"executorch"} | {known[backend] for backend in backends}
+    families = {known[backend][0] for backend in backends}
+    if not families <= chosen:
+        homes = ", ".join(sorted(families))
+        raise UsageError(f"--backend is for --target {homes}, not for {', '.join(sorted(chosen))}: leave it out")
+    return chosen - families | {known[backend][1] for backend in backends}
 
 
 def compute_units_of(name: str, targets: Sequence[str]) -> str:
@@ -95,40 +103,40 @@ def compute_units_of(name: str, targets: Sequence[str]) -> str:
     Raises:
         UsageError: an unknown one, or a choice without Core ML among the targets.
     """
-    known = units.choices()
+    having = [target for target in registry.everyone() if target.compute_units]
+    known = list(dict.fromkeys(choice for target in having for choice in target.compute_units))
     if name not in known:
         raise UsageError(f"--compute-units {name!r} is not one of {', '.join(known)}.{suggest(name, known)}")
-    if name != units.ALL and "coreml" not in targets:
-        raise UsageError(f"--compute-units is for --target coreml, not for {', '.join(targets)}: leave it out")
+    if name != registry.ALL_UNITS and not any(target.name in targets for target in having):
+        homes = ", ".join(target.name for target in having)
+        raise UsageError(f"--compute-units is for --target {homes}, not for {', '.join(targets)}: leave it out")
     return name
 
 
-def precisions_of(names: Sequence[str] | None, schemes: Sequence[str] | None = None) -> list[Precision]:
+def precisions_of(names: Sequence[str] | None) -> list[Precision]:
     """Precisions without repeats, in the order given.
 
-    Args:
-        schemes: names of SCHEMES, another way to ask for precisions.
-
     Raises:
-        UsageError: an unknown one, or a scheme and a precision that contradict each other.
+        UsageError: an unknown one.
     """
-    precisions = [_known(name, "--precision", {p: p for p in PRECISIONS}) for name in names or ()]
-    compressed = [_known(name, "--scheme", SCHEMES) for name in schemes or ()]
-    if precisions and compressed and set(precisions) != set(compressed):
-        raise UsageError(
-            f"--scheme {', '.join(schemes or ())} means --precision {', '.join(compressed)}, and --precision is "
-            f"{', '.join(precisions)}: give one of the two"
-        )
-    return list(dict.fromkeys(precisions or compressed or ["int8"]))
-
-
-def _known(name: str, option: str, known: Mapping[str, Precision]) -> Precision:
-    if name not in known:
-        raise UsageError(f"{option} {name!r} is not one of {', '.join(known)}.{suggest(name, known)}")
-    return known[name]
+    known: dict[str, Precision] = {**{precision: precision for precision in PRECISIONS}, **ALIASES}
+    for name in names or ():
+        if name not in known:
+            raise UsageError(f"--precision {name!r} is not one of {', '.join(known)}.{suggest(name, known)}")
+    return list(dict.fromkeys(known[name] for name in names or ("int8",)))
 
 
 def say(line: str) -> None:
     """A line of progress for the reader, on stderr: stdout is for results. Of several processes the first one talks."""
     if chief():
         print(line, file=sys.stderr, flush=True)
+
+
+def raise_if_failed(what: str, outcomes: Iterable[tuple[str, Outcome]]) -> None:
+    """
+    Raises:
+        CellsFailedError: names each failed cell with its stage and cause. Unavailable cells are no failure.
+    """
+    failed = [f"{name}: {o.stage}: {o.reason}" for name, o in outcomes if o.status == "failed"]
+    if failed:
+        raise CellsFailedError(f"{len(failed)} cells failed to {what}:\n  " + "\n  ".join(failed))

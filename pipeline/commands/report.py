@@ -1,24 +1,33 @@
-"""`report`: everything known of a run in; tables here, and report.json, report.md and report.html in the run, out."""
+"""`report`: show everything known of a run, and write report.json, report.md and report.html into it."""
 
 from __future__ import annotations
 
-from pipeline.commands.options import RUNS, RunDir, RunsDir, say
-from pipeline.run.folder import find_run
+from pathlib import Path
+
+from pipeline.commands.from_plans import from_plans
+from pipeline.commands.options import RunChoice, say
+from pipeline.run.folder import Run
 
 
-def report(run: RunDir = None, runs_dir: RunsDir = RUNS) -> None:
+@from_plans
+def report(*, where: RunChoice) -> None:
     """Accuracy, drift, conversion facts and latency in one place."""
-    found = find_run(runs_dir, run)
-    from pipeline.report import terminal
+    report_on(where.find(), where.runs_dir)
+
+
+def report_on(found: Run, runs_dir: Path) -> None:
+    """Write the report of a run, and print its tables."""
     from pipeline.report.collect import collect_report
     from pipeline.report.page import write_report
+    from pipeline.report.sections import terminal_tables
+    from pipeline.report.tables.table import print_tables
     from pipeline.run.control import CONTROL_MODEL
     from pipeline.run.facts import read_config
     from pipeline.run.layout import REPORT_HTML
 
     collected = collect_report(found, runs_dir)
     found.record(*write_report(collected, found.path))
-    terminal.show(collected)
+    print_tables(terminal_tables(collected))
     if all(record.model != CONTROL_MODEL for record in collected.runs):
         data = read_config(found).data
         say(

@@ -1,123 +1,97 @@
-"""`validate`: a run's artifacts in, their accuracy and drift on the validation images out."""
+"""`validate`: accuracy and drift of a run's artifacts on the validation images."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Sequence
 
-import typer
-
-from pipeline.commands.device_options import (
-    PYTHON,
-    BenchmarkModel,
-    Cpus,
-    DeviceAddress,
-    DeviceTimeout,
-    ExecutorRunner,
-    Identity,
-    KnownHosts,
-    RemotePython,
-    Resume,
-    address_of,
-    options_of,
-    place_of,
-)
+from pipeline.commands.device_options import DeviceChoice
+from pipeline.commands.from_plans import from_plans
 from pipeline.commands.options import (
-    RUNS,
     BackendName,
     ComputeUnits,
-    RunDir,
-    RunsDir,
+    RunChoice,
     TargetName,
     compute_units_of,
+    raise_if_failed,
     say,
     targets_of,
 )
-from pipeline.commands.summary import raise_if_below, raise_if_failed
-from pipeline.errors import UsageError, suggest
-from pipeline.run.folder import find_run
-from targets.coreml.names import REFERENCE_PREFIX, SIMULATED
+from pipeline.config import ValidationPlan
+from pipeline.errors import BelowBarError, UsageError, suggest
+from pipeline.records.validation import ValidationRecord
+from targets import registry
 
 
+@from_plans
 def validate(
+    *,
     target: TargetName = None,
     backend: BackendName = None,
-    compute_units: ComputeUnits = "all",
-    limit: Annotated[int | None, typer.Option(help="Images, evenly spread.  \\[default: all that were scored]")] = None,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 2,
-    min_agreement: Annotated[
-        float | None,
-        typer.Option(help="Percent of images; exit with 8 if an artifact agrees with its PyTorch reference on fewer."),
-    ] = None,
-    simulate: Annotated[
-        bool, typer.Option(help="Compute Core ML packages by the MIL reference too; labelled as simulated.")
-    ] = True,
-    rounding: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Rounding of the MIL reference: fp32, fp16 or fp16-accumulate; may be repeated.  \\[default: all]"
-        ),
-    ] = None,
-    explain: Annotated[
-        bool,
-        typer.Option("--explain", help="Then tell which stage, and which layers, the loss is in (waterfall.json)."),
-    ] = False,
-    explain_images: Annotated[int, typer.Option(help="Images that --explain looks into the layers with.")] = 16,
-    device: DeviceAddress = "host",
-    device_timeout: DeviceTimeout = None,
-    cpus: Cpus = "",
-    benchmark_model: BenchmarkModel = None,
-    executor_runner: ExecutorRunner = None,
-    known_hosts: KnownHosts = None,
-    identity: Identity = None,
-    remote_python: RemotePython = PYTHON,
-    resume: Resume = False,
-    run: RunDir = None,
-    runs_dir: RunsDir = RUNS,
+    compute_units: ComputeUnits = registry.ALL_UNITS,
+    plan: ValidationPlan,
+    device: DeviceChoice,
+    where: RunChoice,
 ) -> None:
     """Run every artifact in its real runtime, on this host or a device, on the images that scored the checkpoint."""
     targets = targets_of(target, backend)
-    address = address_of(device)
-    options = options_of(
-        address, device_timeout, cpus, benchmark_model, executor_runner, known_hosts, identity, remote_python
-    )
-    if explain and address.kind != "host":
-        raise UsageError(f"--explain looks into files on this host, not on --device {device}: leave one of them out")
-    units = compute_units_of(compute_units, targets)
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit is {limit}: give at least 1")
-    if threads < 1:
-        raise UsageError(f"--threads is {threads}: give at least 1")
-    if min_agreement is not None and not 0 <= min_agreement <= 100:
-        raise UsageError(f"--min-agreement is {min_agreement}: give a percentage from 0 to 100")
-    if explain_images < 1:
-        raise UsageError(f"--explain-images is {explain_images}: give at least 1")
-    roundings = _roundings(rounding)
-    found = find_run(runs_dir, run)
+    if plan.explain and device.address.kind != "host":
+        raise UsageError(f"--explain looks into files on this host, not on --on {device.on}: leave one of them out")
+    chosen_units = compute_units_of(compute_units, targets)
+    _check_roundings(plan.roundings)
+    found = where.find()
     from pipeline.stages.validate import validate_run
 
     explainer = None
-    if explain:
+    if plan.explain:
         from pipeline.report.tables.waterfall import show_waterfall
         from pipeline.stages.explain import Explainer
 
-        explainer = Explainer(found, limit, explain_images)
-    look = None if explainer is None else explainer.look
-    with place_of(address, options, None, 0.0, True) as on:
-        records = validate_run(found, targets, limit, threads, say, units, simulate, roundings, look, on, resume)
+        explainer = Explainer(found, plan.limit, plan.explain_images)
+    with device.place() as on:
+        records = validate_run(
+            found,
+            targets,
+            plan.limit,
+            plan.threads,
+            say,
+            chosen_units,
+            plan.simulate,
+            plan.roundings,
+            None if explainer is None else explainer.look,
+            on,
+            device.resume,
+        )
     if explainer is not None:
         show_waterfall(explainer.finish(say))
     raise_if_failed("run", ((r.key.label, r.outcome) for r in records))
-    if min_agreement is not None:
-        raise_if_below(min_agreement, records)
+    if plan.min_agreement is not None:
+        raise_if_below(plan.min_agreement, records)
 
 
-def _roundings(names: list[str] | None) -> tuple[str, ...]:
+def raise_if_below(bar: float, records: Iterable[ValidationRecord]) -> None:
+    """Artifacts of the trained checkpoint are held against its QDQ program, others against the float model.
+
+    Raises:
+        BelowBarError: names each artifact with less than `bar` percent agreement; also where none was measured.
+    """
+    measured = [(r.key, drift) for r in records if (drift := r.drift_qdq or r.drift_float)]
+    if not measured:
+        raise BelowBarError(f"no artifact was measured on this machine: agreement of at least {bar:g} % is not shown")
+    below = [(key, drift) for key, drift in measured if drift.agreement_percent < bar]
+    if below:
+        lines = (f"{key.label}: {drift.agreement_percent:.2f} % (n={drift.n})" for key, drift in below)
+        raise BelowBarError(
+            f"{len(below)} of {len(measured)} artifacts agree on less than {bar:g} % of the images:\n  "
+            + "\n  ".join(lines)
+        )
+
+
+def _check_roundings(names: Sequence[str]) -> None:
     """
     Raises:
         UsageError: an unknown rounding model.
     """
-    known = [name.removeprefix(REFERENCE_PREFIX) for name in SIMULATED]
-    for name in names or ():
+    known = [rounding for target in registry.everyone() for rounding in target.roundings]
+    for name in names:
         if name not in known:
             raise UsageError(f"--rounding {name!r} is not one of {', '.join(known)}.{suggest(name, known)}")
-    return tuple(names or ())

@@ -7,14 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.compare.records import (
-    ClassFlips,
-    ComparedCell,
-    ComparedStage,
-    Comparison,
-    Difference,
-    PairedImages,
-)
+from pipeline.compare.records import ClassFlips, ComparedCell, ComparedStage, Comparison, Difference, PairedImages
 from pipeline.compare.side import Scored, Side, Spot
 from pipeline.metrics.accuracy import accuracy, agreement, correct
 from pipeline.metrics.latency import RatioChange, ratio_change

@@ -254,11 +254,7 @@ class ShownTensors:
         """What the figures are of, and why a session shows nothing."""
         notes = [f"{key.label}: {why}" for key, why in self._seen.items() if isinstance(why, str)]
         shown = [key for key, found in self._seen.items() if not isinstance(found, str)]
-        notes += [
-            f"{key.label}: its tensors are those of the runtime's own kernels, without XNNPACK"
-            for key in shown
-            if key.target == "tflite"
-        ]
+        notes += [f"{key.label}: {note}" for key in shown if (note := registry.get(key.target).shown_tensors)]
         if shown:
             images = len(self._images)
             notes.append(f"tensors inside of artifacts: over {images} images, found by scale and zero point")

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 
 from pipeline.errors import EdgeT2TError, InconclusiveError, NotComparableError, RegressedError
 from pipeline.gate.baseline import RunFacts
-from pipeline.gate.pair import Pair, pairs
 from pipeline.gate.records import CellVerdict, Finding, GateResult, Verdict
-from pipeline.gate.rule import Rule
+from pipeline.gate.rule import Pair, Rule, pairs
+from pipeline.gate.rules import RULES
 from pipeline.gate.settings import RuleSetting, Settings
-from pipeline.gate.table import RULES
 from pipeline.gate.tables import detail
 from pipeline.report.values import flat
 

@@ -8,24 +8,22 @@ what was not measured.
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from xml.etree import ElementTree as xml
 
 from rich.console import Group
 from rich.padding import Padding
 from rich.text import Text
 
-from pipeline.gate.baseline import CellFacts, RunFacts
 from pipeline.gate.records import CellVerdict, Finding, GateResult
-from pipeline.gate.tables import KINDS, detail, open_findings, tables, verdict_words, verdicts
+from pipeline.gate.tables import KINDS, detail, findings, open_findings, verdict_words, verdicts
 from pipeline.records.codec import to_dict
 from pipeline.records.keys import CellKey
-from pipeline.report import values as v
 from pipeline.report.markdown import table_lines
-from pipeline.report.tables.printed import STYLES, console, table_renderable
-from pipeline.report.tables.table import Table
-from pipeline.report.values import NONE_HERE, NOT_MEASURED, Value, printable
+from pipeline.report.tables.table import STYLES, print_tables
+from pipeline.report.values import printable
+
+SCHEMA_VERSION = 1
 
 
 def as_junit(result: GateResult) -> str:
@@ -68,9 +66,6 @@ def element_of(found: Finding, result: GateResult) -> str | None:
     return "failure" if found.verdict == "regressed" else "error"
 
 
-SCHEMA_VERSION = 1
-
-
 def as_json(result: GateResult, exit_code: int) -> str:
     """The text of the file."""
     data = to_dict(result)
@@ -83,15 +78,12 @@ def as_json(result: GateResult, exit_code: int) -> str:
 def as_markdown(result: GateResult) -> str:
     """GitHub-flavoured Markdown; names from outside can neither break a table nor smuggle in markup."""
     title = f"# Gate: {result.verdict or 'nothing was judged'}\n"
-    return "\n".join([title, *map(table_lines, tables(result))])
+    return "\n".join([title, *map(table_lines, filter(None, (verdicts(result), findings(result))))])
 
 
 def show(result: GateResult) -> None:
     """The table of verdicts; below it each finding that is more than a pass, worst first, with what to do."""
-    out = console()
-    out.print(table_renderable(verdicts(result)))
-    for cells, found in open_findings(result):
-        out.print(_finding(cells, found))
+    print_tables([verdicts(result), *(_finding(cells, found) for cells, found in open_findings(result))])
 
 
 def _finding(cells: Sequence[CellKey], found: Finding) -> Group:
@@ -99,74 +91,3 @@ def _finding(cells: Sequence[CellKey], found: Finding) -> Group:
     head.append(printable(f"  {found.rule}: {'; '.join(key.label for key in cells)}"), "bold")
     lines = filter(None, (found.sentence, detail(found), found.next_step and f"→ {found.next_step}"))
     return Group(head, *(Padding(Text(printable(line)), (0, 0, 0, 4)) for line in lines))
-
-
-Column = Callable[[CellFacts], str | None]
-
-
-def table(old: RunFacts | None, new: RunFacts) -> Table:
-    """One row a cell; "old → new" where a figure moves, one figure where it does not."""
-    before = {cell.key: cell for cell in old.cells} if old else {}
-    after = {cell.key: cell for cell in new.cells}
-    rows = tuple(
-        (v.words(key.label), *(_both(before.get(key), after.get(key), column) for column in COLUMNS.values()))
-        for key in {**before, **after}
-    )
-    title = f"baseline of {new.model}: run {new.run_id}" + (f" in place of {old.run_id}" if old else "")
-    return Table(title, ("cell", *COLUMNS), rows, notes=_notes(old, new))
-
-
-def _top1(cell: CellFacts) -> str | None:
-    return None if cell.scored is None else f"{cell.scored.top1} of {cell.scored.n}"
-
-
-def _same(cell: CellFacts) -> str | None:
-    return None if cell.scored is None else f"{cell.scored.same} of {cell.scored.n}"
-
-
-def _size(cell: CellFacts) -> str | None:
-    return None if cell.file is None else f"{cell.file.size_bytes / 1e6:.3f} MB"
-
-
-def _undelegated(cell: CellFacts) -> str | None:
-    return None if cell.file is None or cell.file.undelegated is None else str(cell.file.undelegated)
-
-
-def _scales(cell: CellFacts) -> str | None:
-    return None if cell.file is None or cell.file.scales_total is None else str(cell.file.scales_lost)
-
-
-def _latency(cell: CellFacts) -> str | None:
-    if cell.timing is None or cell.timing.to_control is None:
-        return None
-    return f"{statistics.median(cell.timing.to_control):.3f}×"
-
-
-COLUMNS: dict[str, Column] = {
-    "outcome": lambda cell: cell.outcome.status,
-    "top-1": _top1,
-    "agreement": _same,
-    "size": _size,
-    "undelegated": _undelegated,
-    "scales lost": _scales,
-    "× MobileNetV2": _latency,
-}
-
-
-def _both(old: CellFacts | None, new: CellFacts | None, column: Column) -> Value:
-    texts = [None if cell is None else column(cell) or "not measured" for cell in (old, new)]
-    before, after = texts
-    if before is None or before == after:  # a first baseline, a new cell, or no change
-        return NONE_HERE if after is None else NOT_MEASURED if after == "not measured" else Value(after)
-    return Value(f"{before}\n→ {after or 'gone'}")
-
-
-def _notes(old: RunFacts | None, new: RunFacts) -> tuple[str, ...]:
-    if old is None:
-        return ()
-    notes = []
-    if old.images != new.images or old.num_classes != new.num_classes:
-        notes.append(f"other images: {old.images.name}, {old.images.n_val} → {new.images.name}, {new.images.n_val}")
-    if old.weights != new.weights:
-        notes.append(f"other float weights: {old.weights.sha256 or 'no file'} → {new.weights.sha256 or 'no file'}")
-    return tuple(notes)

@@ -1,4 +1,4 @@
-"""What the gate says: one finding a cell and rule, a verdict a cell, and which of them decide the exit code."""
+"""What the gate says: a finding for each cell and rule, and the verdicts of a cell and of the whole check."""
 
 from __future__ import annotations
 
@@ -53,6 +53,15 @@ class Judgement:
         figures = (self.now, self.baseline, self.budget, self.low, self.high, self.detectable)
         if not all(math.isfinite(figure) for figure in figures if figure is not None):
             raise ValueError(f"{figures}: what is not finite was not measured and must be None")
+
+    @classmethod
+    def refused(cls, sentence: str, next_step: str) -> Judgement:
+        """The two are not comparable."""
+        return cls(verdict="refused", sentence=sentence, next_step=next_step)
+
+    @classmethod
+    def not_measured(cls, sentence: str, next_step: str = "") -> Judgement:
+        return cls(verdict=None, sentence=sentence, next_step=next_step)
 
 
 @dataclass(frozen=True, kw_only=True)

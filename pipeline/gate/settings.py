@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 
 from pipeline.errors import UsageError, suggest
 from pipeline.gate.records import SEVERITIES, Inconclusive, Severity
-from pipeline.gate.table import RULES
+from pipeline.gate.rules import RULES
 
 FILE = "edge-t2t.toml"
 SWITCHES = ("enabled", "severity")  # of every rule, beside its budgets

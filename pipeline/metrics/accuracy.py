@@ -1,4 +1,4 @@
-"""Logits and labels in, raw counts of right answers out; percentages and Wilson intervals are derived from the counts.
+"""Counts right answers and agreements; percentages and Wilson intervals are derived from the counts.
 
 Ties are counted against the model: an answer is right in the top k only if fewer than k other classes reach the logit
 of the true class. A coarse int8 output, where several classes share one value, gains nothing from the order in which
@@ -34,10 +34,6 @@ class Accuracy:
     @property
     def top1_percent(self) -> float:
         return 100.0 * self.top1 / self.n
-
-    @property
-    def top5_percent(self) -> float | None:
-        return None if self.top5 is None else 100.0 * self.top5 / self.n
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ def agrees(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.bool_
     check_logits(a)
     if a.shape != b.shape:
         raise ValueError(f"logits of shape {a.shape} and {b.shape}: both must come from the same images and classes")
-    return (_top(a) == _top(b)).all(axis=1) & ~np.isnan(a).any(axis=1) & ~np.isnan(b).any(axis=1)
+    return (top_classes(a) == top_classes(b)).all(axis=1) & ~np.isnan(a).any(axis=1) & ~np.isnan(b).any(axis=1)
 
 
 def agreement(a: NDArray[np.floating], b: NDArray[np.floating]) -> Agreement:
@@ -159,6 +155,6 @@ def _rank(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[
     return np.where(np.isnan(logits).any(axis=1), classes, reached)
 
 
-def _top(logits: NDArray[np.floating]) -> NDArray[np.bool_]:
+def top_classes(logits: NDArray[np.floating]) -> NDArray[np.bool_]:
     """[N, C] -> [N, C], True at every class that holds the row's maximum."""
     return logits == logits.max(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Logits of a reference and of another stage, same images in the same order, in; how far they are apart out."""
+"""Measures how far the logits of two stages are apart, over the same images in the same order."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ class Drift:
         return 100.0 * self.agreement_same / self.n
 
 
+def decibels(signal: float, noise: float) -> float | None:
+    """10 log10 of the ratio of two powers; None without a signal, or without noise."""
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+
+
 def drift(reference: NDArray[np.floating], other: NDArray[np.floating]) -> Drift:
     """[N, C] and [N, C] -> Drift, computed in float64.
 
@@ -64,13 +69,11 @@ def drift(reference: NDArray[np.floating], other: NDArray[np.floating]) -> Drift
         return Drift(len(ref), None, False, None, None, None, same, nonfinite)
 
     noise = ref - oth
-    signal_power, noise_power = float((ref**2).sum()), float((noise**2).sum())
-    sqnr_db = 10 * math.log10(signal_power / noise_power) if signal_power > 0 and noise_power > 0 else None
     norms = np.linalg.norm(ref, axis=1) * np.linalg.norm(oth, axis=1)  # [N, C] -> [N]
     cosine = np.clip((ref * oth).sum(axis=1) / norms, -1, 1) if norms.all() else None
     return Drift(
         n=len(ref),
-        sqnr_db=sqnr_db,
+        sqnr_db=decibels(float((ref**2).sum()), float((noise**2).sum())),
         exact=bool((ref == oth).all()),
         cosine_mean=None if cosine is None else float(cosine.mean()),
         cosine_min=None if cosine is None else float(cosine.min()),

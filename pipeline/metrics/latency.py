@@ -1,4 +1,4 @@
-"""Raw samples of single inferences in milliseconds in, robust summaries and the ratio to a control out."""
+"""Summarizes measured inference times, and compares them with those of a control model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.metrics.accuracy import CONFIDENCE
 
 RESAMPLES = 9999  # scipy's own default
+SEED = 0  # of the bootstrap: the same ratios give the same interval
 #: Standard deviation of the logarithm of a ratio from one benchmark to the next, beyond what its processes show: what
 #: stays the same for minutes cannot be seen within one. Measured: docs/decisions/0007-latency-intervals.md.
 SESSION_SD = 0.008
@@ -123,18 +124,7 @@ def round_ratios(
     return RoundRatios(tuple(float(a / b) for a, b in fastest), processes)
 
 
-def ratio(
-    rounds_ms: Sequence[Sequence[float]], control_ms: Sequence[Sequence[float]], seed: int = 0, processes: int = 1
-) -> LatencyRatio:
-    """`ratio_of` of raw samples.
-
-    Raises:
-        ValueError: as `round_ratios`.
-    """
-    return ratio_of(round_ratios(rounds_ms, control_ms, processes), seed=seed)
-
-
-def ratio_of(measured: RoundRatios, confidence: float = CONFIDENCE, seed: int = 0) -> LatencyRatio:
+def ratio_of(measured: RoundRatios, confidence: float = CONFIDENCE) -> LatencyRatio:
     """Ratios -> their middle, with its interval.
 
     Of several processes: geometric mean, and Student's t interval of it over the logarithms, with SESSION_SD in its
@@ -158,7 +148,7 @@ def ratio_of(measured: RoundRatios, confidence: float = CONFIDENCE, seed: int = 
         n_resamples=RESAMPLES,
         confidence_level=confidence,
         method="percentile",  # BCa's acceleration is 0 / 0 for a median whose jackknife values coincide
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(SEED),
     ).confidence_interval
     return LatencyRatio(count, float(np.median(ratios)), float(interval.low), float(interval.high))
 

@@ -1,4 +1,4 @@
-"""Right and wrong answers of two stages on the same images in; the drop in top-1, its interval and its test out.
+"""The drop in top-1 from one stage to another on the same images, with its interval and its test.
 
 Nothing is lost by counting: of n images, `lost` were right before and are wrong after, `gained` the other way round,
 and the rest did not change. The drop is (lost - gained) / n.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.metrics.accuracy import CONFIDENCE, correct
 
 RESAMPLES = 9999
+SEED = 0  # of the bootstrap: the same counts give the same interval
 POWER = 0.8  # of the smallest detectable drop
 TAIL = 1e-9  # of the number of changed images that power is not summed over
 
@@ -50,9 +51,9 @@ class PairedDrop:
         """The same against a loss only (one-sided)."""
         return _p_value(self.lost, self.gained, "greater")
 
-    def interval_pp(self, confidence: float = CONFIDENCE, seed: int = 0) -> tuple[float, float]:
+    def interval_pp(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Paired percentile bootstrap interval of the drop, in percentage points."""
-        return _interval_pp(self.n, self.lost, self.gained, confidence, seed)
+        return _interval_pp(self.n, self.lost, self.gained, confidence)
 
     def detectable_pp(self, alpha: float = 1 - CONFIDENCE) -> float | None:
         """The smallest drop that the one-sided exact McNemar test at level `alpha` finds with 80% power among so many
@@ -92,8 +93,8 @@ def _p_value(lost: int, gained: int, alternative: str) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _interval_pp(n: int, lost: int, gained: int, confidence: float, seed: int) -> tuple[float, float]:
-    counts = np.random.default_rng(seed).multinomial(n, [lost / n, gained / n, (n - lost - gained) / n], RESAMPLES)
+def _interval_pp(n: int, lost: int, gained: int, confidence: float) -> tuple[float, float]:
+    counts = np.random.default_rng(SEED).multinomial(n, [lost / n, gained / n, (n - lost - gained) / n], RESAMPLES)
     drops = counts[:, 0] - counts[:, 1]  # [RESAMPLES, 3] -> [RESAMPLES]
     low, high = np.quantile(drops, [(1 - confidence) / 2, (1 + confidence) / 2])
     return 100.0 * float(low) / n, 100.0 * float(high) / n

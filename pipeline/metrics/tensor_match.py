@@ -1,4 +1,4 @@
-"""An int8 tensor of the QDQ program and those of an artifact in, the artifact's form of the same tensor out.
+"""Finds the tensor of an artifact that is a given int8 tensor of the QDQ program.
 
 Formats keep neither names nor layouts. Scale and zero point tell which tensors can be the same; among these, and among
 the orders of axes that fit, the nearest one is taken.
@@ -6,13 +6,14 @@ the orders of axes that fit, the nearest one is taken.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.metrics.drift import decibels
 
 MOST_AXES = 4  # with more than one element: 24 orders
 
@@ -48,7 +49,7 @@ class Power:
     @property
     def sqnr_db(self) -> float | None:
         """None without noise, or without a signal."""
-        return 10 * math.log10(self.signal / self.noise) if self.signal > 0 and self.noise > 0 else None
+        return decibels(self.signal, self.noise)
 
 
 def find(ours: Int8Tensor, tensors: Sequence[Int8Tensor], rtol: float) -> Match | None:

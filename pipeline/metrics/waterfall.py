@@ -1,4 +1,4 @@
-"""Logits of stages on the same images in, what changed between two of them, and which images moved most, out.
+"""Compares stages by their logits of the same images: what changed between two of them, which images moved most.
 
 KL divergence is that of the softmax outputs, KL(first || other): the information that is lost when `other` stands in
 for `first`, in nats, in float64.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.accuracy import check_logits
+from pipeline.metrics.accuracy import check_logits, top_classes
 from pipeline.metrics.drift import Drift, drift
 from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits
 
@@ -135,7 +135,7 @@ def agreement_matrix(stages: Sequence[NDArray[np.floating]]) -> tuple[tuple[int,
             same = (top[i] == top[j]) & ~broken[i] & ~broken[j]
             ties = np.flatnonzero((tied[i] | tied[j]) & same)
             if len(ties):  # a tie agrees only with a tie of the same classes
-                same[ties] = (_top(a[ties]) == _top(b[ties])).all(axis=1)
+                same[ties] = (top_classes(a[ties]) == top_classes(b[ties])).all(axis=1)
             counts[i, j] = counts[j, i] = same.sum()
     return tuple(tuple(int(count) for count in row) for row in counts)
 
@@ -169,11 +169,6 @@ def most_moved(stages: Sequence[NDArray[np.floating]], limit: int) -> tuple[Move
 def _class(logits: NDArray[np.floating]) -> NDArray[np.integer]:
     """[N, C] -> [N]"""
     return np.where(np.isnan(logits).any(axis=1), -1, logits.argmax(axis=1))
-
-
-def _top(logits: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """[N, C] -> [N, C], True at every class that holds the row's maximum."""
-    return logits == logits.max(axis=1, keepdims=True)
 
 
 def _finite(logits: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.config import ValidationPlan
 from pipeline.errors import BelowBarError, RunError
 from pipeline.files import write_atomic
 from pipeline.mixed.fewest import Names, fewest
@@ -16,7 +17,6 @@ from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.mixed import RankedLayer, Trial
 
 Say = Callable[[str], None]
-THREADS = 2  # of a runtime, where the run has torch's choice
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class MixedPlan:
     budget_pp: float | None
     targets: tuple[str, ...]
     rank_images: int
-    threads: int = THREADS
+    threads: int = ValidationPlan.threads
 
     def __post_init__(self) -> None:
         if self.budget_pp is not None and not (0 <= self.budget_pp < 100 and self.targets and self.rank_images > 0):

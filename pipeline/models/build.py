@@ -1,4 +1,4 @@
-"""A model name and its number of classes in, the untrained module and its frozen ModelConfig out."""
+"""Builds an untrained model by name, and describes it in a ModelConfig that is enough to build and feed it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A weights file (.safetensors, .pth, .pt, .pth.tar) in; its float32 tensors and what it says about itself out.
+"""Reads the tensors and metadata of a weights file (.safetensors, .pth, .pt, .pth.tar) without running code in it.
 
 Pickled files are read by torch's weights-only loader with the allow-list below: a file that wants any other class is
 refused before that class is touched, so that a hostile file cannot run code.

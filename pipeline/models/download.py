@@ -1,4 +1,4 @@
-"""A URL in; a complete file in the cache folder, checked against the sha256 recorded at its first download, out."""
+"""Downloads files of weights into the cache folder and checks their sha256 against that of the first download."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from calibration.remote import CACHE_VARIABLE, cache_folder
 from pipeline.errors import WeightsError
 from pipeline.files import sha256_of, write_json
 
-CACHE_VARIABLE = "EDGE_T2T_CACHE"
 ATTEMPTS = 3
+TIMEOUT_S = 30.0  # without a byte from the server
 _CHUNK_BYTES = 1 << 18
 _USER_AGENT = "edge-t2t"  # urllib's own name is refused by some hosts
 
@@ -47,22 +48,13 @@ class _Broken(Exception):
     """A transfer that stopped and may go on at the next attempt."""
 
 
-def cache_folder() -> Path:
-    """EDGE_T2T_CACHE, else ~/.cache/edge-t2t; not created."""
-    configured = os.environ.get(CACHE_VARIABLE)
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "edge-t2t"
-
-
-def fetch(
-    url: str, folder: Path | None = None, file_name: str | None = None, pause_s: float = 1.0, timeout_s: float = 30.0
-) -> Download:
+def fetch(url: str, folder: Path | None = None, file_name: str | None = None, pause_s: float = 1.0) -> Download:
     """The cached file of `url`, downloaded first if it is not there; an unfinished `.part` is continued.
 
     Args:
         folder: where the file goes; None means cache_folder().
         file_name: None takes the last part of the URL's path.
         pause_s: before the second attempt; doubled before the third.
-        timeout_s: without a byte from the server.
 
     Raises:
         WeightsError: no network, an HTTP error, a transfer that keeps breaking off (the part is kept), a folder that
@@ -79,7 +71,7 @@ def fetch(
             _lock(file, part)
             if target.is_file():  # another process finished it between the first look and the lock
                 return _verified(url, target, target, from_cache=True)
-            _transfer(url, file, part, pause_s, timeout_s)
+            _transfer(url, file, part, pause_s)
             file.flush()
             os.fsync(file.fileno())
             done = _verified(url, part, target, from_cache=False)
@@ -122,10 +114,10 @@ def _lock(file: IO[bytes], part: Path) -> None:
         raise WeightsError(f"another process is downloading {part}: wait for it, then run again") from None
 
 
-def _transfer(url: str, file: IO[bytes], part: Path, pause_s: float, timeout_s: float) -> None:
+def _transfer(url: str, file: IO[bytes], part: Path, pause_s: float) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _continue(url, file, part, timeout_s)
+            _continue(url, file, part)
             return
         except urllib.error.HTTPError as error:
             error.close()
@@ -149,7 +141,7 @@ def _transfer(url: str, file: IO[bytes], part: Path, pause_s: float, timeout_s: 
     )
 
 
-def _continue(url: str, file: IO[bytes], part: Path, timeout_s: float) -> None:
+def _continue(url: str, file: IO[bytes], part: Path) -> None:
     """Transfer what `file` still lacks; start over where the server cannot continue or its file changed."""
     start = file.seek(0, os.SEEK_END)
     validator_file = _validator_file(part)
@@ -159,7 +151,7 @@ def _continue(url: str, file: IO[bytes], part: Path, timeout_s: float) -> None:
         if validator_file.is_file():
             headers["If-Range"] = validator_file.read_text()  # a changed file comes whole, with status 200
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_s)
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:
             raise

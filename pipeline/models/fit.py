@@ -1,4 +1,4 @@
-"""A model and the tensors of a checkpoint in; a state dict that fits the model, and what had to be adapted, out."""
+"""Fits the tensors of a checkpoint to a model: keeps the model's head for other classes, resizes positions."""
 
 from __future__ import annotations
 

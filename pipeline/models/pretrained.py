@@ -1,4 +1,4 @@
-"""A model name in; the published checkpoint of that model, downloaded and verified, out."""
+"""Downloads the published checkpoint of a model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipeline.models.checkpoint import Checkpoint, read_checkpoint
 from pipeline.models.download import fetch
 from pipeline.models.zoo import ZOO, published_config, timm_name
 
+IMAGENET_CLASSES = 1000  # ImageNet-1k
 #: huggingface_hub reads the same variable for mirrors of the hub.
 HUB_VARIABLE = "HF_ENDPOINT"
 HUB = "https://huggingface.co"
@@ -35,7 +36,7 @@ def pretrained_classes(name: str) -> int | None:
     """Outputs of the published head; known without downloading it. None where nothing is published."""
     entry = ZOO.get(name)
     if entry is not None and entry.pretrained_url is not None:
-        return 1000  # ImageNet-1k
+        return IMAGENET_CLASSES
     published = published_config(name)
     return published.num_classes if published is not None and published.has_weights else None
 

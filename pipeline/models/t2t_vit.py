@@ -1,4 +1,4 @@
-"""T2T-ViT-7/10/12 in plain torch: images [B, 3, H, W] in, logits [B, num_classes] out.
+"""T2T-ViT-7/10/12 in plain torch.
 
 Follows Yuan et al., "Tokens-to-Token ViT", ICCV 2021, section 3 and table 2 (the lite models with the
 Performer T2T module). Parameter and buffer names are those of the authors' repository

@@ -1,26 +1,23 @@
-"""A model and a weights source (`demo`, `pretrained`, `none`, a file) in; the loaded model and a WeightsRecord out."""
+"""Loads a model's weights from `demo`, `pretrained`, `none` or a file, records where they came from, and saves them."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import WeightsError, suggest
 from pipeline.files import write_atomic
 from pipeline.models.build import ModelConfig, build
 from pipeline.models.checkpoint import Checkpoint, check_readable, parse_classes, read_checkpoint, read_metadata
 from pipeline.models.fit import fit_state, head_classes
-from pipeline.models.pretrained import pretrained_checkpoint, pretrained_classes
+from pipeline.models.pretrained import IMAGENET_CLASSES, pretrained_checkpoint, pretrained_classes
 from pipeline.models.zoo import WEIGHTS_SOURCES, ZOO, check_name, is_t2t
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,6 @@ class WeightsRecord:
     head_replaced: bool
     position_embedding_resized: bool
     qk_scale: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, as JSON keeps them."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -136,22 +129,24 @@ def load_weights(
 def load_model(
     name: str,
     source: str | Path,
-    num_classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     img_size: int | None = None,
     qk_scale: float | None = None,
 ) -> LoadedModel:
-    """peek, build, load_weights.
+    """Build a model as its weights need it, and fill it.
 
     Args:
-        num_classes: None takes the source's own, or 1000 for `none`.
+        classes: how many the model is for, or their names in label order; a file that names others loses its head.
+            None takes the source's own, or 1000 for `none`.
 
     Raises:
         UsageError, WeightsError: see the three functions.
     """
     info = peek(source, name, qk_scale)
-    classes = num_classes or info.num_classes or IMAGENET_CLASSES
-    model, config = build(name, classes, img_size, info.qk_scale)
-    record = load_weights(model, config, source, other_qk_scale=qk_scale is not None)
+    names = None if classes is None or isinstance(classes, int) else classes
+    count = classes if isinstance(classes, int) else len(classes or ())
+    model, config = build(name, count or info.num_classes or IMAGENET_CLASSES, img_size, info.qk_scale)
+    record = load_weights(model, config, source, names, other_qk_scale=qk_scale is not None)
     return LoadedModel(model, config, record, info)
 
 

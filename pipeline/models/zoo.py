@@ -1,4 +1,4 @@
-"""The models this project knows by name: a literal table in, a checked ZooEntry (or timm name) out."""
+"""The models this project knows by name; every other name is looked up in timm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quantize` from end to end: a RunConfig in, a run folder with one int8 checkpoint out.
+"""Run `quantize` from end to end: from a RunConfig to a run folder with one int8 checkpoint.
 
 float weights -> (float fine-tuning) -> deploy form -> float program -> calibration -> QAT -> QDQ program, scored at
 each stage. An interrupted run continues where it stood: every finished phase is in the manifest, an unfinished one
@@ -7,7 +7,7 @@ has its resume point.
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.fx import GraphModule
 
-from calibration.dataset import DIGITS
 from pipeline.config import RunConfig
 from pipeline.errors import TrainingError, UsageError
 from pipeline.files import write_json
@@ -38,7 +37,7 @@ from pipeline.run.provenance import collect
 from pipeline.run.recipe import write_recipe
 from pipeline.training.distributed import share, spread_state, world
 from pipeline.training.execution import Execution, choose_precision
-from pipeline.training.float_plan import DIGITS_SCALE_MIN
+from pipeline.training.float_plan import qat_plan, tuning_plan
 from pipeline.training.loop import EpochRecord, Trainee, fit
 from pipeline.training.plan import TrainPlan
 from pipeline.training.setting import Say, Setting, evenly
@@ -115,7 +114,6 @@ def _check(config: RunConfig) -> None:
     """Refuse what can be refused without reading the images, which may take long."""
     from pipeline.models.weights import peek
 
-    _plans(config, head_replaced=False)
     choose_precision(config.amp, choose_device(config.device))
     peek(config.weights, config.model, config.qk_scale)
 
@@ -125,22 +123,6 @@ def _subject(config: RunConfig) -> Subject:
     return load_subject(config.model, data, config.weights, config.seed, config.img_size, config.qk_scale)
 
 
-def _plans(config: RunConfig, head_replaced: bool) -> tuple[TrainPlan, TrainPlan]:
-    """The plans of float fine-tuning and of QAT: options that are in a plan have the same name there.
-
-    Raises:
-        UsageError: a number that no training can have.
-    """
-    asked = config.to_dict()
-    shared = {field.name: asked[field.name] for field in fields(TrainPlan) if field.name in asked}
-    qat = TrainPlan(**shared)
-    if config.data == DIGITS:
-        qat = replace(qat, hflip=False, scale_min=DIGITS_SCALE_MIN)
-    default_epochs = config.epochs if head_replaced else 0
-    float_epochs = default_epochs if config.float_epochs is None else config.float_epochs
-    return replace(qat, epochs=float_epochs, lr=config.float_lr), qat
-
-
 class _Work:
     """The phases of one run, sharing the setting and the metrics file."""
 
@@ -148,7 +130,8 @@ class _Work:
         self.run, self.config, self.setting, self.threads = run, config, setting, threads
         self.subject = setting.subject
         self.execution = Execution(config.channels_last, config.compile)
-        self.float_plan, self.qat_plan = _plans(config, self.subject.weights.head_replaced)
+        self.float_plan = tuning_plan(config, self.subject.weights.head_replaced)
+        self.qat_plan = qat_plan(config)
         self.records: list[dict[str, Any]] = []
         self.scored: dict[str, np.ndarray] = {}  # logits after the last epoch of each phase that ended here
 

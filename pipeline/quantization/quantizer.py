@@ -22,6 +22,7 @@ from torchao.quantization.pt2e.quantizer import (
 )
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY, QuantizationSpecBase
 
+from pipeline.config import CalibrationPlan
 from pipeline.quantization.observers import OBSERVERS, WEIGHT_OBSERVER, WIDE_MAX, WIDE_OBSERVER
 
 aten = torch.ops.aten
@@ -51,7 +52,7 @@ class Scheme:
         float_layers: names of Linears and convolutions that stay float (mixed precision).
     """
 
-    observer: str = "moving-average"
+    observer: str = CalibrationPlan.observer
     weight_bits: int = 8
     activation_bits: int = 8
     float_layers: tuple[str, ...] = ()

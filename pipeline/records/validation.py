@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
 from pipeline.records.keys import CellKey, Outcome, StageName, check_seconds
-from targets.devices.facts import DeviceFacts
 from targets.types import RangeEvent
+from targets.worker.facts import DeviceFacts
 
 
 @dataclass(frozen=True)

@@ -1,54 +1,24 @@
-"""The cells of a report: one for each model x target x runtime x precision x device, and how tables show them."""
+"""The cells of a report, one for each model x target x runtime x precision x device, and how tables show them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from pipeline.metrics import latency
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
+from pipeline.metrics.latency import RoundRatios, ratio_of
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import HOST, SIMULATED, CellKey, Source
 from pipeline.records.latency import LatencyRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.records.validation import ValidationRecord
+from pipeline.records.waterfall import WaterfallRecord, WaterfallStage
 from pipeline.report import values as v
 from pipeline.report.values import Value
+from pipeline.words import plural
 from targets.types import Precision
-
-
-def place(cell: Cell) -> Value:
-    return v.words(f"{cell.place}\n{cell.variant}")
-
-
-def qdq_only(cell: Cell, value: Value) -> Value:
-    """A distance to the QDQ program; a file made from the float program has none unless it was measured."""
-    return v.NONE_HERE if cell.source == "float" and value == v.NOT_MEASURED else value
-
-
-def validated(cell: Cell) -> Value:
-    """What stands in the accuracy column where there is no accuracy."""
-    return v.NOT_MEASURED if cell.validation is None else v.outcome(cell.validation.outcome)
-
-
-def timed(record: LatencyRecord | None) -> tuple[Value, Value]:
-    """Median, and ratio to the control."""
-    if record is None:
-        return v.NOT_MEASURED, v.NOT_MEASURED
-    if record.rounds_ms is None:
-        return v.outcome(record.outcome), v.NOT_MEASURED
-    median = v.median(latency.summarize([ms for samples in record.rounds_ms for ms in samples]))
-    ratios = record.to_control
-    return median, v.NOT_MEASURED if ratios is None else v.times_control(latency.ratio_of(ratios))
-
-
-def times_float(cell: Cell) -> Value:
-    """Ratio to the float32 file of the same model, timed in the same rounds."""
-    if cell.precision != "int8":
-        return v.NONE_HERE
-    ratios = None if cell.latency is None else cell.latency.to_float
-    return v.NOT_MEASURED if ratios is None else v.times_control(latency.ratio_of(ratios))
 
 
 @dataclass(frozen=True)
@@ -75,6 +45,11 @@ class Cell:
     def variant(self) -> str:
         """Precision, and for int8 where the scales come from: "fp32", "int8 qat", "int8 ptq"."""
         return variant_name(self.precision, self.source)
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """Of its runtime; a simulation has none."""
+        return None if self.validation is None else self.validation.accuracy
 
     @property
     def key(self) -> CellKey | None:
@@ -106,59 +81,26 @@ def cells(report: Report) -> tuple[Cell, ...]:
 
 def run_cells(run: RunRecord) -> tuple[Cell, ...]:
     """The cells of one run."""
-    validations = {record.key: record for record in run.validations}
-    latencies = {record.key: record for record in run.latencies}
-    keys: dict[tuple[str, Precision, Source], list[CellKey]] = {
-        (c.target, c.precision, c.source): [] for c in run.conversions
-    }
-    measured = [key for key in dict.fromkeys([*validations, *latencies]) if not key.simulated]
-    for tried_key in measured:
-        keys.setdefault((tried_key.target, tried_key.precision, tried_key.source), []).append(tried_key)
-    conversions = {(c.target, c.precision, c.source): c for c in run.conversions}
+    validations: dict[CellKey | None, ValidationRecord] = {record.key: record for record in run.validations}
+    latencies: dict[CellKey | None, LatencyRecord] = {record.key: record for record in run.latencies}
+    conversions = {_artifact(record): record for record in run.conversions}
+    measured = [key for key in dict.fromkeys([*validations, *latencies]) if key is not None and not key.simulated]
     found: list[Cell] = []
-    for (target, precision, source), tried in keys.items():
-        conversion = conversions.get((target, precision, source))
-        each: list[CellKey | None] = [*tried] or [None]  # an artifact that was not tried anywhere is a cell too
-        for key in each:
-            found.append(
-                Cell(
-                    run_id=run.run_id,
-                    model=run.model,
-                    target=target,
-                    precision=precision,
-                    source=source,
-                    runtime=key.runtime if key else None,
-                    device=key.device if key else None,
-                    conversion=conversion,
-                    validation=validations.get(key) if key else None,
-                    latency=latencies.get(key) if key else None,
-                )
-            )
-        if simulations := _simulations(run, target, precision, source):
-            found.append(
-                Cell(
-                    run.run_id,
-                    run.model,
-                    target,
-                    precision,
-                    source,
-                    SIMULATED,
-                    SIMULATED,
-                    conversion,
-                    None,
-                    None,
-                    simulations,
-                )
-            )
+    for artifact in dict.fromkeys([*conversions, *map(_artifact, measured)]):
+        cell = partial(Cell, run.run_id, run.model, *artifact, conversion=conversions.get(artifact))
+        tried = [key for key in measured if _artifact(key) == artifact]
+        each: list[CellKey | None] = [*tried] or [None]
+        for key in each:  # an artifact that was not tried anywhere is a cell too
+            where = (key.runtime, key.device) if key else (None, None)
+            found.append(cell(*where, validation=validations.get(key), latency=latencies.get(key)))
+        simulations = tuple(r for r in run.validations if r.key.simulated and _artifact(r.key) == artifact)
+        if simulations:
+            found.append(cell(SIMULATED, SIMULATED, validation=None, latency=None, simulations=simulations))
     return tuple(found)
 
 
-def _simulations(run: RunRecord, target: str, precision: Precision, source: Source) -> tuple[ValidationRecord, ...]:
-    return tuple(
-        r
-        for r in run.validations
-        if r.key.simulated and (r.key.target, r.key.precision, r.key.source) == (target, precision, source)
-    )
+def _artifact(record: ConversionRecord | CellKey) -> tuple[str, Precision, Source]:
+    return record.target, record.precision, record.source
 
 
 def control_model(report: Report) -> str | None:
@@ -176,14 +118,56 @@ def control_title(report: Report) -> str:
     return {"mobilenet_v2": "MobileNetV2", None: "control"}.get(model, model or "control")
 
 
+# What tables show of a cell. A simulation has one record for each rounding model: they show the lowest and highest.
+
+
+def place(cell: Cell) -> Value:
+    return v.words(f"{cell.place}\n{cell.variant}")
+
+
+def qdq_only(cell: Cell, value: Value) -> Value:
+    """A distance to the QDQ program; a file made from the float program has none unless it was measured."""
+    return v.NONE_HERE if cell.source == "float" and value == v.NOT_MEASURED else value
+
+
+def validated(cell: Cell) -> Value:
+    """Top-1, of a simulation as an interval over the rounding models; or why there is none."""
+    if cell.simulations:
+        return unmeasured(cell.simulations) or top1(cell.simulations)
+    if cell.validation is None:
+        return v.NOT_MEASURED
+    return v.outcome(cell.validation.outcome) if cell.accuracy is None else v.top1(cell.accuracy)
+
+
+def timed(record: LatencyRecord | None) -> Value:
+    """Median of the samples, or why there are none."""
+    if record is None:
+        return v.NOT_MEASURED
+    return v.outcome(record.outcome) if record.rounds_ms is None else v.median(record.rounds_ms)
+
+
+def times_control(record: LatencyRecord | None) -> Value:
+    """Ratio to the control."""
+    return v.measured(None if record is None else record.to_control, _times)
+
+
+def times_float(cell: Cell) -> Value:
+    """Ratio to the float32 file of the same model, timed in the same rounds."""
+    if cell.precision != "int8":
+        return v.NONE_HERE
+    return v.measured(None if cell.latency is None else cell.latency.to_float, _times)
+
+
+def _times(ratios: RoundRatios) -> Value:
+    return v.times_control(ratio_of(ratios))
+
+
 Records = Sequence[ValidationRecord]
 
 
-def outcome(records: Records) -> Value | None:
+def unmeasured(records: Records) -> Value | None:
     """Why there are no figures; None if there are some."""
-    if any(r.accuracy is not None for r in records):
-        return None
-    return v.outcome(records[0].outcome)
+    return None if any(r.accuracy is not None for r in records) else v.outcome(records[0].outcome)
 
 
 def top1(records: Records) -> Value:
@@ -194,24 +178,16 @@ def top5(records: Records) -> Value:
     return _counts(records, lambda a: a.top5)
 
 
-def drift_float(record: ValidationRecord) -> Drift | None:
-    return record.drift_float
-
-
-def drift_qdq(record: ValidationRecord) -> Drift | None:
-    return record.drift_qdq
-
-
-def same_class(records: Records, drift: Callable[[ValidationRecord], Drift | None]) -> Value:
-    found = [d for r in records if (d := drift(r)) is not None]
+def same_class(drifts: Iterable[Drift | None]) -> Value:
+    found = [drift for drift in drifts if drift is not None]
     if not found:
         return v.NOT_MEASURED
     low, high, n = min(d.agreement_same for d in found), max(d.agreement_same for d in found), found[0].n
     return Value(f"{_percent(low, high, n)}\n{_span(str(low), str(high))} of {n}", sort=low / n)
 
 
-def sqnr(records: Records, drift: Callable[[ValidationRecord], Drift | None]) -> Value:
-    found = [d for r in records if (d := drift(r)) is not None]
+def sqnr(drifts: Iterable[Drift | None]) -> Value:
+    found = [drift for drift in drifts if drift is not None]
     if not found:
         return v.NOT_MEASURED
     if broken := [d for d in found if d.nonfinite]:
@@ -220,7 +196,7 @@ def sqnr(records: Records, drift: Callable[[ValidationRecord], Drift | None]) ->
     decibels = sorted(d.sqnr_db for d in found if d.sqnr_db is not None)
     if len(decibels) < len(found):
         return Value("exact", sort=v.EXACT_DB) if not decibels and all(d.exact for d in found) else v.NOT_MEASURED
-    text = f"{_span(f'{decibels[0]:.1f}', f'{decibels[-1]:.1f}')} dB\n{_models(len(found))}"
+    text = f"{_span(f'{decibels[0]:.1f}', f'{decibels[-1]:.1f}')} dB\n{plural(len(found), 'model')}"
     return Value(text, sort=decibels[0])
 
 
@@ -228,10 +204,8 @@ def _counts(records: Records, count: Callable[[Accuracy], int | None]) -> Value:
     found = [(c, r.accuracy.n) for r in records if r.accuracy is not None and (c := count(r.accuracy)) is not None]
     if not found:
         return v.NOT_MEASURED
-    counts = [c for c, _ in found]
-    n = found[0][1]
-    text = f"{_percent(min(counts), max(counts), n)}\n{_models(len(found))}, n {n}"
-    return Value(text, sort=min(counts) / n)
+    low, high, n = min(found)[0], max(found)[0], found[0][1]
+    return Value(f"{_percent(low, high, n)}\n{plural(len(found), 'model')}, n {n}", sort=low / n)
 
 
 def _percent(low: int, high: int, n: int) -> str:
@@ -242,5 +216,27 @@ def _span(low: str, high: str) -> str:
     return low if low == high else f"{low}–{high}"
 
 
-def _models(count: int) -> str:
-    return f"{count} model{'' if count == 1 else 's'}"
+# What plots and tables call a stage of the waterfall.
+
+TORCH_LABELS = {
+    "official": "official",
+    "deploy": "deploy form",
+    "trained": "trained",
+    "fake_quant": "fake-quant",
+    "qdq": "QDQ",
+}
+
+
+def stage_label(stage: WaterfallStage, separator: str = " ") -> str:
+    """Of a torch stage its name, of an artifact its runtime and variant: "QDQ", "mil-fp16 (simulated) int8 qat"."""
+    if stage.cell is None:
+        return TORCH_LABELS[stage.name]
+    runtime = f"{stage.cell.runtime} (simulated)" if stage.cell.simulated else stage.cell.runtime
+    return f"{runtime}{separator}{variant_name(stage.cell.precision, stage.cell.source)}"
+
+
+def class_name(record: WaterfallRecord, label: int | None) -> str:
+    """By its number; a top class of None has a NaN among its logits."""
+    if label is None:
+        return "no class (NaN)"
+    return record.class_names[label] if label < len(record.class_names) else f"class {label}"

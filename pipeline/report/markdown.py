@@ -1,4 +1,4 @@
-"""A report in, the text of report.md out; names from outside can neither break a table nor smuggle in markup."""
+"""Write the report as Markdown; names from outside can neither break a table nor smuggle in markup."""
 
 from __future__ import annotations
 

@@ -13,21 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.files import write_atomic
 from pipeline.records.report import Report, report_to_json
 from pipeline.report import markdown
-from pipeline.report import page as html
-from pipeline.report import sections as tables
 from pipeline.report.cells import cells, control_model
-from pipeline.report.plots.accuracy import accuracy_against_latency
-from pipeline.report.plots.answers import agreements, flipped
-from pipeline.report.plots.classes import by_class
-from pipeline.report.plots.drift import drift_by_stage
-from pipeline.report.plots.figure import Figure, anchor
+from pipeline.report.plots.answers import agreements, by_class, flipped
 from pipeline.report.plots.files import coverage, sizes
-from pipeline.report.plots.latency import latency_samples
+from pipeline.report.plots.latency import accuracy_against_latency, latency_samples
 from pipeline.report.plots.layers import layers
-from pipeline.report.plots.panels import MARKERS, colours
-from pipeline.report.plots.svg import SERIES
-from pipeline.report.plots.waterfall import waterfalls
-from pipeline.report.tables.overview import overview
+from pipeline.report.plots.panels import MARKERS, SERIES, Figure, anchor, colours
+from pipeline.report.plots.stages import drift_by_stage, waterfalls
+from pipeline.report.sections import details
+from pipeline.report.tables.accuracy import overview
 from pipeline.report.values import printable
 from pipeline.run.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 
@@ -47,7 +41,7 @@ def render(report: Report) -> str:
             run=report.runs[0],
             generated_utc=report.generated_utc,
             overview=overview(report),
-            details=tables.details(report),
+            details=details(report),
             figures=figures(report),
             models=[(model, SERIES.index(colour) + 1) for model, colour in colours(report).items()],
             variants=[(variant, GLYPHS[MARKERS[variant]]) for variant in variants],
@@ -86,7 +80,7 @@ REPORT_FILES = (REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML)
 
 def write_report(report: Report, folder: Path) -> tuple[str, ...]:
     """Write all three; everything is rendered before the first byte is written. Returns their names."""
-    texts = (report_to_json(report), markdown.render(report), html.render(report))
+    texts = (report_to_json(report), markdown.render(report), render(report))
     for name, text in zip(REPORT_FILES, texts, strict=True):
         write_atomic(folder / name, text)
     return REPORT_FILES

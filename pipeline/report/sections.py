@@ -1,21 +1,18 @@
-"""A report in, all of its tables in reading order out."""
+"""Which tables a report has, in reading order: in its files, and on the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.records.report import Report, RunRecord
 from pipeline.report import values as v
 from pipeline.report.cells import variant_name
-from pipeline.report.plots.classes import classes_of_run
-from pipeline.report.plots.layers import layers_of_run
-from pipeline.report.plots.waterfall import stages
+from pipeline.report.tables.accuracy import drift_by_stage, overview, range_events
 from pipeline.report.tables.artifacts import artifacts
-from pipeline.report.tables.drift import drift_by_stage, range_events
 from pipeline.report.tables.latency import instructions, latencies
 from pipeline.report.tables.mixed import mixed_precision
-from pipeline.report.tables.overview import overview
 from pipeline.report.tables.table import Table
+from pipeline.report.tables.waterfall import classes_of_run, layers_of_run, waterfall_of_run
 
 
 def provenance(run: RunRecord) -> Table:
@@ -41,13 +38,13 @@ def provenance(run: RunRecord) -> Table:
         "provenance": run.provenance,
     }
     rows = tuple((v.words(key), v.words(value)) for key, value in v.flat(facts))
-    return Table(title=f"{run.model}: provenance", header=("What", "Value"), rows=rows, label_columns=2)
+    return Table(f"{run.model}: provenance", ("What", "Value"), rows, label_columns=2)
 
 
 #: Each is None for a run that has nothing for it.
 RunTable = Callable[[RunRecord], Table | None]
 #: Of a page these stand below the plots of the same figures.
-WATERFALL: tuple[RunTable, ...] = (stages, classes_of_run, layers_of_run)
+WATERFALL: tuple[RunTable, ...] = (waterfall_of_run, classes_of_run, layers_of_run)
 DETAILS: tuple[RunTable, ...] = (
     mixed_precision,
     drift_by_stage,
@@ -59,16 +56,24 @@ DETAILS: tuple[RunTable, ...] = (
 )
 
 
+TERMINAL: tuple[RunTable, ...] = (waterfall_of_run, mixed_precision, drift_by_stage, range_events, artifacts, latencies)
+
+
 def all_tables(report: Report) -> tuple[Table, ...]:
     """Every table, in reading order."""
-    return overview(report), *_made(report, (*WATERFALL, *DETAILS))
+    return overview(report), *_made(report.runs, (*WATERFALL, *DETAILS))
 
 
 def details(report: Report) -> tuple[Table, ...]:
     """Those that no figure of the page holds."""
-    return _made(report, DETAILS)
+    return _made(report.runs, DETAILS)
 
 
-def _made(report: Report, makers: tuple[RunTable, ...]) -> tuple[Table, ...]:
-    made = (make(run) for run in report.runs for make in makers)
+def terminal_tables(report: Report) -> tuple[Table, ...]:
+    """The overview, then those of the report's first run; the files have the rest."""
+    return overview(report), *_made(report.runs[:1], TERMINAL)
+
+
+def _made(runs: Sequence[RunRecord], makers: tuple[RunTable, ...]) -> tuple[Table, ...]:
+    made = (make(run) for run in runs for make in makers)
     return tuple(table for table in made if table is not None)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pipeline.metrics.accuracy import Accuracy, wilson_percent
 from pipeline.metrics.drift import Drift
-from pipeline.metrics.latency import LatencyRatio, LatencySummary
+from pipeline.metrics.latency import LatencyRatio, summarize
 from pipeline.records.keys import Outcome
+from pipeline.words import first
 
+T = TypeVar("T")
 Kind = Literal["figure", "text", "not measured", "unavailable", "failed"]
 
 
@@ -35,6 +37,8 @@ class Value:
 
 
 NOT_MEASURED = Value("not measured", "not measured")
+NOT_IN_FILE = Value("not in the file", "not measured")
+NAMES = 12  # of operators or layers in one line
 EXACT_DB = 1e9  # sorts above every SQNR; infinity has no place in an attribute of a page
 NONE_HERE = Value("–", "text")  # the figure does not exist, as drift of the reference to itself
 
@@ -42,6 +46,11 @@ NONE_HERE = Value("–", "text")  # the figure does not exist, as drift of the r
 def printable(text: str) -> str:
     """Without control characters, which messages of foreign tools can hold: a terminal obeys them, XML forbids them."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def measured(figure: T | None, shown: Callable[[T], Value]) -> Value:
+    """`figure` as `shown` renders it; not measured for None."""
+    return NOT_MEASURED if figure is None else shown(figure)
 
 
 def words(text: object) -> Value:
@@ -60,10 +69,8 @@ def share(count: int, n: int) -> Value:
     return Value(f"{100 * count / n:.2f}%\n{count} of {n}", sort=count / n)
 
 
-def share_with_interval(count: int | None, n: int) -> Value:
-    """Percent with its 95% Wilson interval and n; not measured for None."""
-    if count is None:
-        return NOT_MEASURED
+def share_with_interval(count: int, n: int) -> Value:
+    """Percent with its 95% Wilson interval and n."""
     low, high = wilson_percent(count, n)
     return Value(f"{100 * count / n:.2f}%\n{low:.1f}–{high:.1f}, n {n}", sort=count / n)
 
@@ -73,32 +80,45 @@ def top1(accuracy: Accuracy) -> Value:
 
 
 def top5(accuracy: Accuracy) -> Value:
-    return share_with_interval(accuracy.top5, accuracy.n)
+    return measured(accuracy.top5, lambda count: share_with_interval(count, accuracy.n))
 
 
-def same_class(drift: Drift | None) -> Value:
-    return NOT_MEASURED if drift is None else share(drift.agreement_same, drift.n)
+def same_class(drift: Drift) -> Value:
+    return share(drift.agreement_same, drift.n)
 
 
-def sqnr(drift: Drift | None) -> Value:
+def sqnr(drift: Drift) -> Value:
     """SQNR with the smallest cosine below it."""
-    if drift is None:
-        return NOT_MEASURED
     if drift.nonfinite:
         return Value("not measured", "not measured", f"NaN or infinity in {drift.nonfinite} of {drift.n} images")
     if drift.exact:
         return Value("exact", sort=EXACT_DB)
-    first = "not measured" if drift.sqnr_db is None else f"{drift.sqnr_db:.1f} dB"
-    second = "cos not measured" if drift.cosine_min is None else f"cos {drift.cosine_min:.4f}"
-    return Value(f"{first}\n{second}", sort=drift.sqnr_db)
+    ratio = "not measured" if drift.sqnr_db is None else f"{drift.sqnr_db:.1f} dB"
+    cosine = "cos not measured" if drift.cosine_min is None else f"cos {drift.cosine_min:.4f}"
+    return Value(f"{ratio}\n{cosine}", sort=drift.sqnr_db)
+
+
+def decibels(db: float | None, without: Value) -> Value:
+    """`without` where there is no noise to divide by."""
+    return without if db is None else Value(f"{db:.1f} dB", sort=db)
+
+
+def nats(kl: float) -> Value:
+    return Value(f"{kl:.2g}", sort=kl)
 
 
 def milliseconds(value: float) -> Value:
     return Value(f"{value:.2f} ms", sort=value)
 
 
-def median(summary: LatencySummary) -> Value:
+def median(samples_ms: Sequence[Sequence[float]]) -> Value:
+    """Of the samples of all rounds."""
+    summary = summarize(flat_samples(samples_ms))
     return Value(f"{summary.median_ms:.2f} ms\nn {summary.n}", sort=summary.median_ms)
+
+
+def flat_samples(rounds_ms: Sequence[Sequence[float]]) -> list[float]:
+    return [ms for samples in rounds_ms for ms in samples]
 
 
 def times_control(ratio: LatencyRatio) -> Value:
@@ -111,12 +131,16 @@ def megabytes(size_bytes: int) -> Value:
     return Value(f"{size_bytes / 1e6:.2f} MB", sort=size_bytes)
 
 
-def seconds(value: float | None) -> Value:
-    return NOT_MEASURED if value is None else Value(f"{value:.1f} s", sort=value)
+def seconds(value: float) -> Value:
+    return Value(f"{value:.1f} s", sort=value)
 
 
-def count(value: int | None, unknown: str = "not measured") -> Value:
-    return Value(unknown, "not measured") if value is None else Value(str(value), sort=value)
+def count(value: int) -> Value:
+    return Value(str(value), sort=value)
+
+
+def count_in_file(value: int | None) -> Value:
+    return NOT_IN_FILE if value is None else count(value)
 
 
 def signed(value: float, decimals: int) -> str:
@@ -130,10 +154,14 @@ def p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def names(items: tuple[str, ...], limit: int = 12) -> str:
+def names(items: tuple[str, ...]) -> str:
     """The first names, and how many more report.json lists."""
-    rest = len(items) - limit
-    return ", ".join(items[:limit]) + (f" and {rest} more (all in report.json)" if rest > 0 else "")
+    return first(items, NAMES) + (" (all in report.json)" if len(items) > NAMES else "")
+
+
+def listing(items: tuple[str, ...]) -> Value:
+    """The first items, and how many more there are."""
+    return words(first(items, NAMES)) if items else NONE_HERE
 
 
 def tally(counts: Mapping[str, int]) -> tuple[str, ...]:

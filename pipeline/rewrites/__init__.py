@@ -1,1 +1,1 @@
-"""Exact graph rewrites: the official form of a T2T-ViT in, the deploy form that runs fast on phones out."""
+"""Exact rewrites of a T2T-ViT, from the official form to the deploy form that runs fast on phones."""

@@ -1,4 +1,4 @@
-"""Equalized channel ranges: a float model in, one with the same outputs whose activations fill an int8 grid better out.
+"""Equalizes channel ranges: the outputs stay the same, and activations fill an int8 grid better.
 
 An activation has one scale for all of its channels, so a channel with a small range gets few steps of it. Wherever
 what writes a channel and what reads it are both linear, the channel can be multiplied by any positive s on one side and

@@ -1,4 +1,4 @@
-"""T2T-ViT as slots that the rewrites fill one by one: images [B, 3, H, W] in, logits [B, num_classes] out.
+"""T2T-ViT as slots that the rewrites fill one by one.
 
 A new form computes what the official model computes, with the official modules in its slots. It takes images of one
 size, the one that the model was built for.

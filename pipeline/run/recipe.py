@@ -83,7 +83,7 @@ def write_recipe(run: Run, config: RunConfig, measured: Mapping[str, Any] | None
     values = json.loads(json.dumps({**config.to_dict(), **found}))  # tuples as JSON has them
     options = {name: value for name, value in values.items() if name not in NOT_REPEATED}
     for name in PLACES:
-        if _is_path(str(options[name])):
+        if options[name] and _is_path(str(options[name])):
             options[name] = None
     made_by = {
         "run": run.id,

@@ -26,9 +26,9 @@ from pipeline.run.folder import Run
 from pipeline.run.layout import LATENCY
 from pipeline.stages.devices import Place
 from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, TimingPlan, cold_load, joined, one_process
-from targets.coreml.units import ALL
-from targets.devices.facts import Conditions
+from targets import registry
 from targets.types import TargetError
+from targets.worker.facts import Conditions
 
 OWN, CONTROL, FLOAT = "own", "control", "float"  # names of the files that take turns
 
@@ -159,7 +159,7 @@ def benchmark_run(
     targets: Sequence[str],
     plan: TimingPlan,
     say: Callable[[str], None],
-    compute_units: str = ALL,
+    compute_units: str = registry.ALL_UNITS,
     on: Place | None = None,
     resume: bool = False,
 ) -> tuple[LatencyRecord, ...]:
@@ -167,7 +167,7 @@ def benchmark_run(
 
     Args:
         control_run: a run of MobileNetV2 with artifacts; None when there is none, then the records say so.
-        compute_units: of Core ML (targets.coreml.units); each choice is a runtime, and cells, of its own.
+        compute_units: a choice of hardware, where a target has it; each choice is a runtime, and cells, of its own.
         on: the device; None: this host.
         resume: leave out cells that were timed there before, with this file and this plan.
 

@@ -25,12 +25,11 @@ from pipeline.run.cells import save_conversion
 from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.layout import artifact_name
-from pipeline.stages.package_options import HONOURED_BY, Say, Wishes, options_by_target
+from pipeline.stages.package_options import Say, Wishes, options_by_target
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.match import ScaleMatch, match_scales
-from targets.schemes import why_not
 from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 
 def plan_cells(
@@ -44,7 +43,7 @@ def plan_cells(
     cells, missing = [], []
     for target in targets:
         for precision in precisions:
-            if reason := why_not(precision, target):
+            if reason := registry.get(target).schemes.why_not(precision):
                 missing.append(f"{reason} (all: convert --list-schemes)")
             else:
                 cells.append(ArtifactKey(target, precision, source_of(precision, from_float)))
@@ -148,7 +147,7 @@ def _make(run: Run, cell: ArtifactKey, program: Path, output: Path, options: Pac
     """Convert in one process, read back and run in another."""
     digest = sha256_of(program)
     metadata = {"model": run.model, "run": run.id, "program_sha256": digest, "source": cell.source}
-    if cell.target in HONOURED_BY:
+    if "class_labels" in registry.get(cell.target).options:
         metadata["classes"] = json.dumps(read_subject(run).classes)
     with HostWorker() as worker:
         worker.convert(cell.target, program, digest, cell.precision, output, metadata, options)

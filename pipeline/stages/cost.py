@@ -16,8 +16,6 @@ from pipeline.run.folder import Run
 from pipeline.run.layout import COMPUTE_PLAN, INSTRUCTIONS
 from pipeline.stages.devices import Place
 from targets import registry
-from targets.coreml.compute_plan import plan_of
-from targets.coreml.units import ALL
 from targets.devices.device import CountsInstructions
 from targets.types import TargetError
 
@@ -35,8 +33,8 @@ def count_run(
     """
     device = on.device
     if not isinstance(device, CountsInstructions):
-        raise UsageError(f"{on.label} counts no instructions: give --device qemu-arm64")
-    cells = on.runtimes(chosen(run, targets, "count the instructions of"), ALL)
+        raise UsageError(f"{on.label} counts no instructions: give --on qemu-arm64")
+    cells = on.runtimes(chosen(run, targets, "count the instructions of"), registry.ALL_UNITS)
     before = {record.key: record for record in load_instructions(run)} if resume else {}
     records = []
     with progress(f"counting instructions on {on.label}", len(cells), "files") as bar:
@@ -62,16 +60,18 @@ def count_run(
     return tuple(records)
 
 
-TARGET = "coreml"
+def planning() -> tuple[str, ...]:
+    """The targets whose frameworks can be asked."""
+    return tuple(target.name for target in registry.everyone() if target.plan is not None)
 
 
 def plan_run(run: Run, compute_units: str, say: Callable[[str], None]) -> tuple[PlanRecord, ...]:
-    """Plan every package of the run and write compute-plan.json (plans for other compute units are kept).
+    """Plan every file of targets that have plans, and write compute-plan.json (other compute units are kept).
 
     Raises:
-        UsageError: the run has no package.
+        UsageError: the run has no such file.
     """
-    records = tuple(_plan(run, conversion, compute_units) for conversion in chosen(run, [TARGET], "plan"))
+    records = tuple(_plan(run, conversion, compute_units) for conversion in chosen(run, planning(), "plan"))
     for record in records:
         say(_line(record))
     save_cells(run, COMPUTE_PLAN, PlanRecord, records)
@@ -79,10 +79,11 @@ def plan_run(run: Run, compute_units: str, say: Callable[[str], None]) -> tuple[
 
 
 def _plan(run: Run, conversion: ConversionRecord, compute_units: str) -> PlanRecord:
-    (runtime,) = registry.runtimes(TARGET, compute_units)
-    key = cell_key(conversion, runtime)
+    (runtime,) = registry.runtimes(conversion.target, compute_units)
+    key, plan = cell_key(conversion, runtime), registry.get(conversion.target).plan
+    assert plan is not None  # of planning()
     try:
-        return PlanRecord(key, OK, plan_of(artifact_path(run, conversion), compute_units))
+        return PlanRecord(key, OK, plan(artifact_path(run, conversion), compute_units))
     except TargetError as error:
         return PlanRecord(key, Outcome.of(error), None)
 

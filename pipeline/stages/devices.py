@@ -13,10 +13,10 @@ from pipeline.records.keys import HOST
 from pipeline.run import provenance
 from targets.devices import registry
 from targets.devices.address import Address, Kind
-from targets.devices.client import TIMEOUT_S
 from targets.devices.device import Device, DeviceOptions, DeviceWorker
-from targets.devices.facts import THERMAL_STATUSES, Conditions, DeviceFacts
 from targets.types import TargetError
+from targets.worker.client import TIMEOUT_S
+from targets.worker.facts import THERMAL_STATUSES, Conditions, DeviceFacts
 
 POLL_S = 5.0
 LOWEST_BATTERY_PERCENT = 20.0  # many phones lower their clock below it, power saving mode or not
@@ -24,6 +24,21 @@ LOWEST_BATTERY_PERCENT = 20.0  # many phones lower their clock below it, power s
 HOTTEST_STATUS = "light"
 #: Of the hottest sensor that can be read; a phone's are those of its battery and skin, a board's that of its processor.
 TEMPERATURE_C: dict[Kind, float] = {"adb": 42.0, "ssh": 65.0}
+
+
+@dataclass(frozen=True)
+class EntryLimits:
+    """What state a device has to be in before it is timed.
+
+    Attributes:
+        temperature_c: hotter than this waits; None: any.
+        wait_s: how long a device may take to cool down.
+        enforced: False: conditions are recorded, and nothing is refused.
+    """
+
+    temperature_c: float | None
+    wait_s: float = 300.0
+    enforced: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ class Place:
         options: DeviceOptions,
         say: Callable[[str], None],
         temperature_c: float | None = None,
-        wait_s: float = 300.0,
+        wait_s: float = EntryLimits.wait_s,
         enforced: bool = True,
     ) -> Place:
         """The device at an address, not reached for yet; the conditions as of limits_of.
@@ -120,7 +135,7 @@ class Place:
         without = list(dict.fromkeys(c.target for c in conversions if c.target not in {f.target for f, _ in found}))
         if conversions and not found:
             raise UsageError(
-                f"files for {', '.join(without)} run in no runtime on {self.label}: give another --target or --device"
+                f"files for {', '.join(without)} run in no runtime on {self.label}: give another --target or --on"
             )
         for target in without:
             self.say(f"{target}: left out, its files run in no runtime on {self.label}")
@@ -135,21 +150,6 @@ class Place:
             TargetError: stage "device".
         """
         return enter(self.device, self.limits, self.say)
-
-
-@dataclass(frozen=True)
-class EntryLimits:
-    """What state a device has to be in before it is timed.
-
-    Attributes:
-        temperature_c: hotter than this waits; None: any.
-        wait_s: how long a device may take to cool down.
-        enforced: False: conditions are recorded, and nothing is refused.
-    """
-
-    temperature_c: float | None
-    wait_s: float = 300.0
-    enforced: bool = True
 
 
 def limits_of(kind: Kind, temperature_c: float | None, wait_s: float, enforced: bool) -> EntryLimits:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pipeline.quantization.float_layers import QdqGraph
 
 BATCH = 8  # images of the search at once
-IMAGES = 16  # default of the search
 SHOWN = 4  # images whose tensors inside of artifacts are read: millions of values
 
 

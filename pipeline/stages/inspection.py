@@ -14,8 +14,8 @@ from pipeline.records.keys import OK, Outcome
 from pipeline.run.cells import artifact_path, load_conversions
 from pipeline.run.folder import Run
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.types import TargetError
+from targets.worker.host import HostWorker
 
 
 def inspect_file(path: Path) -> tuple[Inspected, ...]:
@@ -82,17 +82,15 @@ class Inspected:
 
 def show(files: Sequence[Inspected]) -> None:
     """A table for each file; a file that could not be read has one line with the reason."""
-    from rich.console import Console
-
     from pipeline.report.tables.artifacts import file_facts
-    from pipeline.report.tables.printed import table_renderable
+    from pipeline.report.tables.table import print_tables
 
-    console = Console()
-    for file in files:
-        if file.facts is None:
-            console.print(f"\n{file.name}: {file.outcome.status}: {file.outcome.reason}", markup=False)
-        else:
-            console.print(table_renderable(file_facts(f"{file.name} ({file.target})", file.facts)))
+    print_tables(
+        f"\n{file.name}: {file.outcome.status}: {file.outcome.reason}"
+        if file.facts is None
+        else file_facts(f"{file.name} ({file.target})", file.facts)
+        for file in files
+    )
 
 
 def print_json(files: Sequence[Inspected]) -> None:

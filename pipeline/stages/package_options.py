@@ -1,23 +1,28 @@
-"""What a user asks of the written files beyond their precision in, PackageOptions that fit the cells out."""
+"""The options of `convert` beyond the precision: checked against what each target has room for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.errors import UsageError
 from pipeline.records.keys import ArtifactKey
 from pipeline.run.facts import read_subject
 from pipeline.run.folder import Run
-from targets.coreml import deployment
-from targets.schemes import SCHEMES, group_size
-from targets.types import PackageOptions, Precision
+from targets import registry
+from targets.types import PRECISIONS, PackageOptions
 
 Say = Callable[[str], None]
-#: Targets whose format has room for all of it.
-HONOURED_BY = ("coreml",)
-#: Precisions whose weights are stored as signed bytes.
-SIGNED: tuple[Precision, ...] = ("int8", "w8")
+#: Field of PackageOptions -> the option that a user types for it.
+OPTIONS = {
+    "image_input": "--image-input",
+    "class_labels": "--class-labels",
+    "deployment_target": "--deployment-target",
+    "float32_operators": "--float32-op",
+    "unsigned_weights": "--unsigned-weights",
+    "author": "--author",
+    "license": "--license",
+}
 
 
 @dataclass(frozen=True)
@@ -39,47 +44,55 @@ class Wishes:
     group_size: int | None = None
 
     def given(self) -> list[str]:
-        """The options that were used and that belong to HONOURED_BY, as a user types them."""
-        values = {
-            "--image-input": self.image_input,
-            "--class-labels": self.class_labels,
-            "--deployment-target": self.deployment_target,
-            "--float32-op": self.float32_operators,
-            "--unsigned-weights": self.unsigned_weights,
-            "--author": self.author,
-            "--license": self.license,
-        }
-        return [option for option, value in values.items() if value]
+        """The fields of OPTIONS that were used."""
+        return [field for field in OPTIONS if getattr(self, field)]
+
+    def of_the_file(self) -> PackageOptions:
+        """What is known of the file before the run is read."""
+        return PackageOptions(
+            deployment_target=self.deployment_target,
+            float32_operators=self.float32_operators,
+            unsigned_weights=self.unsigned_weights,
+            author=self.author,
+            license=self.license,
+        )
 
 
 def check_wishes(wishes: Wishes, cells: Sequence[ArtifactKey], say: Say) -> None:
-    """Refuse what none of the cells can do, before any work; tell which targets an option says nothing to.
+    """Refuse what none of the cells can do, before any work; tell which targets an option is ignored for.
 
     Raises:
-        UsageError: no target with room for the option, a system that lacks what a precision needs, or float32 operators
-            for files that have no others.
+        UsageError: no target with room for an option, a file that cannot have it, or one that no file would use.
     """
     _check_group_size(wishes.group_size, cells)
-    given = wishes.given()
-    if not given:
-        return
+    rooms: dict[tuple[str, ...], list[str]] = {}
+    for field in wishes.given():
+        room = tuple(target.name for target in registry.everyone() if field in target.options)
+        rooms.setdefault(room, []).append(OPTIONS[field])
+    for room, given in rooms.items():
+        _check_room(room, given, wishes, cells, say)
+
+
+def _check_room(
+    room: tuple[str, ...], given: list[str], wishes: Wishes, cells: Sequence[ArtifactKey], say: Say
+) -> None:
+    """
+    Args:
+        room: the targets whose files have room for the options `given`.
+    """
     options, plural = ", ".join(given), len(given) > 1
-    belong = f"{'belong' if plural else 'belongs'} to {', '.join(HONOURED_BY)}"
-    concerned = [cell for cell in cells if cell.target in HONOURED_BY]
-    others = list(dict.fromkeys(cell.target for cell in cells if cell.target not in HONOURED_BY))
+    belong = f"{'belong' if plural else 'belongs'} to {', '.join(room)}"
+    concerned = [cell for cell in cells if cell.target in room]
+    others = list(dict.fromkeys(cell.target for cell in cells if cell.target not in room))
     if not concerned:
-        raise UsageError(f"{options} {belong} alone: leave out, or add --target {HONOURED_BY[0]}")
+        raise UsageError(f"{options} {belong} alone: leave out, or add --target {room[0]}")
     for cell in concerned:
-        if reason := deployment.problem(cell.precision, wishes.deployment_target):
+        if reason := registry.get(cell.target).refusal(cell.precision, wishes.of_the_file()):
             raise UsageError(reason)
-    if wishes.float32_operators and all(cell.precision == "fp32" for cell in concerned):
-        raise UsageError(
-            "--float32-op with --precision fp32: every operator of such a file computes in float32 already"
-        )
-    if wishes.unsigned_weights and not any(cell.precision in SIGNED for cell in concerned):
-        raise UsageError(
-            f"--unsigned-weights: only {' and '.join(SIGNED)} files of {HONOURED_BY[0]} have signed weights"
-        )
+    for name in dict.fromkeys(cell.target for cell in concerned):
+        precisions = [cell.precision for cell in concerned if cell.target == name]
+        if reason := registry.get(name).unused(precisions, wishes.of_the_file()):
+            raise UsageError(reason)
     if others:
         say(f"{options} {belong}, and {'say' if plural else 'says'} nothing to {', '.join(others)}")
 
@@ -91,18 +104,18 @@ def _check_group_size(size: int | None, cells: Sequence[ArtifactKey]) -> None:
     """
     if size is None:
         return
-    grouped = [cell for cell in cells if SCHEMES[cell.precision][cell.target].group_sizes]
+    grouped = [cell for cell in cells if registry.get(cell.target).schemes[cell.precision].group_sizes]
     if not grouped:
         made = ", ".join(
-            f"{precision} of {target}"
-            for precision, by_target in SCHEMES.items()
-            for target, support in by_target.items()
-            if support.group_sizes
+            f"{precision} of {target.name}"
+            for precision in PRECISIONS
+            for target in registry.everyone()
+            if target.schemes[precision].group_sizes
         )
         raise UsageError(f"--group-size {size}: no file asked for has groups; those that have are {made}")
     for cell in grouped:
         try:
-            group_size(cell.precision, cell.target, size)
+            registry.get(cell.target).schemes.group_size(cell.precision, size)
         except ValueError as error:
             raise UsageError(f"--group-size {size}: {error}") from error
 
@@ -127,6 +140,8 @@ def options_by_target(run: Run, wishes: Wishes, cells: Sequence[ArtifactKey]) ->
     )
     found = {}
     for cell in cells:
-        size = wishes.group_size if SCHEMES[cell.precision][cell.target].group_sizes else None
-        found[cell] = replace(everything if cell.target in HONOURED_BY else PackageOptions(), group_size=size)
+        target = registry.get(cell.target)
+        kept = {field: getattr(everything, field) for field in target.options}
+        size = wishes.group_size if target.schemes[cell.precision].group_sizes else None
+        found[cell] = PackageOptions(**kept, group_size=size)
     return found

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import RunConfig
+from calibration.dataset import DIGITS
+from pipeline.config import RunConfig, ValidationPlan
 from pipeline.errors import BelowBarError, UsageError
 from pipeline.launch import chief
 from pipeline.models.zoo import ZOO, check_name
@@ -37,7 +38,7 @@ def new_run(config: RunConfig, runs_dir: Path, say: Say, recipe: Recipe | None =
         raise UsageError(f"name a model: {', '.join(ZOO)} or any timm classification model")
     check_name(config.model)
     if not config.weights:
-        config = replace(config, weights=default_weights(config.model))
+        config = replace(config, weights=default_weights(config.model, config.data))
     check_float_layers(config)
     from pipeline.quantization.qat import start
     from pipeline.run.recipe import other_than
@@ -95,9 +96,10 @@ def _quantize(run: Run, config: RunConfig, subject: Subject, say: Say) -> None:
     quantize(run, config, subject, say, latest=not chief() or not run.search_pending)
 
 
-def default_weights(model: str) -> str:
-    """`demo` where weights are bundled, else `pretrained`."""
-    return "demo" if model in ZOO and ZOO[model].demo_file.is_file() else "pretrained"
+def default_weights(model: str, data: str) -> str:
+    """`demo` if weights are bundled and the data are the digits they were trained on, else `pretrained`."""
+    bundled = model in ZOO and ZOO[model].demo_file.is_file()
+    return "demo" if bundled and data == DIGITS else "pretrained"
 
 
 def _newest_unfinished(model: str | None, runs_dir: Path) -> Run:
@@ -152,7 +154,7 @@ def finish(run: Run, config: RunConfig, say: Callable[[str], None]) -> None:
 
 
 def _mix(run: Run, config: RunConfig, say: Callable[[str], None]) -> MixedRecord:
-    from pipeline.mixed.search import THREADS, MixedPlan
+    from pipeline.mixed.search import MixedPlan
     from pipeline.stages.mixed_precision import mix
     from pipeline.training.subject import seed_everything
     from targets import registry
@@ -166,7 +168,7 @@ def _mix(run: Run, config: RunConfig, say: Callable[[str], None]) -> MixedRecord
             budget_pp=config.max_drop,
             targets=targets,
             rank_images=config.rank_images,
-            threads=config.threads or THREADS,
+            threads=config.threads or ValidationPlan.threads,
         ),
         say,
     )

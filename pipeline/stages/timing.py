@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import median
+from typing import Annotated
 
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.options import Option, check
 from pipeline.records.latency import Rounds
 from targets.devices.device import DeviceSession, DeviceWorker
-from targets.devices.host import HostWorker
 from targets.types import Samples, TargetError
+from targets.worker.host import HostWorker
 
 COLD_LOADS = 3  # each in a fresh process: one says nothing about the spread
 #: Warm-up goes on until two batches of it in a row have medians that are this near to each other, or for so many
@@ -33,17 +35,22 @@ class TimingPlan:
     """How a cell is timed: `rounds` of `samples` each, equally many in each of `processes` fresh worker processes, each
     of which begins with batches of `warmup` inferences, until their time is steady, that are kept apart."""
 
-    threads: int = 1
-    warmup: int = 5
-    rounds: int = 40
-    samples: int = 4
+    threads: Annotated[int, Option("Threads of the runtime.", least=1)] = 1
+    rounds: Annotated[int, Option("Rounds in which model and control take turns.", least=1)] = 40
+    samples: Annotated[int, Option("Inferences of each in a round.", least=1)] = 4
+    warmup: Annotated[
+        int, Option("Inferences in a batch of the warm-up, which goes on until their time is steady.", least=0)
+    ] = 5
     seed: int = 0
-    processes: int = PROCESSES
+    processes: Annotated[
+        int,
+        Option(
+            "Fresh processes that the rounds are spread over.", unset=f"{PROCESSES}, or fewer if they must", least=1
+        ),
+    ] = PROCESSES
 
     def __post_init__(self) -> None:
-        for name, low in (("threads", 1), ("warmup", 0), ("rounds", 1), ("samples", 1), ("processes", 1)):
-            if getattr(self, name) < low:
-                raise UsageError(f"--{name} is {getattr(self, name)}: give at least {low}")
+        check(self)
         if self.rounds % self.processes:
             raise UsageError(
                 f"--rounds {self.rounds} do not spread evenly over --processes {self.processes}: give "

@@ -35,8 +35,6 @@ from pipeline.run.logits import (
 from pipeline.stages.devices import Place
 from pipeline.training.scored_images import scored_images
 from targets import registry
-from targets.coreml.names import REFERENCE_PREFIX
-from targets.coreml.units import ALL
 from targets.devices.device import DeviceSession
 from targets.types import RangeEvent, TargetError
 
@@ -62,7 +60,7 @@ def validate_run(
     limit: int | None,
     threads: int,
     say: Callable[[str], None],
-    compute_units: str = ALL,
+    compute_units: str = registry.ALL_UNITS,
     simulate: bool = True,
     roundings: Sequence[str] = (),
     look: Callable[[CellKey, DeviceSession], None] | None = None,
@@ -73,7 +71,7 @@ def validate_run(
 
     Args:
         threads: of a runtime; references run side by side, so many at a time.
-        compute_units: of Core ML (targets.coreml.units); each choice is a runtime, and cells, of its own.
+        compute_units: a choice of hardware, where a target has it; each choice is a runtime, and cells, of its own.
         simulate: compute files by the target's reference too; on this host only.
         roundings: the reference's models ("fp16"), for files that they differ for; none: all.
         look: called with each session that answered all images, while it is open; several at a time.
@@ -139,10 +137,10 @@ def _save(
 
 def _references(record: ConversionRecord, roundings: Sequence[str]) -> tuple[str, ...]:
     """Rounding models differ for half precision only."""
-    simulated = registry.get(record.target).simulated
+    known = registry.get(record.target).roundings
     if record.precision == "fp32":
-        return simulated[:1]
-    return tuple(name for name in simulated if not roundings or name.removeprefix(REFERENCE_PREFIX) in roundings)
+        return tuple(known.values())[:1]
+    return tuple(name for rounding, name in known.items() if not roundings or rounding in roundings)
 
 
 def _open_all(

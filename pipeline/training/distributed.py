@@ -74,7 +74,7 @@ def joined(device: str) -> Iterator[World]:
     if cuda and local >= torch.cuda.device_count():
         raise UsageError(
             f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; start as many "
-            "processes (--nproc-per-node), or use --device cpu"
+            "processes (--nproc-per-node), or use --train-device cpu"
         )
     if cuda:
         torch.cuda.set_device(local)

@@ -1,11 +1,10 @@
-"""`train` from end to end: a model, data and a recipe in, one safetensors file of float weights out."""
+"""Run `train` from end to end: from a model, data and a recipe to one safetensors file of float weights."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.run.layout import METRICS_FILE, RESUME_FILE
 from pipeline.training.distributed import joined, world
 from pipeline.training.drop_path import stochastic_depth
 from pipeline.training.execution import Execution, choose_precision
-from pipeline.training.float_plan import FloatPlan, FloatRecipe
+from pipeline.training.float_plan import FloatPlan, FloatRecipe, FloatTraining
 from pipeline.training.loop import Batch, EpochRecord, Phase, fit
 from pipeline.training.setting import Say, Setting, evenly
 from pipeline.training.subject import Subject, choose_device, eval_transform, load_data, load_subject, seed_everything
@@ -25,63 +24,6 @@ from pipeline.training.trainees import FloatTrainee
 
 if TYPE_CHECKING:
     from torch import nn
-
-SUFFIX = ".safetensors"
-FOLDER = Path("weights")
-STREAM = "hfids/"
-
-
-@dataclass(frozen=True)
-class FloatTraining:
-    """Options of `train` beside the recipe; see pipeline.config.RunConfig for their meaning.
-
-    Attributes:
-        out: file to write; None is `weights/MODEL-DATA.safetensors`, which must not be there yet.
-        epoch_images: of a stream that does not say how many images it has.
-    """
-
-    model: str
-    data: str
-    weights: str = "none"
-    out: Path | None = None
-    epoch_images: int | None = None
-    half: bool = False
-    img_size: int | None = None
-    skip_bad: bool = False
-    device: str = "auto"
-    amp: str = "auto"
-    channels_last: bool = False
-    compile: bool = False
-    threads: int = 0
-    workers: int = 0
-    checkpoint_steps: int = 200
-
-    def __post_init__(self) -> None:
-        if self.file.suffix != SUFFIX:
-            raise UsageError(f"--out {self.file} must end in {SUFFIX}")
-        if self.file.is_dir():
-            raise UsageError(f"--out {self.file} is a folder: give the name of a file in it")
-        if self.out is None and self.file.exists():
-            raise UsageError(f"{self.file} is there already: give --out {self.file} to replace it, or another name")
-        if self.epoch_images is not None:
-            if not self.data.lower().startswith(STREAM):
-                raise UsageError(f"--epoch-images is for streams ({STREAM}...), and {self.data} is none: leave it out")
-            if self.epoch_images < 1:
-                raise UsageError(f"--epoch-images is {self.epoch_images}: give at least 1")
-
-    @property
-    def file(self) -> Path:
-        return self.out or FOLDER / f"{_short(self.model)}-{_short(self.data)}{SUFFIX}"
-
-    @property
-    def folder(self) -> Path:
-        """Beside the result: resume point, metrics and TensorBoard."""
-        return self.file.with_suffix(".training")
-
-    @property
-    def spec(self) -> str:
-        """The data set as calibration.sources opens it."""
-        return self.data if self.epoch_images is None else f"{self.data}|{self.epoch_images}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +42,7 @@ def train_float(training: FloatTraining, recipe: FloatRecipe, resume: bool, say:
         resume: continue from the resume point of an interrupted training to the same file.
 
     Raises:
-        UsageError: an option that cannot be, found before any image is read; a resume point is there but was not asked
+        UsageError: an invalid option, found before any image is read; a resume point is there but was not asked
             for, or the other way round.
     """
     resume_file = training.folder / "float" / RESUME_FILE
@@ -223,12 +165,6 @@ def _told(plan: FloatPlan) -> str:
         f"{plan.epochs} epochs ({warmup:.3g} of warm-up), {images} images a step, learning rate {plan.lr:.3g}; "
         f"{', '.join(used)}; {', '.join(rest)}"
     )
-
-
-def _short(data: str) -> str:
-    """The last part of the name of a model or data set, as a file may be called."""
-    last = re.split(r"[/\\]", data.split("|", 1)[0].rstrip("/\\"))[-1]
-    return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "data"
 
 
 def _round_to_half(module: nn.Module) -> None:

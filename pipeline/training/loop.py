@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.config import ExecutionPlan
 from pipeline.errors import TrainingError
 from pipeline.progress import progress
 from pipeline.run.layout import RESUME_FILE
@@ -93,7 +94,7 @@ class Phase:
     on_epoch: Callable[[list[EpochRecord]], None]
     device: torch.device
     precision: Precision = OFF
-    checkpoint_steps: int = 200
+    checkpoint_steps: int = ExecutionPlan.checkpoint_steps
 
 
 def fit(trainee: Trainee, plan: TrainPlan, phase: Phase) -> list[EpochRecord]:

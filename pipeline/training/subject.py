@@ -98,15 +98,12 @@ def load_subject(
         UsageError: unknown model, or an image size it does not take.
         WeightsError: the weights cannot be had or do not fit.
     """
-    from pipeline.models.build import build
-    from pipeline.models.weights import load_weights, peek
+    from pipeline.models.weights import load_model
 
-    info = peek(weights, model, qk_scale)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the head, or all of the model, may start from random weights
-        module, config = build(model, len(data.classes), img_size, info.qk_scale)
-        record = load_weights(module, config, weights, data.classes, other_qk_scale=qk_scale is not None)
-    return Subject(module.eval(), config, data, eval_transform(config), record)
+        loaded = load_model(model, weights, data.classes, img_size, qk_scale)
+    return Subject(loaded.model.eval(), loaded.config, data, eval_transform(loaded.config), loaded.record)
 
 
 def choose_device(name: str) -> torch.device:
@@ -124,7 +121,7 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).splitlines()[0]
-        raise UsageError(f"--device {name!r} cannot be used here: {first} Use auto, cpu or cuda.") from error
+        raise UsageError(f"--train-device {name!r} cannot be used here: {first} Use auto, cpu or cuda.") from error
     return device
 
 

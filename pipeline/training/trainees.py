@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.training.execution import Execution
-from pipeline.training.objective import cross_entropy
 from pipeline.training.plan import TrainPlan
 
 
@@ -54,3 +53,14 @@ def decayed_and_plain(module: nn.Module, weight_decay: float, apart: Iterable[Te
         {"params": decay, "weight_decay": weight_decay, "lr_scale": 1.0},
         {"params": plain, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Mean over the batch.
+
+    Args:
+        logits: [B, classes]
+        targets: labels int64 [B], or probabilities [B, classes] with their smoothing inside (mixup).
+    """
+    smoothing = label_smoothing if targets.dim() == 1 else 0.0
+    return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)

@@ -1,4 +1,4 @@
-"""A half precision MLModel and a weight-only precision in, the MLModel with its trained weights compressed out.
+"""Compress the trained weights of a half precision MLModel to integers or palettes.
 
 Compressed are the trained constants (targets.weights.is_trained) of linear, convolution and matmul operators. The rest,
 activations included, stays as it was: the runtime decompresses weights to half precision, and computes in it.
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from targets.coreml.mil import load_model
-from targets.coreml.palette import palette
-from targets.schemes import group_size
+from targets.coreml.schemes import SCHEMES
+from targets.quieted import typed_line
 from targets.types import Precision, TargetError
 from targets.weights import is_trained
 
@@ -21,6 +21,8 @@ from targets.weights import is_trained
 _WEIGHT_INPUT = {"linear": "weight", "conv": "weight", "conv_transpose": "weight", "matmul": "y"}
 _PALETTE_BITS: dict[Precision, int] = {"lut8": 8, "lut6": 6, "lut4": 4}
 _FP16_BITS = 16
+# Of k-means; the weights of the zoo settle within 150 at 256 entries.
+_MAX_STEPS = 500
 
 
 def compress(model: Any, precision: Precision, asked_group_size: int | None = None) -> Any:
@@ -37,7 +39,7 @@ def compress(model: Any, precision: Precision, asked_group_size: int | None = No
         TargetError: stage "convert", coremltools refuses, a group size that is not made, or nothing to compress.
     """
     try:
-        size = group_size(precision, "coreml", asked_group_size)
+        size = SCHEMES.group_size(precision, asked_group_size)
     except ValueError as error:
         raise TargetError("convert", str(error)) from error
     try:
@@ -49,8 +51,8 @@ def compress(model: Any, precision: Precision, asked_group_size: int | None = No
     except TargetError:
         raise
     except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        raise TargetError("convert", f"coremltools cannot compress the weights to {precision}: {reason}") from error
+        cause = f"coremltools cannot compress the weights to {precision}: {typed_line(error, 400)}"
+        raise TargetError("convert", cause) from error
 
 
 def _quantized(model: Any, how: dict[str, Any]) -> Any:
@@ -95,3 +97,56 @@ def _float_weights(model: Any) -> Iterator[tuple[str, np.ndarray]]:
         seen.add(weight.op.name)
         if is_trained(weight.val):
             yield weight.op.name, weight.val
+
+
+def palette(weight: np.ndarray, bits: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """k-means in one dimension (Lloyd 1982) from seeded k-means++ centres (Arthur and Vassilvitskii 2007).
+
+    Elements with the same value are one weighted point, and points are sorted, so that a step costs a binary search for
+    each centre: milliseconds where a general k-means takes seconds. The same weight gives the same palette anywhere.
+
+    Args:
+        weight: any shape, float.
+
+    Returns:
+        palette [2 ** bits] ascending, in the weight's dtype, and indices [weight.size] uint8. A weight with no more
+        values than that is kept exactly, its last value repeated to fill the palette.
+    """
+    values, inverse, counts = np.unique(weight.astype(np.float64), return_inverse=True, return_counts=True)
+    entries = 1 << bits
+    centres = values if len(values) <= entries else _settle(values, counts, _seeded(values, counts, entries, seed))
+    nearest = np.searchsorted((centres[1:] + centres[:-1]) / 2, values, side="right")
+    padded = np.concatenate([centres, np.full(entries - len(centres), centres[-1])])
+    return padded.astype(weight.dtype), nearest[inverse.ravel()].astype(np.uint8)
+
+
+def _seeded(values: np.ndarray, counts: np.ndarray, entries: int, seed: int) -> np.ndarray:
+    """`entries` of the values, each drawn in proportion to its squared distance from those before it; ascending."""
+    rng = np.random.default_rng(seed)
+    trials = 2 + int(np.log(entries))  # of each draw, the one that leaves least is kept (scikit-learn's greedy variant)
+    chosen = [rng.choice(values, p=counts / counts.sum())]
+    distance = (values - chosen[0]) ** 2  # [values], to the nearest centre so far
+    for _ in range(entries - 1):
+        cumulated = np.cumsum(distance * counts)
+        drawn = np.searchsorted(cumulated, rng.random(trials) * cumulated[-1], side="right")
+        candidates = values[np.minimum(drawn, len(values) - 1)]
+        left = np.minimum(distance, (values - candidates[:, None]) ** 2)  # [trials, values]
+        best = int(np.argmin(left @ counts))
+        chosen.append(candidates[best])
+        distance = left[best]
+    return np.sort(np.array(chosen))
+
+
+def _settle(values: np.ndarray, counts: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Lloyd's steps until nothing moves; a centre without points stays where it is."""
+    points = np.concatenate([[0], np.cumsum(counts)])
+    sums = np.concatenate([[0.0], np.cumsum(counts * values)])
+    for _ in range(_MAX_STEPS):
+        inner = np.searchsorted(values, (centres[1:] + centres[:-1]) / 2)
+        edges = np.concatenate([[0], inner, [len(values)]])
+        members = points[edges[1:]] - points[edges[:-1]]
+        moved = np.where(members > 0, (sums[edges[1:]] - sums[edges[:-1]]) / np.maximum(members, 1), centres)
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
+    return centres

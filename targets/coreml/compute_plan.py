@@ -1,4 +1,4 @@
-"""An `.mlpackage` in, Core ML's compute plan out, on a Mac: which unit runs each operation, and at what estimated cost.
+"""Ask Core ML on a Mac for its compute plan of a package: which unit runs each operation, at what estimated cost.
 
 The plan is what the framework intends before it runs, not a measurement. As a program it writes the plan as JSON, so
 that a framework which aborts ends that process alone: `python -m targets.coreml.compute_plan PACKAGE UNITS PLAN.json`.
@@ -8,18 +8,18 @@ Source: Apple's MLComputePlan (macOS 14.4 and later) through coremltools.models.
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
+from targets.coreml import mil
 from targets.coreml.runner import compiled, run_unavailable_reason
+from targets.quieted import one_line
 from targets.types import TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -30,76 +30,12 @@ if TYPE_CHECKING:
         MLModelStructureProgramBlock,
         MLModelStructureProgramOperation,
     )
+from targets.compute_plan import UNITS, ComputePlan, PlannedOperation, Unit
 
-Unit = Literal["cpu", "gpu", "neural engine"]
-UNITS: tuple[Unit, ...] = get_args(Unit)
-#: For an operation whose unit the framework does not tell.
-NOT_TOLD = "not told"
 # The framework compiles and specialises the package first, which can take minutes for a large model.
 TIMEOUT_S = 1800.0
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class PlannedOperation:
-    """One operation of the program.
-
-    Attributes:
-        type: as the framework names it, with or without the version of its operator set ("ios17.conv").
-        name: of its first output; empty where it has none.
-        preferred: the unit that the framework means to run it on; None where it does not tell.
-        supported: units that could run it; empty where it does not tell.
-        cost: share of the whole program's estimated work, 0 to 1; None where it does not tell.
-    """
-
-    type: str
-    name: str
-    preferred: Unit | None
-    supported: tuple[Unit, ...]
-    cost: float | None
-
-    def __post_init__(self) -> None:
-        for unit in (*self.supported, *((self.preferred,) if self.preferred else ())):
-            if unit not in UNITS:
-                raise ValueError(f"{self.name}: unit {unit!r} is not one of {', '.join(UNITS)}")
-        if self.cost is not None and not (math.isfinite(self.cost) and 0 <= self.cost <= 1):
-            raise ValueError(f"{self.name}: cost {self.cost} is no share from 0 to 1")
-
-
-@dataclass(frozen=True)
-class ComputePlan:
-    """The plan of one package on one machine.
-
-    Attributes:
-        units: the choice that it was loaded with (targets.coreml.units).
-        load_ms: milliseconds that compiling and loading the package took before, by the wall clock. Core ML keeps what
-            it compiled: the first load on a machine is the slow one.
-        operations: of the main function in order, nested blocks included, constants left out.
-    """
-
-    units: str
-    load_ms: float
-    operations: tuple[PlannedOperation, ...]
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.load_ms) and self.load_ms > 0):
-            raise ValueError(f"load_ms is {self.load_ms}")
-        if not self.operations:
-            raise ValueError("a compute plan without operations")
-
-    def operations_by_unit(self) -> dict[str, int]:
-        """How many operations each unit is preferred for, in the order of `UNITS`, then those not told."""
-        counts = Counter(operation.preferred or NOT_TOLD for operation in self.operations)
-        return {unit: counts[unit] for unit in (*UNITS, NOT_TOLD) if counts[unit]}
-
-    def cost_by_unit(self) -> dict[str, float | None]:
-        """Share of the estimated work on each unit of `operations_by_unit`; None where no operation tells its cost."""
-        shares: dict[str, float | None] = {}
-        for unit in self.operations_by_unit():
-            told = [o.cost for o in self.operations if (o.preferred or NOT_TOLD) == unit and o.cost is not None]
-            shares[unit] = math.fsum(told) if told else None
-        return shares
 
 
 def plan_of(path: Path, choice: str) -> ComputePlan:
@@ -156,7 +92,7 @@ def read_plan(path: Path, choice: str) -> ComputePlan:
         program = plan.model_structure.program
     except Exception as error:  # the framework's errors come as RuntimeError, ValueError and its own
         cause = f"Core ML gives no compute plan of {path.name} ({error}): it needs macOS 14.4 or later"
-        raise TargetError("load", " ".join(cause.split())) from error
+        raise TargetError("load", one_line(cause)) from error
     if program is None:
         raise TargetError("load", f"{path.name} is not an ML Program: convert it with this program")
     operations = planned_operations(
@@ -173,7 +109,7 @@ def planned_operations(
     cost_of: Callable[[MLModelStructureProgramOperation], MLComputePlanCost | None],
 ) -> Iterator[PlannedOperation]:
     """What the plan says of each operation of a block and of the blocks nested in it; constants are no work."""
-    for operation in walk(block):
+    for operation in mil.walk(block.operations):
         if operation.operator_name.rpartition(".")[2] == "const":
             continue
         usage, cost = usage_of(operation), cost_of(operation)
@@ -184,14 +120,6 @@ def planned_operations(
             supported=() if usage is None else tuple(map(unit_of, usage.supported_compute_devices)),
             cost=None if cost is None else float(cost.weight),
         )
-
-
-def walk(block: MLModelStructureProgramBlock) -> Iterator[MLModelStructureProgramOperation]:
-    """Every operation of a block, each before those of the blocks that it holds (branches, bodies of loops)."""
-    for operation in block.operations:
-        yield operation
-        for inner in operation.blocks:
-            yield from walk(inner)
 
 
 def unit_of(device: MLComputeDevice) -> Unit:
@@ -217,12 +145,8 @@ def unit_of(device: MLComputeDevice) -> Unit:
     raise ValueError(f"the compute plan names a {type(device).__name__}, which is none of {', '.join(UNITS)}")
 
 
-def encode(plan: ComputePlan) -> dict[str, Any]:
-    """JSON-ready."""
-    return asdict(plan)
-
-
 def decode(message: Mapping[str, Any]) -> ComputePlan:
+    """The plan behind `dataclasses.asdict` and JSON."""
     operations = (PlannedOperation(**{**o, "supported": tuple(o["supported"])}) for o in message["operations"])
     return ComputePlan(message["units"], message["load_ms"], tuple(operations))
 
@@ -234,7 +158,7 @@ def main() -> None:
         plan = read_plan(Path(package), choice)
     except TargetError as error:
         sys.exit(error.cause)
-    Path(output).write_text(json.dumps(encode(plan)))
+    Path(output).write_text(json.dumps(asdict(plan)))
 
 
 if __name__ == "__main__":

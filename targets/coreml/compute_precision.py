@@ -1,4 +1,4 @@
-"""The operators of a half precision package that compute in float32: those asked for by type or name, and a region."""
+"""Choose the operators of a half precision package that stay float32: those asked for, and Performer attention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from targets.coreml import mil
 from targets.types import TargetError
 from targets.weights import is_trained
 
@@ -106,12 +107,4 @@ def _readers(operation: Any) -> list[Any]:
 
 
 def _sources(operation: Any) -> list[Any]:
-    return [variable.op for variable in _inputs(operation)]
-
-
-def _inputs(operation: Any) -> list[Any]:
-    """The variables that an operation reads, lists of them (concat) flattened."""
-    found: list[Any] = []
-    for value in operation.inputs.values():
-        found += list(value) if isinstance(value, (list, tuple)) else [value]
-    return [variable for variable in found if variable is not None]
+    return [variable.op for _, variable in mil.inputs(operation)]

@@ -1,4 +1,4 @@
-"""An exported program in, a sealed `.mlpackage` (mlprogram) with what the user asked of it out.
+"""Convert an exported program to a sealed `.mlpackage` (mlprogram) with the options that the user asked for.
 
 fp16 and int8 files and those with compressed weights compute in half precision, as the Neural Engine does. The deploy
 form of a T2T-ViT is made for that. In its official form, what leads from the Performer's projections through its
@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.coreml.classifier import PROBABILITIES, add_classifier
+from targets.coreml.boundary import PROBABILITIES, add_classifier, wrap
 from targets.coreml.compress import compress
 from targets.coreml.compute_precision import half_precision
 from targets.coreml.deployment import problem, target_name
 from targets.coreml.encodings import store_unsigned
 from targets.coreml.metadata import describe
-from targets.coreml.names import INPUT, OUTPUT
-from targets.coreml.package import seal
+from targets.coreml.package import INPUT, OUTPUT, seal
 from targets.coreml.preprocess import Preprocessing
-from targets.coreml.wrap import wrap
+from targets.coreml.schemes import SCHEMES
 from targets.program import (
     check_quantized_as_asked,
     decomposed,
@@ -29,27 +28,19 @@ from targets.program import (
     input_shape,
     static_batch,
 )
-from targets.quieted import quieted
-from targets.schemes import made_by, why_not
-from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
+from targets.quieted import one_line, quieted, why_not_imported
+from targets.types import WEIGHT_ONLY, Artifact, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-PRECISIONS: tuple[Precision, ...] = made_by("coreml")
-
 
 def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
-    try:
-        with quieted():
-            import coremltools  # noqa: F401
-    except (ImportError, OSError) as error:
-        return f"coremltools does not import ({error}): pip install coremltools"
-    return ""
+    return why_not_imported("coremltools", "coremltools", "coremltools")
 
 
-def convert(request: ConvertRequest) -> None:
+def convert(request: ConvertRequest) -> Artifact:
     """Write the package `request.output`, with `request.metadata` and a seal over its content in it.
 
     Raises:
@@ -57,7 +48,7 @@ def convert(request: ConvertRequest) -> None:
         TargetError: stage "convert"; coremltools names the operator that it does not know, and options that do not fit
             the program or the precision are named.
     """
-    if reason := why_not(request.precision, "coreml"):
+    if reason := SCHEMES.why_not(request.precision):
         raise TargetError("convert", reason)
     check_quantized_as_asked(request)
     if reason := problem(request.precision, request.options.deployment_target):
@@ -66,7 +57,7 @@ def convert(request: ConvertRequest) -> None:
         raise Unavailable("convert", reason)
     labels = request.options.class_labels
     _check_labels(request.program, labels)
-    model = lower(request.program, request.precision, request.options)
+    model = _lower(request.program, request.precision, request.options)
     with quieted():
         if request.precision in WEIGHT_ONLY:
             model = compress(model, request.precision, request.options.group_size)
@@ -79,9 +70,10 @@ def convert(request: ConvertRequest) -> None:
             shutil.rmtree(request.output)
         model.save(str(request.output))
     seal(request.output)
+    return Artifact("coreml", request.precision, request.output)
 
 
-def lower(program: ExportedProgram, precision: Precision, options: PackageOptions | None = None) -> Any:
+def _lower(program: ExportedProgram, precision: Precision, options: PackageOptions) -> Any:
     """The coremltools MLModel of a program for one image, which no runtime has loaded.
 
     Its weights are not yet compressed, and with class labels it has a second output, their probabilities.
@@ -89,7 +81,6 @@ def lower(program: ExportedProgram, precision: Precision, options: PackageOption
     Raises:
         TargetError: stage "convert".
     """
-    options = options or PackageOptions()
     preprocessing = Preprocessing(options.mean, options.std) if options.image_input else None
     with quieted():
         import coremltools as ct
@@ -119,7 +110,7 @@ def lower(program: ExportedProgram, precision: Precision, options: PackageOption
         except TargetError:
             raise
         except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
-            raise TargetError("convert", f"coremltools: {type(error).__name__}: {_one_line(error)}") from error
+            raise TargetError("convert", f"coremltools: {type(error).__name__}: {one_line(error, 400)}") from error
 
 
 # Any: coremltools is untyped.
@@ -145,7 +136,3 @@ def _check_labels(program: ExportedProgram, labels: tuple[str, ...]) -> None:
         raise TargetError(
             "convert", f"class labels occur twice ({', '.join(repeated[:5])}): a dictionary needs names of their own"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]

@@ -1,4 +1,4 @@
-"""A precision and the options asked for in, the oldest system that the package is for, or why it cannot be, out."""
+"""The oldest system that a package is for: whether it has the operators of a precision, and the default."""
 
 from __future__ import annotations
 

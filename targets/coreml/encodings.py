@@ -1,4 +1,4 @@
-"""MIL programs in; constants in an encoding that devices were reported to decode wrongly, and a model without it, out.
+"""Find constants in an encoding that devices were reported to decode wrongly, and store them in another one.
 
 What was reported is signed 8-bit data in `constexpr_affine_dequantize`, whatever its values: coremltools issue 2114
 (`linear_symmetric` weights; with signed data infinity on the Neural Engine and a constant picture on the GPU, with
@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from targets.coreml import operations as mil
-from targets.coreml.mil import load_model
+from targets.coreml import mil
 
 _OPERATOR = "constexpr_affine_dequantize"
 # Added to data and zero point alike, so that their difference stays: -128..127 -> 0..255.
@@ -51,7 +50,7 @@ def store_unsigned(model: Any) -> Any:
     import coremltools as ct
     from coremltools.converters.mil.converter import mil_convert
 
-    spec, program = load_model(model)
+    spec, program = mil.load_model(model)
     if sum(_raise_all(function) for function in program.functions.values()) == 0:
         return model
     # Not ct.convert: it makes a description of its own, and refuses a program whose last operator gives a label.

@@ -1,4 +1,4 @@
-"""MIL operations in; constants that half precision has no room for, one sentence for each kind, out.
+"""Warn of constants that half precision cannot hold, one sentence for each kind.
 
 They are silent: the file is valid, loads, and gives numbers. Half precision ends at 65504, its normal numbers begin at
 6.1e-5, its smallest number is 6.0e-8, and what is below half of that is zero. When coremltools rounds a constant of
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from targets.coreml import operations as mil
+from targets.coreml import mil
 
 _HALF = np.finfo(np.float16)
 SMALLEST, SMALLEST_NORMAL = float(_HALF.smallest_subnormal), float(_HALF.tiny)

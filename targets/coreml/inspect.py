@@ -1,4 +1,4 @@
-"""An `.mlpackage` in, the facts that it holds out, read with coremltools' own MIL loader, weights file included.
+"""Read the facts of an `.mlpackage` from the file, with coremltools' own MIL loader, weights file included.
 
 Which unit runs an operator is decided on the device: delegated, fallback and partitions are not known from the file.
 """
@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from targets.coreml import encodings, half_precision, neural_engine
-from targets.coreml import operations as mil
+from targets.coreml import encodings, half_precision, mil, neural_engine
 from targets.coreml.convert import unavailable_reason
-from targets.coreml.mil import load_main
 from targets.coreml.package import missing
 from targets.coreml.stored import FLOAT, INT8, weights
+from targets.quieted import typed_line
 from targets.types import GraphFacts, QuantParams, TargetError, TensorSpec, Unavailable
 
 # Operators that hold the scales of a tensor.
@@ -39,15 +38,13 @@ def inspect(path: Path) -> GraphFacts:
         spec, operations = load_operations(path)
         return _facts(path, spec, operations)
     except Exception as error:  # the loader raises whatever a damaged protobuf or weights file makes it meet
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise TargetError(
-            "inspect", f"{path.name} is damaged or not an ML Program ({reason}): convert again"
-        ) from error
+        cause = f"{path.name} is damaged or not an ML Program ({typed_line(error, 300)}): convert again"
+        raise TargetError("inspect", cause) from error
 
 
 def load_operations(path: Path) -> tuple[Any, list[Any]]:
     """The package's Model protobuf, and the MIL operations of its main function in order."""
-    spec, function = load_main(path)
+    spec, function = mil.load_main(path)
     return spec, list(function.operations)
 
 

@@ -1,14 +1,14 @@
-"""An MLModel and the request that it was made for in, its descriptions for Xcode and its provenance written into it."""
+"""Write the descriptions that Xcode shows, and the provenance of a package, into its metadata."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from targets.coreml.names import INPUT, OUTPUT
-from targets.coreml.package import PREFIX
+from targets.coreml.package import INPUT, OUTPUT, PREFIX
 from targets.coreml.preprocess import Preprocessing, record
 from targets.types import ConvertRequest, PackageOptions, Precision
+from targets.versions import installed
 
 _PRECISIONS: dict[Precision, str] = {
     "fp32": "float32",
@@ -43,7 +43,8 @@ def describe(model: Any, request: ConvertRequest) -> None:
             if name == model.get_spec().description.predictedFeatureName
             else "Probability of each class: softmax of the scores."
         )
-    written = {**facts, "precision": request.precision, "tools": json.dumps(_versions())}
+    tools = dict.fromkeys(_TOOLS, "not installed") | installed(*_TOOLS)
+    written = {**facts, "precision": request.precision, "tools": json.dumps(tools)}
     if options.class_labels:
         written["classes"] = json.dumps(options.class_labels)
     for key, value in written.items():
@@ -64,15 +65,3 @@ def _input_description(options: PackageOptions) -> str:
     if options.mean:
         return f"RGB as [1, 3, H, W] in float32: (pixel / 255 - mean) / std, mean {options.mean}, std {options.std}."
     return "RGB as [1, 3, H, W] in float32, normalised as in training."
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in _TOOLS:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -1,4 +1,4 @@
-"""An `.mlpackage` in, the seal over its content out: written when it is saved, compared before it is used.
+"""Seal the content of an `.mlpackage` when it is saved, and compare it with the seal before it is used.
 
 Core ML and coremltools load a package whose weights were changed by a flipped byte without a word. The seal is a sha256
 in the package's own user-defined metadata, so it travels with the folder; it guards against damage, not against someone
@@ -12,6 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+#: Names of the image that goes into a package and of the scores that come out.
+INPUT, OUTPUT = "images", "logits"
+#: Of our keys in the user-defined metadata.
 PREFIX = "edge_t2t."
 SEAL = f"{PREFIX}content_sha256"
 

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a run in, the preprocessing that a package does by itself, and its inverse, out.
+"""The preprocessing that a package with an image input does by itself: its terms, its record, and its inverse.
 
 A package with an image input takes pixels of 0..255; every session of this program is fed normalised float images. The
 record in the package's metadata says which of the two a package wants.

@@ -1,4 +1,4 @@
-"""An `.mlpackage` in, a session of Apple's Core ML out, on a Mac; elsewhere there is no Core ML runtime.
+"""Run an `.mlpackage` in Apple's Core ML, on a Mac; elsewhere there is no Core ML runtime.
 
 Written after coremltools' documentation and source, and never run on a Mac by the authors: docs/coreml-on-a-mac.md.
 """
@@ -14,7 +14,8 @@ from targets.coreml import units
 from targets.coreml.convert import unavailable_reason
 from targets.coreml.package import check_seal, missing
 from targets.coreml.session import CoreMLSession, read_input
-from targets.quieted import quieted
+from targets.quieted import one_line, quieted
+from targets.sessions import check_threads
 from targets.types import Session, TargetError, Unavailable
 
 RUNTIME = units.runtime_of(units.ALL)
@@ -30,18 +31,23 @@ def run_unavailable_reason() -> str:
 def load(path: Path, runtime: str, threads: int) -> Session:
     """Compile and load the package for the units that `runtime` stands for; Core ML chooses its own threads.
 
+    A simulated runtime is the reference interpreter.
+
     Raises:
         Unavailable: no such runtime, or not a Mac.
         TargetError: stage "load".
     """
     choice = units.choice_of(runtime)
-    if choice is None:
+    if choice is None and runtime not in units.SIMULATED:
         known = ", ".join(map(units.runtime_of, units.choices()))
         raise Unavailable("load", f"the coreml target has no runtime {runtime!r} (known: {known})")
-    if threads < 1:
-        raise TargetError("load", f"threads is {threads}: at least 1 is needed")
+    check_threads(threads)
     if reason := missing(path):
         raise TargetError("load", reason)
+    if choice is None:
+        from targets.coreml.interpreter import session
+
+        return session.load(path, runtime, threads)
     if reason := run_unavailable_reason():
         raise Unavailable("load", reason)
     try:
@@ -50,7 +56,7 @@ def load(path: Path, runtime: str, threads: int) -> Session:
         raise TargetError("load", str(error)) from error
     model, load_ms = compiled(path, choice)
     try:
-        return CoreMLSession(model, read_input(model.get_spec()), path.name, load_ms)
+        return CoreMLSession(model.predict, read_input(model.get_spec()), path.name, load_ms)
     except ValueError as error:
         raise TargetError("load", f"{path.name} cannot be fed: {error}") from error
 
@@ -69,15 +75,11 @@ def compiled(path: Path, choice: str) -> tuple[Any, float]:
         with quieted():
             model = ct.models.MLModel(str(path), compute_units=units.compute_unit(choice))
     except Exception as error:  # the framework's errors come as RuntimeError, OSError and its own
-        raise TargetError("load", f"Core ML refuses {path.name}: {_one_line(error)}") from error
+        raise TargetError("load", f"Core ML refuses {path.name}: {one_line(error)}") from error
     load_ms = (time.perf_counter_ns() - start_ns) / 1e6
     # coremltools turns a refusal into a warning, and an unloaded model whose every prediction fails.
     if model.__proxy__ is None:
         version = model.get_spec().specificationVersion
         why = model._framework_error or f"this system is older than its specification version {version}"
-        raise TargetError("load", f"Core ML refuses {path.name}: {_one_line(why)}")
+        raise TargetError("load", f"Core ML refuses {path.name}: {one_line(why)}")
     return model, load_ms
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Anything with Core ML's `predict` and what its package takes in, a targets.types.Session out.
+"""Feed images to Core ML's `predict`, or to anything else that answers to it, as a targets.types.Session.
 
 `predict` is that of `coremltools.models.MLModel` on a Mac. Whatever else answers to it, as the reference interpreter of
 MIL programs does, gets the same images and is held to the same contract.
@@ -7,23 +7,23 @@ MIL programs does, gets the same images and is held to the same contract.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.coreml.names import OUTPUT
+from targets.coreml.package import OUTPUT
+from targets.quieted import one_line
+from targets.sessions import check_batch
 from targets.types import TargetError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-class Predictor(Protocol):
-    """`predict` of a Core ML model: one value for each input by name in, one for each output by name out."""
-
-    def predict(self, data: dict[str, Any]) -> Mapping[str, Any]: ...
+#: `predict` of a Core ML model: one value for each input by name -> one for each output by name.
+Predict = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,6 @@ class PackageInput:
             raise ValueError(f"input {self.name!r} has shape {list(self.shape)}, not that of one image [1, 3, H, W]")
         if len(self.mean) != len(self.std) or (self.mean and len(self.mean) != self.shape[1]):
             raise ValueError(f"mean {self.mean} and std {self.std}: one of each for {self.shape[1]} channels")
-
-    @property
-    def is_image(self) -> bool:
-        return bool(self.mean)
 
 
 def read_input(spec: Any) -> PackageInput:
@@ -85,14 +81,13 @@ class CoreMLSession:
     """A package that is ready to predict.
 
     Args:
-        model: answers `predict`.
         takes: its input.
         name: of the package, for error messages.
         load_ms: milliseconds that compiling and loading took; None where nothing was compiled.
     """
 
-    def __init__(self, model: Predictor, takes: PackageInput, name: str, load_ms: float | None = None):
-        self._model: Predictor | None = model
+    def __init__(self, predict: Predict, takes: PackageInput, name: str, load_ms: float | None = None):
+        self._run: Predict | None = predict
         self._takes = takes
         self._name = name
         self.load_ms = load_ms
@@ -114,22 +109,12 @@ class CoreMLSession:
         return samples_ms
 
     def close(self) -> None:
-        self._model = None
+        self._run = None
 
     def _values(self, batch: np.ndarray) -> list[np.ndarray] | list[Image.Image]:
-        """[N, 3, H, W] -> N values for `predict`.
-
-        Raises:
-            TargetError: stage "run", the session is closed or the images are not of the package's size and float32.
-        """
-        if self._model is None:
-            raise TargetError("run", f"{self._name}: the session is closed")
-        size = self._takes.shape[1:]
-        if batch.dtype != np.float32 or not len(batch) or batch.shape[1:] != size:
-            raise TargetError(
-                "run", f"{self._name} takes float32 images of {list(size)}, not {batch.dtype} {list(batch.shape)}"
-            )
-        if not self._takes.is_image:
+        """[N, 3, H, W] -> N values for `predict`."""
+        check_batch(batch, self._takes.shape[1:], self._name, is_open=self._run is not None)
+        if not self._takes.mean:
             return list(np.ascontiguousarray(batch)[:, None])
         from PIL import Image
 
@@ -140,13 +125,13 @@ class CoreMLSession:
 
     def _predict(self, value: np.ndarray | Image.Image) -> np.ndarray:
         """One image -> float32 logits [1, classes]."""
-        assert self._model is not None
+        assert self._run is not None
         try:
-            outputs = self._model.predict({self._takes.name: value})
+            outputs = self._run({self._takes.name: value})
         except TargetError:  # of the reference, which names the operator
             raise
         except Exception as error:  # the framework's errors come as RuntimeError, Exception and its own
-            raise TargetError("run", f"{self._name}: {' '.join(str(error).split())}") from error
+            raise TargetError("run", f"{self._name}: {one_line(error)}") from error
         if OUTPUT not in outputs:
             raise TargetError(
                 "run", f"{self._name} gives {', '.join(outputs)}, no {OUTPUT!r}: convert it with this program"

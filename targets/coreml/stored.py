@@ -1,4 +1,4 @@
-"""Weights of MIL operators in; how the file stores each of them, and the values that it stands for, out."""
+"""Find the trained weights of MIL operators, how the file stores each of them, and what values it stands for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from targets.coreml import operations as mil
+from targets.coreml import mil
 from targets.weights import is_trained
 
 # Operators that hold a layer's weights, and the inputs that can be the weight.

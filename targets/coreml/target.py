@@ -1,44 +1,64 @@
-"""Core ML with coremltools' converter, as a targets.types.Target."""
+"""Core ML with coremltools' converter: `.mlpackage` folders, by default for iOS 17 and macOS 14 and later."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 
-from targets.coreml import convert, inspect, runner
-from targets.coreml.names import SIMULATED
-from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
+from targets.compute_plan import ComputePlan
+from targets.coreml import convert, deployment, inspect, runner, units
+from targets.coreml.schemes import SCHEMES
+from targets.target import Target
+from targets.types import Capability, PackageOptions, Precision, Probe
 from targets.versions import installed
 
+#: Precisions whose weights are stored as signed bytes.
+SIGNED: tuple[Precision, ...] = ("int8", "w8")
 
-class CoreML:
-    """`.mlpackage` folders, by default for iOS 17 and macOS 14 and later."""
 
-    name = "coreml"
-    suffix = ".mlpackage"
-    runtimes: tuple[str, ...] = (runner.RUNTIME,)
-    simulated: tuple[str, ...] = SIMULATED
-    precisions: tuple[Precision, ...] = convert.PRECISIONS
-    scale_rtol = 1e-3  # int8 files compute in float16, and keep their scales in it
+def probe() -> Probe:
+    """Import the SDK: the reason says what fails to import."""
+    convert_problem, run_problem = convert.unavailable_reason(), runner.run_unavailable_reason()
+    return Probe(
+        convert=Capability(not convert_problem, convert_problem),
+        run={runner.RUNTIME: Capability(not run_problem, run_problem)},
+        versions=installed("coremltools", "torch"),
+    )
 
-    def probe(self) -> Probe:
-        """Imports the SDK: what fails to import is told as the reason."""
-        convert_problem, run_problem = convert.unavailable_reason(), runner.run_unavailable_reason()
-        return Probe(
-            convert=Capability(not convert_problem, convert_problem),
-            run={runner.RUNTIME: Capability(not run_problem, run_problem)},
-            versions=installed("coremltools", "torch"),
-        )
 
-    def convert(self, request: ConvertRequest) -> Artifact:
-        convert.convert(request)
-        return Artifact(self.name, request.precision, request.output)
+def refusal(precision: Precision, options: PackageOptions) -> str:
+    return deployment.problem(precision, options.deployment_target)
 
-    def inspect(self, path: Path) -> GraphFacts:
-        return inspect.inspect(path)
 
-    def load(self, path: Path, runtime: str, threads: int) -> Session:
-        if runtime in SIMULATED:
-            from targets.coreml.interpreter import session
+def unused(precisions: Collection[Precision], options: PackageOptions) -> str:
+    if options.float32_operators and all(precision == "fp32" for precision in precisions):
+        return "--float32-op with --precision fp32: every operator of such a file computes in float32 already"
+    if options.unsigned_weights and not any(precision in SIGNED for precision in precisions):
+        return f"--unsigned-weights: only {' and '.join(SIGNED)} files of coreml have signed weights"
+    return ""
 
-            return session.load(path, runtime, threads)
-        return runner.load(path, runtime, threads)
+
+def plan(path: Path, choice: str) -> ComputePlan:
+    from targets.coreml.compute_plan import plan_of
+
+    return plan_of(path, choice)
+
+
+TARGET = Target(
+    name="coreml",
+    suffix=".mlpackage",
+    runtimes=(runner.RUNTIME,),
+    schemes=SCHEMES,
+    scale_rtol=1e-3,  # int8 files compute in float16, and keep their scales in it
+    probe=probe,
+    convert=convert.convert,
+    inspect=inspect.inspect,
+    load=runner.load,
+    roundings={name.removeprefix(units.REFERENCE_PREFIX): name for name in units.SIMULATED},
+    compute_units={choice: units.runtime_of(choice) for choice in units.choices()},
+    options=frozenset(f.name for f in fields(PackageOptions)) - {"group_size"},
+    refusal=refusal,
+    unused=unused,
+    plan=plan,
+)

@@ -1,4 +1,4 @@
-"""The name of a choice of compute units in, the name of the runtime that uses them out, and back.
+"""Names of the runtimes of Core ML packages: one for each choice of compute units, and the simulated ones.
 
 Figures of one choice are never those of another: each has a runtime name of its own in every record.
 """
@@ -19,6 +19,9 @@ _CHOICES: dict[str, tuple[str, str]] = {
     "cpu-and-gpu": ("coreml-cpu-and-gpu", "CPU_AND_GPU"),
     "cpu-and-ne": ("coreml-cpu-and-ne", "CPU_AND_NE"),
 }
+#: Rounding models of the reference interpreter, as names of simulated runtimes.
+REFERENCE_PREFIX = "mil-"
+SIMULATED = ("mil-fp32", "mil-fp16", "mil-fp16-accumulate")
 
 
 def choices() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What the user types for a device in, its address out: `host`, `adb:SERIAL`, `ssh:USER@HOST`, `qemu-arm64`."""
+"""Addresses of devices as users type them: `host`, `adb:SERIAL`, `ssh:USER@HOST`, `qemu-arm64`."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def parse(text: str) -> Address:
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise BadAddress(f"--device {text!r}: no such kind of device.{hint} Known: {FORMS}")
+        raise BadAddress(f"--on {text!r}: no such kind of device.{hint} Known: {FORMS}")
     if kind in ("host", "qemu-arm64"):
         if ":" in text:
-            raise BadAddress(f"--device {text!r}: {kind} takes no name. Known: {FORMS}")
+            raise BadAddress(f"--on {text!r}: {kind} takes no name. Known: {FORMS}")
         return Address(kind)
     if kind == "adb":
         if ":" in text and (not _SERIAL.fullmatch(rest) or rest.startswith("-")):
-            raise BadAddress(f"--device {text!r}: {rest!r} is no serial number; `python main.py devices` lists them")
+            raise BadAddress(f"--on {text!r}: {rest!r} is no serial number; `python main.py devices` lists them")
         return Address("adb", rest)
     return _ssh(text, rest)
 
@@ -71,7 +71,7 @@ def _ssh(text: str, rest: str) -> Address:
     if not where.endswith("]"):
         host, colon, port = where.rpartition(":") if ":" in where else (where, "", "")
     if not at or not _USER.fullmatch(user) or not _HOST.fullmatch(host):
-        raise BadAddress(f"--device {text!r}: give ssh:USER@HOST or ssh:USER@HOST:PORT (IPv6 in square brackets)")
+        raise BadAddress(f"--on {text!r}: give ssh:USER@HOST or ssh:USER@HOST:PORT (IPv6 in square brackets)")
     if colon and not (port.isdecimal() and 0 < int(port) < 65536):
-        raise BadAddress(f"--device {text!r}: port {port!r} is no number from 1 to 65535")
+        raise BadAddress(f"--on {text!r}: port {port!r} is no number from 1 to 65535")
     return Address("ssh", host.strip("[]"), user, int(port) if colon else None)

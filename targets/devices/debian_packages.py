@@ -1,4 +1,4 @@
-"""Names of Debian packages, a suite and an architecture in; a folder with them and all that they need, unpacked, out.
+"""Unpack packages of Debian, with all that they need, into a folder, without installing anything.
 
 apt itself resolves, downloads and verifies, with lists and an empty package database of its own: nothing is installed
 on this machine, nothing of it is changed, and no root is needed. The mirror is the machine's own.
@@ -34,9 +34,10 @@ def unpack(
     architecture: str,
     into: Path,
     say: Callable[[str], None],
-    with_dependencies: bool = True,
 ) -> Path:
-    """Unpack `packages` into the folder `into`, which appears whole or not at all; as it is if it is there already.
+    """Unpack `packages` and what they depend on into the folder `into`, which appears whole or not at all.
+
+    A folder that is there already stays as it is. Recommended packages are left out.
 
     Their maintainer scripts are not run: what these would set up (caches, alternatives, users) is missing.
 
@@ -45,7 +46,6 @@ def unpack(
         suite: "bookworm", "trixie".
         architecture: as Debian calls it: "amd64", "arm64". It need not be this machine's.
         say: told what is downloaded.
-        with_dependencies: and what they depend on, without recommended packages.
 
     Raises:
         DebianUnavailable: no apt here, no mirror of Debian among its sources, no keyring, no network, or no such
@@ -69,14 +69,8 @@ def unpack(
         apt = _private_apt(work / "apt", mirror, suite, architecture)
         say(f"downloading {', '.join(packages)} of Debian {suite} for {architecture}")
         _run([*apt, "update"])
-        if with_dependencies:
-            _run([*apt, "install", "--yes", "--download-only", *packages])
-            archives = sorted((work / "apt/cache/archives").glob("*.deb"))
-        else:
-            downloads = work / "apt/downloads"
-            downloads.mkdir()
-            _run([*apt, "download", *packages], cwd=downloads)
-            archives = sorted(downloads.glob("*.deb"))
+        _run([*apt, "install", "--yes", "--download-only", *packages])
+        archives = sorted((work / "apt/cache/archives").glob("*.deb"))
         if not archives:
             raise DebianUnavailable(f"apt-get downloaded nothing for {', '.join(packages)} of {suite} {architecture}")
         root = work / "root"
@@ -139,12 +133,11 @@ def _private_apt(folder: Path, mirror: str, suite: str, architecture: str) -> li
     return ["apt-get", "--quiet=2", *options]
 
 
-def _run(command: Sequence[str], cwd: Path | None = None) -> str:
+def _run(command: Sequence[str]) -> str:
     name = Path(command[0]).name
     try:
         done = subprocess.run(
             command,
-            cwd=cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

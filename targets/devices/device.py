@@ -1,4 +1,4 @@
-"""What every device speaks: facts, conditions, and workers that open files on it."""
+"""What every kind of device has: facts, conditions, and workers that open files on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from targets.devices.address import Address
-from targets.devices.facts import Conditions, DeviceFacts
-from targets.types import QuantizedTensor, RangeEvent, Samples
+from targets.types import QuantizedTensor, RangeEvent, Samples, Session
+from targets.worker.facts import Conditions, DeviceFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,27 +41,25 @@ class DeviceOptions:
     python: str = "python3"
 
 
-class DeviceSession(Protocol):
-    """A file that is open on a device; as targets.types.Session, and what only some runtimes can tell.
+@dataclass(frozen=True)
+class Found:
+    """A device that is there; `problem` says why it cannot be used as it is, and what to do; empty where it can."""
 
-    Attributes:
-        load_ms: how long the runtime took to open the file, on the device's own clock; None where it does not tell.
+    address: Address
+    problem: str = ""
+
+
+class DeviceSession(Session, Protocol):
+    """A file that is open on a device; what only some runtimes can tell is None where they cannot.
+
+    `load_ms` is on the device's own clock.
     """
-
-    @property
-    def load_ms(self) -> float | None: ...
-
-    def infer(self, batch: np.ndarray) -> np.ndarray: ...
-
-    def time(self, batch: np.ndarray, n: int) -> list[float]: ...
 
     def samples(self, batch: np.ndarray, n: int) -> Samples: ...
 
     def range_events(self) -> tuple[RangeEvent, ...] | None: ...
 
     def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None: ...
-
-    def close(self) -> None: ...
 
 
 class DeviceWorker(Protocol):

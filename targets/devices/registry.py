@@ -1,12 +1,12 @@
-"""An address in, its device out; and what can be found without being told an address."""
+"""Make the device that an address names, and list the devices that can be found without one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from targets.devices.address import Address, Kind
+from targets.devices.device import Found
 
 if TYPE_CHECKING:
     from targets.devices.device import Device, DeviceOptions, Say
@@ -18,14 +18,6 @@ _KINDS: dict[Kind, str] = {
     "ssh": "targets.devices.ssh.device",
     "qemu-arm64": "targets.devices.arm64.device",
 }
-
-
-@dataclass(frozen=True)
-class Found:
-    """A device that is there; `problem` says why it cannot be used as it is, and what to do; empty where it can."""
-
-    address: Address
-    problem: str = ""
 
 
 def get(address: Address, options: DeviceOptions, say: Say) -> Device:

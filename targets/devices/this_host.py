@@ -1,14 +1,13 @@
-"""This machine as a targets.devices.device.Device."""
+"""The device `host`: this machine, whose workers are child processes."""
 
 from __future__ import annotations
 
 from targets import registry
-from targets.devices import readings
 from targets.devices.address import Address
-from targets.devices.device import Device, DeviceOptions, Say
-from targets.devices.facts import Conditions, DeviceFacts
-from targets.devices.host import HostWorker
-from targets.devices.registry import Found
+from targets.devices.device import Device, DeviceOptions, Found, Say
+from targets.worker import readings
+from targets.worker.facts import Conditions, DeviceFacts
+from targets.worker.host import HostWorker
 
 
 class ThisHost:
@@ -44,11 +43,9 @@ class BoundHostWorker(HostWorker):
         super().__init__(options.timeout_s)
         self._cpus = options.cpus
 
-    def __enter__(self) -> BoundHostWorker:
-        super().__enter__()
+    def _prepare(self) -> None:
         if self._cpus:
             self.bind(self._cpus)
-        return self
 
 
 def device(address: Address, options: DeviceOptions, say: Say) -> Device:

@@ -1,4 +1,4 @@
-"""The bytes of a `.pte` file in, its program, the segments after it and what runs outside of delegates out.
+"""Take a `.pte` file apart: its program, the segments after it, and what runs outside of delegates.
 
 The program is a flatbuffer. `flatc`, which ships in ExecuTorch's wheel, verifies it and turns it into JSON. Large
 constants and the delegates' payloads live outside of it, in segments after the program.
@@ -7,14 +7,19 @@ constants and the delegates' payloads live outside of it, in segments after the 
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from targets.quieted import typed_line
 from targets.types import QuantParams, TensorSpec
 
 Json = dict[str, Any]
+
+#: What a damaged flatbuffer, or one of another schema, makes of indices, names and sizes.
+DAMAGE = (ValueError, LookupError, TypeError, StopIteration, struct.error, subprocess.CalledProcessError)
 
 # Kernels outside of delegates that hold weights, and the position of the weight among their arguments.
 _KERNEL_WEIGHTS = {
@@ -76,7 +81,7 @@ class Tally:
 def read_container(data: bytes) -> Container:
     """
     Raises:
-        ValueError, LookupError, TypeError, struct.error, subprocess.CalledProcessError: the file is damaged or foreign.
+        one of DAMAGE: the file is damaged or foreign.
     """
     from executorch.exir._serialize._flatbuffer import _program_flatbuffer_to_json
     from executorch.exir._serialize._program import _get_extended_header
@@ -127,4 +132,4 @@ def reason(error: Exception) -> str:
     """Why a file could not be read, in one line."""
     if isinstance(error, subprocess.CalledProcessError):
         return "flatc refuses it"
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return typed_line(error, 200)

@@ -1,4 +1,4 @@
-"""A float or QDQ program in, a `.pte` file for ExecuTorch with the XNNPACK delegate out."""
+"""Convert a float or QDQ program to a `.pte` file for ExecuTorch with the XNNPACK delegate."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ import re
 from typing import TYPE_CHECKING
 
 from targets.executorch.dynamic import quantize_dynamically
+from targets.executorch.schemes import SCHEMES
 from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
-from targets.quieted import quieted
-from targets.schemes import made_by, why_not
-from targets.types import DYNAMIC, ConvertRequest, Precision, TargetError, Unavailable
+from targets.quieted import one_line, quieted, why_not_imported
+from targets.types import DYNAMIC, Artifact, ConvertRequest, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-PRECISIONS: tuple[Precision, ...] = made_by("executorch")
-
 
 def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
-    try:
-        with quieted():
-            import executorch.backends.xnnpack.partition.xnnpack_partitioner
-            import executorch.exir  # noqa: F401
-    except (ImportError, OSError) as error:
-        return f"executorch.exir does not import ({error}): pip install executorch"
-    return ""
+    modules = ("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch.exir")
+    return why_not_imported("executorch.exir", "executorch", *modules)
 
 
-def convert(request: ConvertRequest) -> None:
+def convert(request: ConvertRequest) -> Artifact:
     """Write `request.output`. The format has no room for `request.metadata`.
 
     Raises:
         Unavailable: no ExecuTorch here.
         TargetError: stage "convert".
     """
-    if reason := why_not(request.precision, "executorch"):
+    if reason := SCHEMES.why_not(request.precision):
         raise TargetError("convert", reason)
     check_quantized_as_asked(request)
     if reason := unavailable_reason():
@@ -45,6 +38,7 @@ def convert(request: ConvertRequest) -> None:
         with quieted():
             program = quantize_dynamically(program, request.precision, request.options.group_size)
     request.output.write_bytes(_lower(program))
+    return Artifact("executorch", request.precision, request.output)
 
 
 def _lower(program: ExportedProgram) -> bytes:
@@ -64,7 +58,7 @@ def _lower(program: ExportedProgram) -> bytes:
 
 def cause_of(error: Exception) -> str:
     """An error of ExecuTorch's passes in one line, with the operators that it names."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     operators = sorted(set(re.findall(r"\b(?:aten|torch\.ops\.\w+)[.:]+[\w.]+", text)))
     named = f" (operators named: {', '.join(operators)})" if operators else ""
     return f"ExecuTorch: {type(error).__name__}: {text[:400]}{named}"

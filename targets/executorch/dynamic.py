@@ -1,5 +1,4 @@
-"""A float program for one image and a dynamic precision in, the same program with integer weights and activations that
-are quantized while it runs out.
+"""Give a float program integer weights, and activations that are quantized while it runs.
 
 XNNPACK takes a Linear with activations per token and weights in int8 (a scale for each output channel) or int4 (one
 for each group of input channels), and a convolution without groups with activations per tensor and int8 weights. The
@@ -10,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from targets.executorch.schemes import SCHEMES
 from targets.program import input_shape
-from targets.schemes import group_size
 from targets.types import Precision, TargetError
 from targets.weights import is_trained
 
@@ -35,7 +34,7 @@ def quantize_dynamically(
     import torch
 
     try:
-        size = group_size(precision, "executorch", asked_group_size)
+        size = SCHEMES.group_size(precision, asked_group_size)
     except ValueError as error:
         raise TargetError("convert", str(error)) from error
     module = program.module()
@@ -47,7 +46,9 @@ def quantize_dynamically(
         if node.target == torch.ops.aten.linear.default:
             bits = 4 if precision == "w4a8-dynamic" and weight.shape[1] % size == 0 else 8
             layer = _linear(weight, _bias(module, node), bits, size)
-            result = _call(module, f"dynamic_{changed}", layer, node)
+            module.add_submodule(f"dynamic_{changed}", layer)
+            with module.graph.inserting_before(node):
+                result = module.graph.call_module(f"dynamic_{changed}", (node.args[0],))
         else:
             result = _convolution(module, f"dynamic_{changed}", node, weight)
         node.replace_all_uses_with(result)
@@ -66,7 +67,6 @@ def quantize_dynamically(
 def _trained_weight(module: GraphModule, node: Node) -> Tensor | None:
     """The weight of a Linear, or of a convolution without groups; None of anything else."""
     import torch
-    from torch.fx.graph_module import _get_attr
 
     aten = torch.ops.aten
     if node.target not in (aten.linear.default, aten.conv2d.default):
@@ -76,18 +76,20 @@ def _trained_weight(module: GraphModule, node: Node) -> Tensor | None:
     source = cast("Node", node.args[1])
     if source.op != "get_attr":  # computed: a product of two activations
         return None
-    weight: Tensor = _get_attr(module, str(source.target)).detach()
+    weight = _constant(module, source)
     return weight if is_trained(weight.numpy()) else None
 
 
 def _bias(module: GraphModule, node: Node) -> Tensor | None:
+    source = cast("Node | None", node.args[2] if len(node.args) > 2 else None)
+    return None if source is None else _constant(module, source)
+
+
+def _constant(module: GraphModule, source: Node) -> Tensor:
     from torch.fx.graph_module import _get_attr
 
-    source = cast("Node | None", node.args[2] if len(node.args) > 2 else None)
-    if source is None:
-        return None
-    bias: Tensor = _get_attr(module, str(source.target)).detach()
-    return bias
+    constant: Tensor = _get_attr(module, str(source.target)).detach()
+    return constant
 
 
 def _linear(weight: Tensor, bias: Tensor | None, bits: int, size: int) -> nn.Module:
@@ -112,12 +114,6 @@ def _linear(weight: Tensor, bias: Tensor | None, bits: int, size: int) -> nn.Mod
     quantize_(holder, how)
     quantized: nn.Module = holder[0]
     return quantized
-
-
-def _call(module: GraphModule, name: str, layer: nn.Module, node: Node) -> Node:
-    module.add_submodule(name, layer)
-    with module.graph.inserting_before(node):
-        return module.graph.call_module(name, (node.args[0],))
 
 
 def _convolution(module: GraphModule, name: str, node: Node, weight: Tensor) -> Node:

@@ -1,4 +1,4 @@
-"""A `.pte` file in, the facts that it holds out: kernels, delegates, and the XNNPACK graph inside each delegate.
+"""Read the facts of a `.pte` file from the file: kernels, delegates, and the XNNPACK graph inside each delegate.
 
 Each XNNPACK payload is a flatbuffer, which `flatc` verifies and turns into JSON as it does the program around it.
 """
@@ -6,8 +6,6 @@ Each XNNPACK payload is a flatbuffer, which `flatc` verifies and turns into JSON
 from __future__ import annotations
 
 import json
-import struct
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from targets.executorch.container import Container, Json, Tally, boundary, read_container, reason, tally_kernels
+from targets.executorch.container import DAMAGE, Container, Json, Tally, boundary, read_container, reason, tally_kernels
 from targets.executorch.runner import BACKEND
 from targets.types import GraphFacts, QuantParams, TargetError, Unavailable
 from targets.weights import is_trained
@@ -64,8 +62,7 @@ def inspect(path: Path) -> GraphFacts:
         return _facts(data)
     except ImportError as error:
         raise Unavailable("inspect", f"executorch does not import ({error}): pip install executorch") from error
-    # What a damaged flatbuffer, or one of another schema, makes of indices, names and sizes.
-    except (ValueError, LookupError, TypeError, StopIteration, struct.error, subprocess.CalledProcessError) as error:
+    except DAMAGE as error:
         raise TargetError(
             "inspect", f"{path.name} is damaged or no ExecuTorch program ({reason(error)}): convert again"
         ) from error

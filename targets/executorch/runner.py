@@ -1,4 +1,4 @@
-"""A `.pte` file in, a session of ExecuTorch's own Python runtime out."""
+"""Run a `.pte` file in ExecuTorch's own Python runtime."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from targets.quieted import one_line
+from targets.sessions import check_batch, check_threads
 from targets.stopwatch import Stopwatch
 from targets.types import Samples, TargetError, Unavailable
 
@@ -70,7 +72,7 @@ def open_session(path: Path, threads: int, own_threads: bool = True) -> ExecuTor
         program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
         method = program.load_method("forward")
     except (RuntimeError, KeyError) as error:
-        raise TargetError("load", f"ExecuTorch refuses {path.name}: {_one_line(error)}") from error
+        raise TargetError("load", f"ExecuTorch refuses {path.name}: {one_line(error)}") from error
     load_ms = (time.perf_counter_ns() - start_ns) / 1e6
     session = ExecuTorchSession(program, method, path.name, load_ms, own_threads)
     _open_sessions.add(session)
@@ -85,8 +87,7 @@ def _fix_threads(threads: int) -> None:
     import torch
     from executorch.extension.pybindings import portable_lib
 
-    if threads < 1:
-        raise TargetError("load", f"threads is {threads}: at least 1 is needed")
+    check_threads(threads)
     torch.set_num_threads(threads)
     if (now := portable_lib._threadpool_get_thread_count()) == threads:
         return
@@ -119,7 +120,7 @@ class ExecuTorchSession:
             try:
                 (logits,) = self._method.execute([image])
             except RuntimeError as error:
-                raise TargetError("run", f"{self._name}: {_one_line(error)}") from error
+                raise TargetError("run", f"{self._name}: {one_line(error)}") from error
             outputs.append(logits)
         return torch.cat(outputs).float().numpy()
 
@@ -136,7 +137,7 @@ class ExecuTorchSession:
                 call.set_inputs([images[i % len(images)]])
                 watch.run(call.execute)
         except RuntimeError as error:
-            raise TargetError("run", f"{self._name}: {_one_line(error)}") from error
+            raise TargetError("run", f"{self._name}: {one_line(error)}") from error
         return watch.samples if self._own_threads else Samples(watch.samples.wall_ms, None)
 
     def close(self) -> None:
@@ -147,15 +148,5 @@ class ExecuTorchSession:
         """[N, 3, H, W] -> N tensors of [1, 3, H, W]."""
         import torch
 
-        if self._method is None:
-            raise TargetError("run", f"{self._name}: the session is closed")
-        if batch.dtype != np.float32 or not len(batch) or batch.shape[1:] != self._shape[1:]:
-            raise TargetError(
-                "run",
-                f"{self._name} takes float32 images of {list(self._shape[1:])}, not {batch.dtype} {list(batch.shape)}",
-            )
+        check_batch(batch, self._shape[1:], self._name, is_open=self._method is not None)
         return torch.from_numpy(np.ascontiguousarray(batch)).split(1)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

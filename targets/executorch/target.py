@@ -1,39 +1,30 @@
-"""ExecuTorch with the XNNPACK delegate, as a targets.types.Target."""
+"""ExecuTorch with the XNNPACK delegate: `.pte` files for `executorch.runtime`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from targets.executorch import convert, inspect, runner
-from targets.types import Artifact, Capability, ConvertRequest, GraphFacts, Precision, Probe, Session
+from targets.executorch.schemes import SCHEMES
+from targets.target import Target
+from targets.types import Capability, Probe
 from targets.versions import installed
 
 
-class ExecuTorch:
-    """`.pte` files for `executorch.runtime`."""
+def probe() -> Probe:
+    """Import the SDK: the reason says what fails to import."""
+    problem = runner.unavailable_reason()
+    run = Capability(not problem, problem)
+    problem = convert.unavailable_reason()
+    return Probe(Capability(not problem, problem), {runner.RUNTIME: run}, installed("executorch", "torch", "torchao"))
 
-    name = "executorch"
-    suffix = ".pte"
-    runtimes: tuple[str, ...] = (runner.RUNTIME,)
-    simulated: tuple[str, ...] = ()
-    precisions: tuple[Precision, ...] = convert.PRECISIONS
-    scale_rtol = 1e-6  # float32
 
-    def probe(self) -> Probe:
-        """Imports the SDK: what fails to import is told as the reason."""
-        problem = runner.unavailable_reason()
-        run = Capability(not problem, problem)
-        problem = convert.unavailable_reason()
-        return Probe(
-            Capability(not problem, problem), {runner.RUNTIME: run}, installed("executorch", "torch", "torchao")
-        )
-
-    def convert(self, request: ConvertRequest) -> Artifact:
-        convert.convert(request)
-        return Artifact(self.name, request.precision, request.output)
-
-    def inspect(self, path: Path) -> GraphFacts:
-        return inspect.inspect(path)
-
-    def load(self, path: Path, runtime: str, threads: int) -> Session:
-        return runner.load(path, runtime, threads)
+TARGET = Target(
+    name="executorch",
+    suffix=".pte",
+    runtimes=(runner.RUNTIME,),
+    schemes=SCHEMES,
+    scale_rtol=1e-6,  # float32
+    probe=probe,
+    convert=convert.convert,
+    inspect=inspect.inspect,
+    load=runner.load,
+)

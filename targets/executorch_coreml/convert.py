@@ -1,4 +1,4 @@
-"""A float or QDQ program in, a `.pte` file for ExecuTorch with the Core ML delegate (iOS 17 and later) out.
+"""Convert a float or QDQ program to a `.pte` file for ExecuTorch with the Core ML delegate (iOS 17 and later).
 
 ExecuTorch's own Core ML backend lowers the program with coremltools; the delegate holds an `.mlpackage`. The backend
 takes one precision for all operators of a file: half precision for fp16 and int8. There is no float32 region as in
@@ -10,36 +10,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from targets.executorch.convert import cause_of
+from targets.executorch_coreml.schemes import SCHEMES
 from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
-from targets.quieted import quieted
-from targets.schemes import made_by, why_not
-from targets.types import ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
+from targets.quieted import quieted, why_not_imported
+from targets.types import Artifact, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-PRECISIONS: tuple[Precision, ...] = made_by("executorch-coreml")
-
 
 def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
-    try:
-        with quieted():
-            import executorch.backends.apple.coreml.partition
-            import executorch.exir  # noqa: F401
-    except (ImportError, OSError) as error:
-        return f"ExecuTorch's Core ML backend does not import ({error}): pip install executorch coremltools"
-    return ""
+    modules = ("executorch.backends.apple.coreml.partition", "executorch.exir")
+    return why_not_imported("ExecuTorch's Core ML backend", "executorch coremltools", *modules)
 
 
-def convert(request: ConvertRequest) -> None:
+def convert(request: ConvertRequest) -> Artifact:
     """Write `request.output`. The format has no room for `request.metadata`.
 
     Raises:
         Unavailable: no ExecuTorch or no coremltools here.
         TargetError: stage "convert".
     """
-    if reason := why_not(request.precision, "executorch-coreml"):
+    if reason := SCHEMES.why_not(request.precision):
         raise TargetError("convert", reason)
     if request.options != PackageOptions():
         cause = f"a .pte file has no room for {request.options}: convert with --target coreml, or without these options"
@@ -49,6 +42,7 @@ def convert(request: ConvertRequest) -> None:
         raise Unavailable("convert", reason)
     program = fold_quantized_weights(request.program) if request.precision == "int8" else static_batch(request.program)
     request.output.write_bytes(_lower(program, request.precision))
+    return Artifact("executorch-coreml", request.precision, request.output)
 
 
 def _lower(program: ExportedProgram, precision: Precision) -> bytes:

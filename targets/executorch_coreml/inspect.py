@@ -1,4 +1,4 @@
-"""A `.pte` file with Core ML delegates in, the facts that it holds out: kernels, delegates and the MIL program in each.
+"""Read the facts of a `.pte` file with Core ML delegates: kernels, delegates, and the MIL program in each.
 
 What a delegate holds is an `.mlpackage`, read by targets.coreml.inspect. Delegated operators are those of MIL; which
 unit of a device runs them is decided there.
@@ -6,8 +6,6 @@ unit of a device runs them is decided there.
 
 from __future__ import annotations
 
-import struct
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,7 +15,7 @@ from pathlib import Path
 from targets.coreml.compute_precision import float32_region
 from targets.coreml.inspect import inspect as inspect_package
 from targets.coreml.inspect import load_operations
-from targets.executorch.container import boundary, read_container, reason, tally_kernels
+from targets.executorch.container import DAMAGE, boundary, read_container, reason, tally_kernels
 from targets.executorch_coreml.payload import write_package
 from targets.executorch_coreml.runner import BACKEND
 from targets.types import GraphFacts, TargetError, Unavailable
@@ -42,16 +40,7 @@ def inspect(path: Path) -> GraphFacts:
         raise
     except TargetError as error:  # of the package inside
         raise TargetError("inspect", f"{path.name}: the model in its delegate: {error.cause}") from error
-    # What a damaged flatbuffer or payload, or one of another schema, makes of indices, names and sizes.
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        StopIteration,
-        OSError,
-        struct.error,
-        subprocess.CalledProcessError,
-    ) as error:
+    except (*DAMAGE, OSError) as error:
         raise TargetError(
             "inspect", f"{path.name} is damaged or no ExecuTorch program for Core ML ({reason(error)}): convert again"
         ) from error
@@ -82,28 +71,24 @@ def _facts(data: bytes) -> GraphFacts:
 
 
 def _package_facts(payload: bytes) -> GraphFacts:
-    """Of the package that one delegate holds."""
+    """Of the package that one delegate holds.
+
+    The backend has no precision by operator, so nothing keeps the official form's Performer in float32.
+    """
     with tempfile.TemporaryDirectory(prefix="delegate-") as folder:
         package = write_package(payload, Path(folder))
         facts = inspect_package(package)
         _, operations = load_operations(package)
     region = [op for op in operations if op.op_type != "const" and float32_region(op)]
     half = [op.name for op in region if op.outputs[0].dtype.__name__ == "fp16"]
-    return replace(facts, cautions=(*facts.cautions, *_half_precision_caution(half)))
-
-
-def _half_precision_caution(names: list[str]) -> tuple[str, ...]:
-    """The backend has no precision by operator, so nothing keeps the official form's Performer in float32."""
-    if not names:
-        return ()
-    return (
-        f"{len(names)} operators around the exponentials of Performer attention ({names[0]}, ...) compute in half "
-        "precision, where the official form of a T2T-ViT divides zero by zero: convert the deploy form, or fp32.",
+    if not half:
+        return facts
+    caution = (
+        f"{len(half)} operators around the exponentials of Performer attention ({half[0]}, ...) compute in half "
+        "precision, where the official form of a T2T-ViT divides zero by zero: convert the deploy form, or fp32."
     )
+    return replace(facts, cautions=(*facts.cautions, caution))
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for part in counts:
-        total.update(part)
-    return total
+    return sum(map(Counter, counts), Counter[str]())

@@ -1,4 +1,4 @@
-"""The payload of a Core ML delegate in, the `.mlpackage` that it holds, written into a folder, out.
+"""Unpack the `.mlpackage` that the payload of a Core ML delegate holds into a folder.
 
 The payload is ExecuTorch's flattened folder: the files' bytes, and after them, reversed, a JSON tree of their names,
 offsets and sizes. Source: executorch/backends/apple/coreml/runtime/inmemoryfs. Its own reader, `executorchcoreml`,

@@ -1,4 +1,4 @@
-"""A `.pte` file for Core ML in, a session of ExecuTorch's own Python runtime out, on a Mac whose build has the backend.
+"""Run a `.pte` file for Core ML in ExecuTorch's own Python runtime, on a Mac whose build has the backend.
 
 ExecuTorch's wheel for macOS links the Core ML backend, that for Linux does not. Never run by the authors, who have no
 Mac: docs/coreml-on-a-mac.md.

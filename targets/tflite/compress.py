@@ -1,4 +1,4 @@
-"""A float TFLite file and a precision that compresses its weights in, the file with integer weights out.
+"""Give a float TFLite file integer weights, and where asked for activations that are quantized while it runs.
 
 ai-edge-quantizer does it, with one rule for each operator that holds something trained: a rule for all operators would
 also take the constant rows with which sums are computed, and depthwise convolutions, of which the delegate does not
@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from targets.schemes import group_size
+from targets.quieted import typed_line
 from targets.tflite import flatbuffer
+from targets.tflite.schemes import SCHEMES
 from targets.types import DYNAMIC, Precision, TargetError
 
 #: Operators that hold a layer's weights, and the position of the weight among their inputs.
@@ -62,7 +63,7 @@ def compress(content: bytes, precision: Precision, asked_group_size: int | None 
     from ai_edge_quantizer import quantizer
 
     try:
-        size = group_size(precision, "tflite", asked_group_size)
+        size = SCHEMES.group_size(precision, asked_group_size)
     except ValueError as error:
         raise TargetError("convert", str(error)) from error
     compressing = quantizer.Quantizer(content)
@@ -76,8 +77,8 @@ def compress(content: bytes, precision: Precision, asked_group_size: int | None 
             _add_rule(compressing, weight, precision, size)
         return bytes(compressing.quantize().quantized_model)
     except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        raise TargetError("convert", f"ai-edge-quantizer cannot make {precision}: {reason}") from error
+        cause = f"ai-edge-quantizer cannot make {precision}: {typed_line(error, 400)}"
+        raise TargetError("convert", cause) from error
 
 
 def weights(content: bytes) -> Iterator[Weight]:

@@ -1,4 +1,4 @@
-"""A float or QDQ program in, a `.tflite` file for batch 1 with float32 input and output out.
+"""Convert a float or QDQ program to a `.tflite` file for batch 1 with float32 input and output.
 
 Images enter as [1, 3, H, W], like in the other targets; the converter puts one TRANSPOSE behind that input.
 """
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from targets.program import check_quantized_as_asked, input_shape, static_batch
-from targets.quieted import quieted
-from targets.schemes import made_by, why_not
+from targets.quieted import quieted, why_not_imported
 from targets.tflite import flatbuffer, passes, wide_activations
 from targets.tflite.compress import compress
-from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, ConvertRequest, Precision, TargetError, Unavailable
+from targets.tflite.schemes import SCHEMES
+from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, Artifact, ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -25,28 +25,23 @@ if TYPE_CHECKING:
 #: XNNPACK takes them in float only.
 _NOT_DELEGATED_IN_INT8 = ("GELU", "SOFTMAX", "BATCH_MATMUL")
 
-PRECISIONS: tuple[Precision, ...] = made_by("tflite")
-
 
 def unavailable_reason() -> str:
     """Why nothing can be converted here; empty where it can."""
-    try:
-        with _quiet():
-            import ai_edge_quantizer  # noqa: F401
-            import litert_torch  # noqa: F401
-    except (ImportError, OSError) as error:
-        return f"litert_torch does not import ({error}): pip install litert-torch"
-    return ""
+    with _quiet():
+        return why_not_imported("litert_torch", "litert-torch", "ai_edge_quantizer", "litert_torch")
 
 
-def convert(request: ConvertRequest) -> None:
+def convert(request: ConvertRequest) -> Artifact:
     """Write `request.output`, with `request.metadata` inside.
 
     Raises:
         Unavailable: no litert-torch here.
         TargetError: stage "convert".
     """
-    _check_program(request)
+    if reason := SCHEMES.why_not(request.precision):
+        raise TargetError("convert", reason)
+    check_quantized_as_asked(request)
     if reason := unavailable_reason():
         raise Unavailable("convert", reason)
     content = lower(static_batch(request.program), request.precision)
@@ -65,6 +60,7 @@ def convert(request: ConvertRequest) -> None:
     passes.shorten_names(model)
     flatbuffer.write_metadata(model, request.metadata)
     request.output.write_bytes(flatbuffer.serialize(model))
+    return Artifact("tflite", request.precision, request.output)
 
 
 def lower(program: ExportedProgram, precision: Precision) -> bytes:
@@ -92,12 +88,6 @@ def lower(program: ExportedProgram, precision: Precision) -> bytes:
             return bytes(model.model_content())
         except Exception as error:  # the SDK raises what its passes meet; one cell of the matrix may fail alone
             raise TargetError("convert", _cause(program, error)) from error
-
-
-def _check_program(request: ConvertRequest) -> None:
-    if reason := why_not(request.precision, "tflite"):
-        raise TargetError("convert", reason)
-    check_quantized_as_asked(request)
 
 
 def _contiguous(module: torch.nn.Module) -> torch.nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,16 +148,6 @@ def write_metadata(model: Model, metadata: Mapping[str, str]) -> None:
     entry.name, entry.buffer = METADATA_NAME, len(model.buffers)
     model.buffers.append(content)
     model.metadata = [*(model.metadata or []), entry]
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """What `write_metadata` stored; empty where a file has none."""
-    model = parse(path.read_bytes(), path.name)
-    for entry in model.metadata or []:
-        if entry.name == METADATA_NAME:
-            stored: dict[str, str] = json.loads(bytes(model.buffers[entry.buffer].data))
-            return stored
-    return {}
 
 
 def is_int8(tensor: Tensor) -> bool:

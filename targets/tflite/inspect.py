@@ -1,4 +1,4 @@
-"""A `.tflite` file in, the facts that it holds out: operators, weights and scales, and what XNNPACK takes of it.
+"""Read the facts of a `.tflite` file: operators, weights and scales, and what XNNPACK takes of it.
 
 The first three are read from the flatbuffer. Which operators are delegated is not in the file: XNNPACK decides that
 each time the file is loaded. So the file is loaded in LiteRT, and its node list is read. The list keeps the nodes that

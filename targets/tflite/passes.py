@@ -1,4 +1,4 @@
-"""What is done to a TFLite model after the converter, pass by pass over its main graph.
+"""Passes over the main graph of a TFLite model after the converter.
 
 Float where no delegate computes in int8, products of two activations as such, short names.
 """
@@ -21,8 +21,8 @@ from targets.tflite.flatbuffer import (
 )
 
 
-def make_boundary_float(model: Model) -> bool:
-    """Put QUANTIZE before integer inputs and DEQUANTIZE after integer outputs; whether anything was changed.
+def make_boundary_float(model: Model) -> None:
+    """Put QUANTIZE before integer inputs and DEQUANTIZE after integer outputs.
 
     The converter drops a quantize that reads an input and a dequantize that writes an output. Back in place, every
     artifact takes and gives float32, and the time of the conversion is measured like in the other files.
@@ -31,22 +31,18 @@ def make_boundary_float(model: Model) -> bool:
 
     graph = model.subgraphs[0]
     codes = schema.BuiltinOperator
-    changed = False
     for position, index in enumerate(graph.inputs):
         if is_integer(graph.tensors[index]):
             outer = _float_twin(graph, index)
             graph.operators.insert(0, _operator(model, codes.QUANTIZE, outer, index))
             graph.inputs[position] = outer
             _move_signature(model, "inputs", index, outer)
-            changed = True
     for position, index in enumerate(graph.outputs):
         if is_integer(graph.tensors[index]):
             outer = _float_twin(graph, index)
             graph.operators.append(_operator(model, codes.DEQUANTIZE, index, outer))
             graph.outputs[position] = outer
             _move_signature(model, "outputs", index, outer)
-            changed = True
-    return changed
 
 
 def make_operators_float(model: Model, names: Collection[str]) -> bool:

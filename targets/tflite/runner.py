@@ -1,4 +1,4 @@
-"""A `.tflite` file in, a session of LiteRT's or TensorFlow's interpreter (XNNPACK delegate) out."""
+"""Run a `.tflite` file in LiteRT's or TensorFlow's interpreter, with the XNNPACK delegate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from targets.quieted import one_line
+from targets.sessions import check_batch, check_threads
 from targets.stopwatch import Stopwatch
 from targets.types import QuantizedTensor, Samples, TargetError, Unavailable
 
@@ -37,8 +39,7 @@ def load(path: Path, runtime: str, threads: int) -> TFLiteSession:
     """
     if runtime not in RUNTIMES:
         raise Unavailable("load", f"the tflite target has no runtime {runtime!r} (known: {', '.join(RUNTIMES)})")
-    if threads < 1:
-        raise TargetError("load", f"threads is {threads}: at least 1 is needed")
+    check_threads(threads)
     if reason := unavailable_reason(runtime):
         raise Unavailable("load", reason)
     if not path.is_file():
@@ -67,7 +68,7 @@ def open_interpreter(path: Path, runtime: str, threads: int, showing: bool = Fal
             interpreter = _interpreter_class(runtime)(str(path), num_threads=threads, **options)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise TargetError("load", f"{runtime} refuses {path.name}: {_one_line(error)}") from error
+        raise TargetError("load", f"{runtime} refuses {path.name}: {one_line(error)}") from error
     return interpreter
 
 
@@ -118,7 +119,7 @@ class TFLiteSession:
         try:
             self._showing.invoke()
         except (ValueError, RuntimeError) as error:
-            raise TargetError("run", f"{self._name}: {_one_line(error)}") from error
+            raise TargetError("run", f"{self._name}: {one_line(error)}") from error
         found = []
         for details in self._showing.get_tensor_details():
             scales = details["quantization_parameters"]["scales"]
@@ -132,13 +133,7 @@ class TFLiteSession:
 
     def _images(self, batch: np.ndarray) -> list[np.ndarray]:
         """[N, 3, H, W] -> N arrays of [1, 3, H, W]."""
-        if self._interpreter is None:
-            raise TargetError("run", f"{self._name}: the session is closed")
-        if batch.dtype != np.float32 or not len(batch) or batch.shape[1:] != self._shape[1:]:
-            raise TargetError(
-                "run",
-                f"{self._name} takes float32 images of {list(self._shape[1:])}, not {batch.dtype} {list(batch.shape)}",
-            )
+        check_batch(batch, self._shape[1:], self._name, is_open=self._interpreter is not None)
         return [np.ascontiguousarray(image[None]) for image in batch]
 
     def _set_input(self, image: np.ndarray) -> None:
@@ -148,7 +143,7 @@ class TFLiteSession:
         try:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
-            raise TargetError("run", f"{self._name}: {_one_line(error)}") from error
+            raise TargetError("run", f"{self._name}: {one_line(error)}") from error
 
 
 def quantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
@@ -196,7 +191,3 @@ def _interpreter_class(runtime: str) -> Any:
     import tensorflow
 
     return tensorflow.lite.Interpreter
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

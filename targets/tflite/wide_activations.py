@@ -1,5 +1,4 @@
-"""A QDQ program with int16 activations in, and what litert-torch makes of it in; what litert-torch can convert, and a
-file that runtimes load, out.
+"""Work around what litert-torch does wrong with int16 activations: operators and biases without int16 kernels.
 
 The converter merges quantize(f(dequantize(x))) into one integer operator for every f that TFLite knows, and then stops
 on those that have no int16 kernel (GELU). A second input that nothing can be known about, added between, keeps it from

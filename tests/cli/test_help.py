@@ -9,6 +9,8 @@ import re
 import pytest
 from command_line import main_py
 
+from pipeline.options import options_of
+
 
 @pytest.mark.parametrize("command", ["quantize", "convert", "validate", "benchmark", "check", "compare"])
 def test_help_shows_the_defaults_that_are_words(command: str) -> None:
@@ -18,4 +20,6 @@ def test_help_shows_the_defaults_that_are_words(command: str) -> None:
     assert "[default: " in ended.out
     module = importlib.import_module(f"pipeline.commands.{command}")
     meant = len(re.findall(r"\\\\\[default: ", inspect.getsource(module)))
+    for plan in getattr(module, command).plans.values():
+        meant += sum(bool(declared.option.unset) for declared in options_of(plan).values())
     assert ended.out.count("default: ") >= meant

@@ -129,9 +129,9 @@ def _read_back(of_file: Run, of_program: Run) -> ConversionRecord:
     from dataclasses import replace
 
     from pipeline.run.layout import QDQ_PROGRAM
-    from targets.devices.host import HostWorker
     from targets.match import match_scales
     from targets.program import load_program, trained_quant_params
+    from targets.worker.host import HostWorker
 
     (record,) = load_conversions(of_file)
     with HostWorker() as worker:

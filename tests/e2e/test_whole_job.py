@@ -22,7 +22,7 @@ from pipeline.run import layout as files
 from pipeline.run.cells import load_conversions, load_waterfall
 from pipeline.run.folder import Run
 from pipeline.run.logits import load_artifact_logits
-from targets.coreml.names import SIMULATED
+from targets.coreml.units import SIMULATED
 
 EXPLAINED = 4  # images that --explain looks into the layers with
 RUNTIMES_HERE = {"executorch", "litert", "tensorflow"}
@@ -222,7 +222,7 @@ def test_a_board_behind_ssh_gives_the_same_bits_and_a_row_of_its_own(
             "--remote-python",
             sys.executable,
         )
-        on_it = ("--device", board, *there, "--target", "tflite")
+        on_it = ("--on", board, *there, "--target", "tflite")
         ended = finished.command("validate", *on_it)
         assert ended.code == 0, ended.err
         ended = finished.command("validate", *on_it, "--resume")

@@ -144,7 +144,7 @@ class Phone:
     def address(self, number: int = 0) -> Address:
         return Address("adb", f"127.0.0.1:{self.ports[number]}")
 
-    def options(self, timeout_s: float = 20.0, cpus: tuple[int, ...] = ()) -> DeviceOptions:
+    def options(self, timeout_s: float = 120.0, cpus: tuple[int, ...] = ()) -> DeviceOptions:
         runner = built_runner()
         return DeviceOptions(timeout_s=timeout_s, cpus=cpus, benchmark_model=runner, executor_runner=runner)
 
@@ -204,7 +204,7 @@ class Phone:
         from targets.devices.adb.server import found
 
         assert self._process is not None
-        end, last = time.monotonic() + 15, ""
+        end, last = time.monotonic() + 120, ""
         while time.monotonic() < end and self._process.poll() is None:
             try:
                 self.connect()
@@ -219,7 +219,7 @@ class Phone:
         if self._process.poll() is not None:
             assert self._process.stdout is not None
             said = self._process.stdout.read()
-        raise RuntimeError(f"no device within 15 s ({last}) {said.decode(errors='replace')[-300:]}")
+        raise RuntimeError(f"no device within 120 s ({last}) {said.decode(errors='replace')[-300:]}")
 
 
 def stand_in_facts() -> GraphFacts:

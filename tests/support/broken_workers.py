@@ -15,7 +15,31 @@ def broken(program: str) -> list[str]:
     return [sys.executable, "-c", PREFIX + program]
 
 
-def gone(pid: int, within_s: float = 10.0) -> bool:
+def hanging(pids: Path, stopped: bool = False) -> list[str]:
+    """A worker that starts a child, writes the numbers of both processes into the file `pids`, and never answers."""
+    aside = f"{pids}.part"
+    return [
+        sys.executable,
+        "-c",
+        "import os, signal, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({aside!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        f"os.rename({aside!r}, {str(pids)!r})\n"
+        + ("os.kill(os.getpid(), signal.SIGSTOP)\n" if stopped else "")
+        + "time.sleep(600)",
+    ]
+
+
+def started(pids: Path, within_s: float = 120.0) -> tuple[int, int]:
+    """The numbers that a worker of `hanging` wrote, once they are there."""
+    end = time.monotonic() + within_s
+    while not pids.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    worker, child = map(int, pids.read_text().split())
+    return worker, child
+
+
+def gone(pid: int, within_s: float = 120.0) -> bool:
     """Whether the process ends (a child that nobody waits for is a zombie, and counts as there)."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
@@ -27,7 +51,7 @@ def gone(pid: int, within_s: float = 10.0) -> bool:
     return False
 
 
-def ended(pid: int, within_s: float = 10.0) -> bool:
+def ended(pid: int, within_s: float = 120.0) -> bool:
     """Gone, or a zombie of another parent."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:

@@ -12,8 +12,8 @@ from fake_workers import FakeWorkers
 
 from pipeline.stages.devices import EntryLimits, Place
 from targets.devices.address import Address, parse
-from targets.devices.facts import Conditions, DeviceFacts
 from targets.types import TargetError
+from targets.worker.facts import Conditions, DeviceFacts
 
 FACTS = DeviceFacts("Made-up phone", "Made-up chip", "Android 0 aarch64", 8, vector_extensions=("asimddp",))
 

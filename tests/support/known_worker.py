@@ -46,7 +46,8 @@ class KnownSession:
 
 
 if __name__ == "__main__":
-    from targets import registry, worker
+    from targets import registry
+    from targets.worker import worker
 
     sys.modules["known_worker"] = sys.modules["__main__"]
     registry._TARGETS["known"] = ("known_worker", "KnownTarget")

@@ -13,6 +13,8 @@ from pipeline.records.keys import OK, CellKey, Outcome, Source
 from pipeline.records.latency import LatencyRecord, Rounds
 from pipeline.records.report import SCHEMA_VERSION, DataRecord, Report, RunRecord, WeightsRecord
 from pipeline.records.validation import StageRecord, ValidationRecord
+from pipeline.report.sections import terminal_tables
+from pipeline.report.tables.table import WIDTH, as_text
 from targets.types import Precision, TensorSpec
 
 N = 360
@@ -132,3 +134,8 @@ def made_up_report() -> Report:
     """A T2T-ViT with MobileNetV2 as its control."""
     control = made_up_run("mobilenet_v2", slower=1.0)
     return Report(SCHEMA_VERSION, "2026-01-01T12:30:00+00:00", (made_up_run(), control))
+
+
+def terminal_text(report: Report, width: int = WIDTH) -> str:
+    """What the terminal shows of a report."""
+    return as_text(terminal_tables(report), width)

@@ -86,16 +86,6 @@ def _affine_dequantize(draw: Draw) -> OneOperator:
     )
 
 
-def _constexpr_cast(draw: Draw) -> OneOperator:
-    values = draw.floats(draw.shape(), -9, 9).astype(np.float16)
-
-    def build() -> Any:
-        constant = _mb().constexpr_cast(source_val=values, output_dtype="fp32")
-        return constant if draw.dtype is np.float32 else _mb().cast(x=constant, dtype="fp16")
-
-    return _constant(draw, build, values, opset=draw.turn(["iOS17", "iOS18"]))
-
-
 def _packed(values: np.ndarray, bits: int) -> np.ndarray:
     """Row-major, the first in the lowest bits of the first byte, over byte borders without a gap."""
     stream = [int(value) >> bit & 1 for value in values.ravel() for bit in range(bits)]
@@ -221,7 +211,6 @@ ENCODINGS: dict[str, Generator] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
     "constexpr_affine_dequantize": _affine_dequantize,
-    "constexpr_cast": _constexpr_cast,
     "constexpr_lut_to_dense": _lut_to_dense,
     "constexpr_sparse_to_dense": _sparse_to_dense,
     "constexpr_blockwise_shift_scale": _blockwise_shift_scale,

@@ -316,23 +316,6 @@ def _pixel_unshuffle(draw: Draw) -> OneOperator:
     return _moved("pixel_unshuffle", x, expected, downscale_factor=np.uint32(b))
 
 
-def _depth_to_space(draw: Draw) -> OneOperator:
-    """TensorFlow's order, whose operator the frontend maps to this one: channel (row * b + column) * C + c."""
-    x, b, (n, c, h, w) = _blocks(draw, whole=False)
-    expected = np.empty((n, c, h * b, w * b), x.dtype)
-    for i, j, o in np.ndindex(b, b, c):
-        expected[:, o, i::b, j::b] = x[:, (i * b + j) * c + o]
-    return _moved("depth_to_space", x, expected, block_size=b)
-
-
-def _space_to_depth(draw: Draw) -> OneOperator:
-    x, b, (n, c, h, w) = _blocks(draw, whole=True)
-    expected = np.empty((n, c * b * b, h, w), x.dtype)
-    for i, j, o in np.ndindex(b, b, c):
-        expected[:, (i * b + j) * c + o] = x[:, o, i::b, j::b]
-    return _moved("space_to_depth", x, expected, block_size=b)
-
-
 def _band_part(draw: Draw) -> OneOperator:
     x = draw.floats(draw.shape(2, 4))
     attributes = draw.turn(
@@ -419,17 +402,6 @@ def _range_1d(draw: Draw) -> OneOperator:
     )
 
 
-def _sliding_windows(draw: Draw) -> OneOperator:
-    """The documented size of the result lacks the parentheses of (d - size) // stride + 1, which is inferred."""
-    x = _values(draw, draw.shape(1, 4, least=3))
-    axis = draw.axis(x.ndim)
-    at, size, stride = axis % x.ndim, draw.integer(1, 3), draw.integer(1, 2)
-    attributes = {"stride": stride} if draw.seed % 2 == 0 else {}
-    starts = range(0, x.shape[at] - size + 1, attributes.get("stride", 1))
-    windows = [x[(slice(None),) * at + (slice(s, s + size),)] for s in starts]
-    return _moved("sliding_windows", x, np.stack(windows, at), axis=axis, size=size, **attributes)
-
-
 LAYOUTS: dict[str, Generator] = {
     "reshape": _reshape,
     "transpose": _transpose,
@@ -447,8 +419,6 @@ LAYOUTS: dict[str, Generator] = {
     "gather_nd": _gather_nd,
     "pixel_shuffle": _pixel_shuffle,
     "pixel_unshuffle": _pixel_unshuffle,
-    "depth_to_space": _depth_to_space,
-    "space_to_depth": _space_to_depth,
     "band_part": _band_part,
     "reverse": _reverse,
     "shape": _shape,
@@ -456,5 +426,4 @@ LAYOUTS: dict[str, Generator] = {
     "fill_like": _fill_like,
     "one_hot": _one_hot,
     "range_1d": _range_1d,
-    "sliding_windows": _sliding_windows,
 }

@@ -299,14 +299,6 @@ ACTIVATIONS: dict[str, Generator] = {
     ),
     "elu": _with_attributes("elu", lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x)), {"alpha": (0.2, 2)}),
     "prelu": _prelu,
-    "clamped_relu": _with_attributes(
-        "clamped_relu",
-        lambda x, alpha, beta: np.minimum(beta, np.where(x >= 0, x, alpha * x)),
-        {"alpha": (-2, 2), "beta": (0.5, 3)},
-    ),
-    "scaled_tanh": _with_attributes(
-        "scaled_tanh", lambda x, alpha, beta: alpha * np.tanh(beta * x), {"alpha": (-2, 2), "beta": (-1, 1)}
-    ),
     "sigmoid_hard": _with_attributes(
         "sigmoid_hard",
         lambda x, alpha, beta: np.minimum(np.maximum(alpha * x + beta, 0), 1),

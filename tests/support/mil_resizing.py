@@ -20,13 +20,8 @@ def grid(mode: str, size: int, count: int) -> np.ndarray:
     between = max(count - 1, 1)  # a single output has no spacing
     if mode == "STRICT_ALIGN_CORNERS":
         points = i * (size - 1) / between
-    elif mode == "ALIGN_CORNERS":
-        points = i * (size - 1) / between if count > 1 else np.array([(size - 1) / 2])
     elif mode == "DEFAULT":
         points = i * (size - size / count) / between
-    elif mode == "OFFSET_CORNERS":
-        delta = max(1, size - 1) / count
-        points = 0.5 * delta + i * delta
     elif mode == "UNALIGN_CORNERS":
         points = (i + 0.5) * size / count - 0.5
     else:
@@ -50,31 +45,6 @@ def _nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:
     """The pixel whose area holds the output's upper left corner: floor(i * size / count)."""
     rows = np.take(x, [i * x.shape[-2] // height for i in range(height)], -2)
     return np.take(rows, [i * x.shape[-1] // width for i in range(width)], -1)
-
-
-def _resize_bilinear(draw: Draw) -> OneOperator:
-    mode = draw.turn(["DEFAULT", "STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "OFFSET_CORNERS", "UNALIGN_CORNERS", None])
-    x = draw.floats(draw.shape(3, 4))
-    height, width = draw.integer(1, 9), draw.integer(1, 9)
-    if draw.seed // 6 % 2 == 1:  # one pixel out of many
-        height = 1
-    attributes = {"sampling_mode": mode} if mode else {}
-    return OneOperator(
-        lambda x: _mb().resize_bilinear(x=x, target_size_height=height, target_size_width=width, **attributes),
-        {"x": x},
-        draw.rounded(_bilinear(x, mode or "DEFAULT", height, width)),
-    )
-
-
-def _resize_nearest_neighbor(draw: Draw) -> OneOperator:
-    x = draw.floats(draw.shape(3, 4))
-    height, width = draw.integer(1, 9), draw.integer(1, 9)
-    return OneOperator(
-        lambda x: _mb().resize_nearest_neighbor(x=x, target_size_height=height, target_size_width=width),
-        {"x": x},
-        (_nearest(x, height, width),),
-        rtol=None,
-    )
 
 
 def _upsample_nearest_neighbor(draw: Draw) -> OneOperator:
@@ -123,8 +93,6 @@ def _upsample_bilinear(draw: Draw) -> OneOperator:
 
 
 RESIZING: dict[str, Generator] = {
-    "resize_bilinear": _resize_bilinear,
-    "resize_nearest_neighbor": _resize_nearest_neighbor,
     "upsample_nearest_neighbor": _upsample_nearest_neighbor,
     "upsample_bilinear": _upsample_bilinear,
 }

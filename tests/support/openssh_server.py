@@ -55,7 +55,7 @@ class OpenSshServer:
         with (self.folder / "log").open("wb") as log:
             command = [_program(), "-D", "-e", "-f", str(self.folder / "sshd_config")]
             self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
-        for _ in range(100):
+        while self._process.poll() is None:
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return self
@@ -72,7 +72,7 @@ class OpenSshServer:
     def address(self) -> Address:
         return Address("ssh", "127.0.0.1", self.user, self.port)
 
-    def options(self, timeout_s: float = 30.0, **others: Any) -> DeviceOptions:
+    def options(self, timeout_s: float = 120.0, **others: Any) -> DeviceOptions:
         files = {"known_hosts": self.folder / "known_hosts", "identity": self.folder / "user_key"}
         return DeviceOptions(timeout_s=timeout_s, **{**files, **others})
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.digits import load
+from calibration.dataset import DIGITS
+from calibration.sources import open_data
 from pipeline.config import RunConfig
 from pipeline.files import write_json
 from pipeline.models.build import ModelConfig
@@ -71,7 +72,7 @@ class Outlier(nn.Module):
 def outlier_run(root: Path, outlier: float = OUTLIER) -> Run:
     """As `quantize --epochs 0` leaves it, with the float model's own answers as labels."""
     torch.manual_seed(0)
-    data = load()
+    data = open_data(DIGITS)
     config = ModelConfig("outlier", 10, SIZE, (0.5,) * 3, (0.5,) * 3, 1.0, "bilinear")
     transform = eval_transform(config)
     indices = evenly(len(data.val), IMAGES)

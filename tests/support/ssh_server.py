@@ -88,7 +88,7 @@ class SshServer:
     def address(self, port: int | None = None) -> Address:
         return Address("ssh", "127.0.0.1", USER, port or self.port)
 
-    def options(self, timeout_s: float = 30.0, **others: Any) -> DeviceOptions:
+    def options(self, timeout_s: float = 120.0, **others: Any) -> DeviceOptions:
         """Whose identity and known_hosts are this server's, and whose Python is this one."""
         settings = {"known_hosts": self.known_hosts, "identity": self.folder / "user_key", "python": sys.executable}
         return DeviceOptions(timeout_s=timeout_s, **{**settings, **others})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from targets import registry as targets
 from targets.devices import registry
 from targets.devices.adb import push, session
 from targets.devices.adb.server import only
-from targets.devices.adb.shell import Shell, quoted
+from targets.devices.adb.shell import Ended, Shell, quoted
 from targets.devices.device import Device
-from targets.devices.facts import Conditions
-from targets.types import TargetError, Unavailable
+from targets.types import Stage, TargetError, Unavailable
+from targets.worker.facts import Conditions
 
 pytestmark = pytest.mark.skipif(bool(adb_phone.missing()), reason=adb_phone.missing() or "there")
 FILES = {"tflite": "litert", "executorch": "executorch"}
@@ -66,7 +66,7 @@ def boundary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_inspected", lambda target, path: stand_in_facts())
 
 
-def device(phone: Phone, timeout_s: float = 20.0, **options: object) -> Device:
+def device(phone: Phone, timeout_s: float = 120.0, **options: object) -> Device:
     return registry.get(phone.address(), phone.options(timeout_s, **options), lambda line: None)  # type: ignore[arg-type]
 
 
@@ -163,7 +163,7 @@ def hostile() -> list[str]:
 
 
 def test_hostile_names_inject_nothing(healthy: Phone, tmp_path: Path) -> None:
-    shell = Shell(healthy.address().name, 20.0)
+    shell = Shell(healthy.address().name, 120.0)
     for name in hostile():
         assert shell.run(["printf", "%s", name]).output == name
     assert shell.run(["printf", "%s/", *hostile()]).output == "".join(f"{name}/" for name in hostile())
@@ -189,26 +189,33 @@ def test_a_file_of_a_hostile_name_is_pushed_under_its_digest(
 FAULTS: dict[str, tuple[str, str]] = {
     "crash": ("run", "aborted there with signal 11"),
     "killed": ("run", "aborted there with signal 9"),
-    "hang": ("run", r"no answer within 2 s"),
-    "stopped": ("run", r"no answer within 2 s"),
+    "hang": ("run", r"no answer within 1 s"),
+    "stopped": ("run", r"no answer within 1 s"),
 }
+
+
+class ImpatientShell(Shell):
+    """Waits for a program of a runtime for 1 s, and for everything else as long as the device's limit says."""
+
+    def script(self, text: str, stage: Stage = "device") -> Ended:
+        return Shell(self.serial, 1.0 if stage == "run" else self.limit_s).script(text, stage)
 
 
 @pytest.mark.parametrize("word", FAULTS)
 def test_a_program_that_dies_or_hangs_is_no_result(word: str, healthy: Phone, files: dict[str, Path]) -> None:
-    with device(healthy, 2.0).worker() as worker:
+    with device(healthy).worker() as worker:
         opened = worker.open("tflite", files["tflite"], "litert", 1)
+        if word in ("hang", "stopped"):
+            opened._shell = ImpatientShell(opened._shell.serial, opened._shell.limit_s)  # type: ignore[attr-defined]
         healthy.fault(word)
-        start = time.monotonic()
         with pytest.raises(TargetError, match=FAULTS[word][1]) as error:
             opened.infer(IMAGES)
         assert error.value.stage == FAULTS[word][0]
-        assert time.monotonic() - start < 2.0 + 10.0
         with pytest.raises(TargetError, match=FAULTS[word][1]):
             opened.samples(IMAGES, 2)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120
         while healthy.processes("--graph=") and time.monotonic() < end:
-            time.sleep(0.1)
+            time.sleep(0.05)
         assert not healthy.processes("--graph=")  # nothing goes on running there
 
 
@@ -222,37 +229,36 @@ def test_a_program_that_ends_with_nothing_said_is_no_result(healthy: Phone, file
             opened.samples(IMAGES, 2)
 
 
-def breaks(act: Callable[[], None], after_s: float) -> None:
-    threading.Timer(after_s, act).start()
+def unplug_while_a_program_runs(phone: Phone) -> None:
+    while not phone.processes("--graph="):
+        time.sleep(0.01)
+    phone.unplug()
 
 
 def test_a_pulled_cable_is_no_result(tmp_path_factory: pytest.TempPathFactory, files: dict[str, Path]) -> None:
-    with Phone(tmp_path_factory.mktemp("pulled")) as phone, device(phone, 3.0).worker() as worker:
+    with Phone(tmp_path_factory.mktemp("pulled")) as phone, device(phone).worker() as worker:
         opened = worker.open("tflite", files["tflite"], "litert", 1)
-        phone.fault("slow")
-        breaks(phone.unplug, 0.4)
+        phone.fault("hang")
+        threading.Thread(target=unplug_while_a_program_runs, args=(phone,)).start()
         for _ in range(2):
-            start = time.monotonic()
             with pytest.raises(TargetError, match=r"link was lost|is not there|not answer|no answer"):
                 opened.infer(IMAGES)
-            assert time.monotonic() - start < 3.0 + 10.0
 
 
 @pytest.mark.parametrize("how", ["cut", "silent", "slow"])
 def test_a_link_that_is_cut_silent_or_slow_is_no_result(
     how: str, tmp_path_factory: pytest.TempPathFactory, files: dict[str, Path]
 ) -> None:
-    with Phone(tmp_path_factory.mktemp(how)) as phone, device(phone, 2.0).worker() as worker:
+    with Phone(tmp_path_factory.mktemp(how)) as phone, device(phone).worker() as worker:
         assert phone.link is not None
         opened = worker.open("tflite", files["tflite"], "litert", 1)
         if how == "cut":
             phone.link.cut_after(200)
         phone.link.silent = how == "silent"
         phone.link.bytes_per_s = 2_000 if how == "slow" else None
-        start = time.monotonic()
+        opened._shell = replace(opened._shell, limit_s=2.0)  # type: ignore[attr-defined]
         with pytest.raises(TargetError):
             opened.infer(IMAGES)
-        assert time.monotonic() - start < 12.0
 
 
 def test_a_full_disk_is_told_before_and_during_a_push(

@@ -12,10 +12,10 @@ import pytest
 from tiny_hybrid import CLASSES, INPUT_SIZE, SavedProgram
 
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.match import match_scales
 from targets.program import load_program, trained_quant_params
 from targets.types import PRECISIONS, STATIC, WEIGHT_ONLY, Artifact, GraphFacts, Probe, TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 NAMES = registry.variants()
 #: Core ML packages with compressed weights alone have tests of their own (test_coreml_options.py).

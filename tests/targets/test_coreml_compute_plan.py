@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,11 @@ from coremltools.models.compute_plan import (
 from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.keys import OK, CellKey, Outcome
 from pipeline.records.latency import PlanRecord
-from pipeline.report.tables.plan import plan_tables
+from pipeline.report.tables.artifacts import plan_tables
+from targets.compute_plan import ComputePlan, PlannedOperation
 from targets.coreml import compute_plan
-from targets.coreml.compute_plan import ComputePlan, PlannedOperation, planned_operations, unit_of, walk
+from targets.coreml.compute_plan import planned_operations, unit_of
+from targets.coreml.mil import walk
 from targets.types import TargetError, Unavailable
 
 Operation, Block = MLModelStructureProgramOperation, MLModelStructureProgramBlock
@@ -75,7 +78,7 @@ def planned(program: MLModelStructureProgramBlock) -> tuple[PlannedOperation, ..
 
 
 def test_nested_blocks_are_walked_in_order(program: MLModelStructureProgramBlock) -> None:
-    names = [op.outputs[0].name for op in walk(program)]
+    names = [op.outputs[0].name for op in walk(program.operations)]
     assert names == ["weight", "c", "cond", "loop", "step", "w", "m", "logits"]
 
 
@@ -124,7 +127,7 @@ def test_an_empty_plan_is_refused() -> None:
 
 def test_a_plan_survives_json(program: MLModelStructureProgramBlock) -> None:
     plan = ComputePlan("cpu-and-ne", 812.5, planned(program))
-    assert compute_plan.decode(json.loads(json.dumps(compute_plan.encode(plan)))) == plan
+    assert compute_plan.decode(json.loads(json.dumps(asdict(plan)))) == plan
     key = CellKey("t2t_vit_7", "coreml", "coreml-cpu-and-ne", "int8", "qat", "host")
     record = PlanRecord(key, OK, plan)
     assert from_dict(PlanRecord, json.loads(json.dumps(to_dict(record)))) == record

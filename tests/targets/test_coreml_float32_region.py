@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.models.t2t_vit import Attention, TokenPerformer
 from pipeline.quantization.graph import export
 from targets.coreml.inspect import load_operations
-from targets.coreml.target import CoreML
+from targets.coreml.target import TARGET as COREML
 from targets.types import ConvertRequest
 
 
@@ -35,7 +35,7 @@ def operations(tmp_path_factory: pytest.TempPathFactory) -> list:  # type: ignor
     torch.manual_seed(0)
     program = export(Tokens().eval(), (3, 8, 8))
     output = Path(tmp_path_factory.mktemp("package")) / "tokens.mlpackage"
-    CoreML().convert(ConvertRequest(program, "fp16", output))
+    COREML.convert(ConvertRequest(program, "fp16", output))
     return load_operations(output)[1]
 
 

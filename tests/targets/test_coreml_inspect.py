@@ -24,10 +24,10 @@ from targets.coreml import neural_engine, stored
 from targets.coreml.convert import convert
 from targets.coreml.encodings import store_unsigned
 from targets.coreml.inspect import inspect, load_operations
-from targets.devices.host import HostWorker
 from targets.match import match_scales
 from targets.program import load_program, trained_quant_params
 from targets.types import ConvertRequest, GraphFacts, PackageOptions, Precision, TensorSpec
+from targets.worker.host import HostWorker
 
 DOCS = Path(__file__).parents[2] / "docs" / "core-ml-neural-engine.md"
 WEIGHTED_LAYERS = 7  # of the tiny hybrid: stem, depthwise, qkv, proj, fc1, fc2, head

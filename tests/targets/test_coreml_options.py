@@ -15,13 +15,13 @@ from PIL import Image
 from tiny_hybrid import CLASSES, INPUT_SIZE, SavedProgram
 
 from targets.coreml import deployment, preprocess
+from targets.coreml.boundary import wrap
+from targets.coreml.compress import palette
 from targets.coreml.interpreter.program import load_program as load_package
 from targets.coreml.mil import load_main
 from targets.coreml.package import SEAL, check_seal
-from targets.coreml.palette import palette
 from targets.coreml.preprocess import Preprocessing, pixels
-from targets.coreml.target import CoreML
-from targets.coreml.wrap import wrap
+from targets.coreml.target import TARGET as COREML
 from targets.match import match_scales
 from targets.program import load_program, static_batch, trained_quant_params
 from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError
@@ -46,7 +46,7 @@ def convert(programs: dict[str, SavedProgram], tmp_path_factory: pytest.TempPath
             program = load_program(programs["int8" if precision == "int8" else "fp32"].path)
             output = tmp_path_factory.mktemp("options") / f"{precision}.mlpackage"
             facts = {"model": "tiny", "run": "run-1", "program_sha256": "ab" * 32, "classes": json.dumps(LABELS)}
-            CoreML().convert(ConvertRequest(program, precision, output, facts, options))
+            COREML.convert(ConvertRequest(program, precision, output, facts, options))
             made[precision, options] = output
         return made[precision, options]
 
@@ -138,7 +138,7 @@ def test_a_picture_goes_in(precision: Precision, convert: Convert) -> None:
 
 def test_the_trained_scales_survive_the_wrapping(programs: dict[str, SavedProgram], convert: Convert) -> None:
     trained = trained_quant_params(load_program(programs["int8"].path))
-    target = CoreML()
+    target = COREML
     plain, wrapped = (
         match_scales(trained, target.inspect(convert("int8", options)).quant_params, target.scale_rtol)
         for options in (PackageOptions(), EVERYTHING)
@@ -182,7 +182,7 @@ def test_labels_that_do_not_fit_are_refused(
     program = load_program(programs["fp32"].path)
     options = PackageOptions(class_labels=labels)
     with pytest.raises(TargetError, match=says) as caught:
-        CoreML().convert(ConvertRequest(program, "fp16", tmp_path / "x.mlpackage", {}, options))
+        COREML.convert(ConvertRequest(program, "fp16", tmp_path / "x.mlpackage", {}, options))
     assert caught.value.stage == "convert"
     assert not list(tmp_path.iterdir())
     assert len(LABELS) == CLASSES
@@ -224,7 +224,7 @@ def test_a_system_that_lacks_the_operators_is_refused(
     program = load_program(programs["int8" if precision == "int8" else "fp32"].path)
     options = PackageOptions(deployment_target=system)
     with pytest.raises(TargetError, match=says):
-        CoreML().convert(ConvertRequest(program, precision, tmp_path / "x.mlpackage", {}, options))
+        COREML.convert(ConvertRequest(program, precision, tmp_path / "x.mlpackage", {}, options))
 
 
 # Float32 operators
@@ -245,7 +245,7 @@ def test_an_operator_that_is_not_there_is_an_error_with_near_names(
     program = load_program(programs["fp32"].path)
     options = PackageOptions(float32_operators=("softmax", "layernorm"))
     with pytest.raises(TargetError, match=r"'layernorm'.* near ones are layer_norm.*; types are .*softmax"):
-        CoreML().convert(ConvertRequest(program, "fp16", tmp_path / "x.mlpackage", {}, options))
+        COREML.convert(ConvertRequest(program, "fp16", tmp_path / "x.mlpackage", {}, options))
 
 
 # Unsigned weights
@@ -256,7 +256,7 @@ def test_unsigned_weights_hold_the_same_values(convert: Convert, programs: dict[
     stored = [op.quantized_data.val.dtype for op in operations(unsigned, "constexpr_affine_dequantize")]
     assert set(stored) == {np.dtype(np.uint8)}
     image = {"images": programs["int8"].images[:1]}
-    expected, seen = (load_package(path).run(image)["logits"] for path in (signed, unsigned))
+    expected, seen = (load_package(path).predict(image)["logits"] for path in (signed, unsigned))
     assert np.array_equal(seen, expected)
 
 
@@ -327,7 +327,7 @@ def test_a_palette_replaces_each_weight_that_it_makes_smaller(
 def test_compression_is_repeatable(precision: Precision, convert: Convert, programs: dict[str, SavedProgram]) -> None:
     first = convert(precision, PackageOptions())
     second = first.with_name(f"again-{precision}.mlpackage")
-    CoreML().convert(ConvertRequest(load_program(programs["fp32"].path), precision, second))
+    COREML.convert(ConvertRequest(load_program(programs["fp32"].path), precision, second))
     content = [(path / "Data/com.apple.CoreML/weights/weight.bin").read_bytes() for path in (first, second)]
     assert content[0] == content[1]
 
@@ -341,7 +341,7 @@ def test_a_channel_of_zeros_stays_zero(tmp_path: Path) -> None:
         layer.weight[1] = 0
     program = export(torch.nn.Sequential(layer, torch.nn.Flatten()).eval(), (3, 8, 8))
     for precision in ("w8", "w4"):
-        CoreML().convert(ConvertRequest(program, precision, tmp_path / "x.mlpackage"))
+        COREML.convert(ConvertRequest(program, precision, tmp_path / "x.mlpackage"))
         ((_, decoded),) = weights(tmp_path / "x.mlpackage")
         assert not decoded[1].any()
         assert np.isfinite(decoded).all()

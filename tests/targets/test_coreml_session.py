@@ -20,8 +20,8 @@ from targets.coreml import runner, units
 from targets.coreml.interpreter.program import MilProgram, load_program
 from targets.coreml.mil import load_main
 from targets.coreml.session import CoreMLSession, PackageInput, read_input
-from targets.devices.host import HostWorker
 from targets.types import PackageOptions, TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: Largest difference to torch, of the largest logit: as in the contract suite, in single precision.
@@ -42,7 +42,7 @@ class Package:
 
     def session(self) -> CoreMLSession:
         spec, _ = load_main(self.path)
-        return CoreMLSession(load_program(self.path), read_input(spec), self.path.name)
+        return CoreMLSession(load_program(self.path).predict, read_input(spec), self.path.name)
 
 
 def convert(
@@ -154,7 +154,7 @@ def test_a_package_for_pictures_gets_the_pixels_that_the_images_were_made_of(pic
             return self.program.predict(data)
 
     spec, _ = load_main(pictures.path)
-    session = CoreMLSession(Watched(load_program(pictures.path)), read_input(spec), pictures.path.name)
+    session = CoreMLSession(Watched(load_program(pictures.path)).predict, read_input(spec), pictures.path.name)
     logits = session.infer(normalised(levels))
     assert [image.mode for image in handed] == ["RGB"] * 3
     assert np.array_equal(np.stack([np.asarray(image) for image in handed]), levels.transpose(0, 2, 3, 1))
@@ -187,13 +187,13 @@ def test_a_model_without_logits_is_refused(package: Package) -> None:
         def predict(self, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return {"scores": np.zeros((1, CLASSES), np.float32)}
 
-    session = CoreMLSession(Renamed(), PackageInput("images", (1, *INPUT_SIZE)), "foreign.mlpackage")
+    session = CoreMLSession(Renamed().predict, PackageInput("images", (1, *INPUT_SIZE)), "foreign.mlpackage")
     with pytest.raises(TargetError, match=r"foreign\.mlpackage gives scores, no 'logits'"):
         session.infer(package.program.images)
 
 
 def test_an_error_of_the_framework_is_one_of_the_stage_run(package: Package) -> None:
-    session = CoreMLSession(load_program(package.path), PackageInput("pixels", (1, *INPUT_SIZE)), package.path.name)
+    session = CoreMLSession(load_program(package.path).predict, PackageInput("pixels", (1, *INPUT_SIZE)), "p.mlpackage")
     with pytest.raises(TargetError, match=r"tiny-\w+\.mlpackage") as caught:  # the interpreter knows no input "pixels"
         session.infer(package.program.images)
     assert caught.value.stage == "run"

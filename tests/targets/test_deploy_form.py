@@ -19,10 +19,10 @@ from pipeline.quantization.quantizer import Scheme
 from pipeline.rewrites.deploy import deploy_form
 from targets import registry
 from targets.coreml.inspect import load_operations
-from targets.devices.host import HostWorker
 from targets.match import match_scales
 from targets.program import load_program, trained_quant_params
 from targets.types import GraphFacts
+from targets.worker.host import HostWorker
 
 SIDE, CLASSES, BLOCKS = 64, 10, 2
 SIZE = (3, SIDE, SIDE)

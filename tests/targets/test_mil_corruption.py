@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from mil_programs import save_program
 
+from targets.coreml.interpreter.arithmetic import FP32
 from targets.coreml.interpreter.program import load_program
-from targets.coreml.interpreter.rounding import FP32
-from targets.coreml.names import INPUT, OUTPUT, REFERENCE_PREFIX
-from targets.coreml.package import SEAL, seal
-from targets.devices.host import HostWorker
+from targets.coreml.package import INPUT, OUTPUT, SEAL, seal
+from targets.coreml.units import REFERENCE_PREFIX
 from targets.types import TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 RUNTIME = REFERENCE_PREFIX + FP32.name
 NAME = "broken.mlpackage"
@@ -356,7 +356,7 @@ def _image() -> np.ndarray:
 
 
 def _logits(path: Path) -> np.ndarray:
-    return load_program(path).run({INPUT: _image()}, FP32)[OUTPUT]
+    return load_program(path).predict({INPUT: _image()}, FP32)[OUTPUT]
 
 
 def test_whole_packages_run(foreign: Path, sealed: Path, worker: HostWorker) -> None:

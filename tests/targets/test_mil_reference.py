@@ -10,20 +10,20 @@ import pytest
 import torch
 from tiny_hybrid import SavedProgram
 
-from targets.coreml.interpreter.program import load_program
-from targets.coreml.interpreter.rounding import (
+from targets.coreml.interpreter.arithmetic import (
     FP16,
     FP16_ACCUMULATE,
     FP32,
-    HALF_MAX,
     Arithmetic,
     RangeCounts,
     Rounding,
     to_half,
 )
-from targets.coreml.names import OUTPUT, SIMULATED
-from targets.devices.host import HostWorker
+from targets.coreml.interpreter.program import load_program
+from targets.coreml.package import OUTPUT
+from targets.coreml.units import SIMULATED
 from targets.types import RangeEvent, Unavailable
+from targets.worker.host import HostWorker
 
 #: Largest difference, of the largest logit; half precision has 11 bits, int8 values flip at rounding ties.
 TOLERANCE = {"fp32": 1e-6, "fp16": 0.01, "int8": 0.06}
@@ -69,7 +69,7 @@ def test_rounding_models_differ_where_the_file_is_in_half_precision(package: tup
     path, precision, program = package
     loaded = load_program(path)
     images = [image[None] for image in program.images]
-    seen = [[loaded.run({"images": i}, model)[OUTPUT] for i in images] for model in (FP32, FP16, FP16_ACCUMULATE)]
+    seen = [[loaded.predict({"images": i}, model)[OUTPUT] for i in images] for model in (FP32, FP16, FP16_ACCUMULATE)]
     same = [np.array_equal(seen[0], other) for other in seen[1:]]
     assert same == [precision == "fp32"] * 2
     assert np.array_equal(seen[1], seen[2]) == (precision == "fp32")
@@ -125,7 +125,7 @@ def test_float32_tensors_are_not_rounded_by_any_model() -> None:
 
 def test_rounding_to_half_precision_is_to_the_nearest_even() -> None:
     x = torch.tensor([1 + 2.0**-11, 1 + 3 * 2.0**-11, 2.0**-25, 3 * 2.0**-25, 65519.0, 65520.0, -0.0])
-    assert to_half(x).tolist() == [1, 1 + 2.0**-9, 0, 2.0**-23, HALF_MAX, float("inf"), 0]
+    assert to_half(x).tolist() == [1, 1 + 2.0**-9, 0, 2.0**-23, 65504.0, float("inf"), 0]
 
 
 def test_what_left_its_range_is_counted_at_the_operator_and_nan_only_where_it_begins() -> None:
@@ -161,7 +161,7 @@ def test_how_a_performer_dies_in_half_precision(tmp_path: Path) -> None:
     program = load_program(tmp_path / "dies.mlpackage")
     image = {"x": np.full((1, 4), -18, np.float32)}
     ranges = RangeCounts()
-    alive, dead = program.run(image, FP32), program.run(image, FP16, ranges)
+    alive, dead = program.predict(image, FP32), program.predict(image, FP16, ranges)
     assert alive["logits"].tolist() == [[0.25] * 4]
     assert np.isnan(dead["logits"]).all()
     assert ranges.counts[next(key for key in ranges.counts if key[1:] == ("exp", "vanished"))] == 4

@@ -15,7 +15,7 @@ from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.graph import prepare, to_qdq_program
 from pipeline.quantization.quantizer import Scheme
 from targets import registry
-from targets.devices.host import HostWorker
+from targets.worker.host import HostWorker
 
 SIZE = (3, 32, 32)
 

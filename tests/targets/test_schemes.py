@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from pipeline.quantization.graph import export
 from targets import registry
-from targets.coreml.target import CoreML
-from targets.executorch.target import ExecuTorch
+from targets.coreml.target import TARGET as COREML
+from targets.executorch.target import TARGET as EXECUTORCH
 from targets.program import static_batch
 from targets.tflite import convert as tflite
 from targets.tflite.compress import compress
-from targets.tflite.target import TFLite
+from targets.tflite.target import TARGET as TFLITE
 from targets.types import ConvertRequest, GraphFacts, PackageOptions, Precision, TargetError
 
 SIZE = (3, 16, 16)
@@ -99,10 +99,10 @@ def test_tflite_is_as_small_as_its_weights_and_near_float(
     path = tmp_path / "model.tflite"
     path.write_bytes(compress(float_file, precision, group_size))
     assert len(float_file) - path.stat().st_size == pytest.approx(bits_saved / 8, rel=0.04)
-    facts = TFLite().inspect(path)
+    facts = TFLITE.inspect(path)
     assert facts.float_weights == 0
     for runtime in registry.runtimes("tflite"):
-        logits = TFLite().load(path, runtime, threads=1).infer(images)
+        logits = TFLITE.load(path, runtime, threads=1).infer(images)
         assert least_db < sqnr_db(logits, expected) < 80, runtime  # above that nothing was rounded
     if precision == "w4a8-dynamic":
         assert scale_counts(facts) == sorted([STEM[0], *in_groups(group_size or 32)])
@@ -118,11 +118,11 @@ def test_executorch_has_int4_in_groups(
     for group_size in (32, 64):
         path = tmp_path / f"{group_size}.pte"
         options = PackageOptions(group_size=group_size)
-        ExecuTorch().convert(ConvertRequest(program, "w4a8-dynamic", path, {}, options))
-        facts = ExecuTorch().inspect(path)
+        EXECUTORCH.convert(ConvertRequest(program, "w4a8-dynamic", path, {}, options))
+        facts = EXECUTORCH.inspect(path)
         assert facts.weights_by_dtype == {"int4": 3, "int8": 1}
         assert scale_counts(facts) == sorted([STEM[0], *in_groups(group_size)])
-        assert 20 < sqnr_db(ExecuTorch().load(path, "executorch", 1).infer(images), expected) < 60
+        assert 20 < sqnr_db(EXECUTORCH.load(path, "executorch", 1).infer(images), expected) < 60
         sizes[group_size] = path.stat().st_size
     half_the_scales = 2 * (WEIGHTS - int(np.prod(STEM))) / 64
     assert sizes[32] - sizes[64] == pytest.approx(half_the_scales, rel=0.1)
@@ -132,8 +132,8 @@ def test_executorch_has_int4_in_groups(
 
 def test_core_ml_has_int4_in_groups(program: torch.export.ExportedProgram, tmp_path: Path) -> None:
     path = tmp_path / "wide.mlpackage"
-    CoreML().convert(ConvertRequest(program, "w4", path, {}, PackageOptions(group_size=64)))
-    facts = CoreML().inspect(path)
+    COREML.convert(ConvertRequest(program, "w4", path, {}, PackageOptions(group_size=64)))
+    facts = COREML.inspect(path)
     assert facts.weights_by_dtype == {"int4": 3, "int8": 1}
     assert scale_counts(facts) == sorted([STEM[0], *in_groups(64)])
 

@@ -14,8 +14,8 @@ from pipeline.drift.walk import Walk
 from pipeline.metrics.tensor_match import Int8Tensor, compare, find
 from pipeline.quantization.float_layers import QdqGraph
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.types import QuantizedTensor
+from targets.worker.host import HostWorker
 
 
 def shown(name: str, runtime: str, program: SavedProgram, folder: Path) -> tuple[QuantizedTensor, ...] | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.quantization.graph import export
 from targets.tflite import runner
-from targets.tflite.target import TFLite
+from targets.tflite.target import TARGET as TFLITE
 from targets.types import ConvertRequest
 
 COUNT, WIDTH = 4, 64
@@ -33,7 +33,7 @@ class Slices(nn.Module):
 def test_transposed_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, images = Slices().eval(), torch.randn(3, 3, 16, 16)
-    TFLite().convert(ConvertRequest(export(model, (3, 16, 16)), "fp32", tmp_path / "m.tflite"))
+    TFLITE.convert(ConvertRequest(export(model, (3, 16, 16)), "fp32", tmp_path / "m.tflite"))
     session = runner.load(tmp_path / "m.tflite", runner.LITERT, threads=1)
     with torch.no_grad():
         np.testing.assert_allclose(session.infer(images.numpy()), model(images).numpy(), rtol=1e-4, atol=1e-4)

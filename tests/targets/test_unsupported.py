@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from targets import registry
-from targets.devices.host import HostWorker
 from targets.types import TargetError
+from targets.worker.host import HostWorker
 
 
 class Bessel(nn.Module):

@@ -20,11 +20,10 @@ from targets.devices.adb.android import (
     script_of,
     system_of,
 )
-from targets.devices.adb.elf import abi_of
-from targets.devices.adb.runners import ExecuTorch, LiteRT
+from targets.devices.adb.runners import ExecuTorch, LiteRT, abi_of
 from targets.devices.device import DeviceOptions
-from targets.devices.facts import Conditions
 from targets.types import TargetError
+from targets.worker.facts import Conditions
 
 # From https://github.com/tensorflow/tensorflow/issues/42507 (an Android phone, four threads).
 BENCHMARK_MODEL = """STARTING!

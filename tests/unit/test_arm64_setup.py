@@ -13,8 +13,7 @@ from targets.devices import registry
 from targets.devices.address import Address
 from targets.devices.arm64 import counted, instructions, processor, setup
 from targets.devices.arm64.device import Arm64Device, found
-from targets.devices.arm64.emulation import PYTHON, QEMU, Emulation, wheel_versions
-from targets.devices.arm64.worker import EXECUTORCH, LITERT, capability
+from targets.devices.arm64.emulation import EXECUTORCH, LITERT, PYTHON, QEMU, Emulation, capability, wheel_versions
 from targets.devices.device import CountsInstructions, DeviceOptions
 from targets.types import TargetError, Unavailable
 
@@ -118,11 +117,11 @@ def test_macos_is_told_that_it_takes_linux(monkeypatch: pytest.MonkeyPatch) -> N
         setup.prepare(pytest.fail)
 
 
-def test_cores_cannot_be_chosen(tmp_path: Path) -> None:
-    emulation = Emulation(filled(tmp_path / "folder"))
+def test_cores_cannot_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(setup.GIVEN, str(filled(tmp_path / "folder")))
     with pytest.raises(TargetError, match="leave --cpus out"):
-        Arm64Device(QEMU_ARM64, DeviceOptions(cpus=(0,)), emulation)
-    device = Arm64Device(QEMU_ARM64, DeviceOptions(), emulation)
+        Arm64Device(QEMU_ARM64, DeviceOptions(cpus=(0,)))
+    device = Arm64Device(QEMU_ARM64, DeviceOptions())
     assert not device.times
     assert isinstance(device, CountsInstructions)
 
@@ -141,14 +140,15 @@ def test_the_command_has_qemus_own_libraries_and_none_of_the_hosts_modules(
     assert environment["PYTHONPATH"].split(":")[1:] == [str(folder / "site")]
 
 
-def test_runtimes_are_what_the_folder_holds(tmp_path: Path) -> None:
-    device = Arm64Device(QEMU_ARM64, DeviceOptions(), Emulation(filled(tmp_path / "a", "ai_edge_litert")))
+def test_runtimes_are_what_the_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(setup.GIVEN, str(filled(tmp_path / "a", "ai_edge_litert")))
+    device = Arm64Device(QEMU_ARM64, DeviceOptions())
     assert device.runtimes("tflite", "all") == (LITERT,)
     assert device.runtimes("executorch", "all") == device.runtimes("coreml", "all") == ()
     with pytest.raises(Unavailable, match="has no executorch for executorch files"):
         device.count_instructions("executorch", tmp_path, EXECUTORCH, None)  # type: ignore[arg-type]
-    both = Emulation(filled(tmp_path / "b", "ai_edge_litert", "executorch", "torch"))
-    assert Arm64Device(QEMU_ARM64, DeviceOptions(), both).runtimes("executorch", "all") == (EXECUTORCH,)
+    monkeypatch.setenv(setup.GIVEN, str(filled(tmp_path / "b", "ai_edge_litert", "executorch", "torch")))
+    assert Arm64Device(QEMU_ARM64, DeviceOptions()).runtimes("executorch", "all") == (EXECUTORCH,)
     assert "CUDA build" in capability(Emulation(tmp_path / "a"), EXECUTORCH).reason
     assert "ai_edge_litert" in capability(Emulation(tmp_path / "none"), LITERT).reason
 

@@ -81,7 +81,7 @@ def test_other_images_are_not_tested(tmp_path: Path, after: MadeUp, says: str) -
     assert cell.a.accuracy is not None  # the figures still stand side by side
     assert cell.b.accuracy is not None
     assert all(stage.paired is None and says in stage.not_paired for stage in comparison.stages)
-    assert "not paired" in views.as_text(comparison)
+    assert "not paired" in views.text(comparison)
 
 
 def test_the_same_images_through_another_transform_are_paired_and_it_is_told(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_size_and_operators_outside(tmp_path: Path) -> None:
     assert cell.b is not None
     assert (cell.a.size_bytes, cell.b.size_bytes) == (4_000_000, 5_000_000)
     assert cell.a.outside == 7 + 8 + 14
-    assert "1.250×" in views.as_text(compared(tmp_path / "again", BEFORE, MadeUp(size_bytes=5_000_000)))
+    assert "1.250×" in views.text(compared(tmp_path / "again", BEFORE, MadeUp(size_bytes=5_000_000)))
 
 
 def test_a_slower_model_by_its_ratio_to_the_control(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_json_has_counts_and_what_follows_from_them(tmp_path: Path) -> None:
 def test_the_same_figures_in_every_form(tmp_path: Path) -> None:
     comparison = compared(tmp_path)
     for text in (
-        views.as_text(comparison),
+        views.text(comparison),
         views.markdown(comparison),
         views.html(comparison),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from calibration.audit import audit
 from calibration.dataset import DIGITS, Split
 from calibration.errors import DataError
-from calibration.hub import HubImages
+from calibration.hub import INSTALL, HubImages
 from calibration.sources import open_data
 from calibration.torchvision_compat import ensure_torchvision
 
@@ -220,6 +221,17 @@ def look_at_odd_images(split: Split) -> None:
         split.digest()
 
 
+def test_a_cache_folder_in_the_home_folder_may_begin_with_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("EDGE_T2T_CACHE", "~/cache")
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "cache" / "datasets", "train", "validation")
+    assert open_data("torch/image_folder").classes == ("cat", "dog")
+    assert not (tmp_path / "~").exists()
+
+
 def test_images_of_torchvision_are_read_as_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_T2T_CACHE", str(tmp_path))
     odd(tmp_path / "datasets")
@@ -258,7 +270,7 @@ def test_a_hugging_face_set_without_its_package_says_how_to_get_it(
     if importlib.util.find_spec("datasets"):
         pytest.skip("the extra `hub` is installed")
     monkeypatch.setenv("EDGE_T2T_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match=r"pip install 'edge-t2t\[hub\]'"):
+    with pytest.raises(DataError, match=re.escape(INSTALL)):
         open_data("hfds/somebody/flowers")
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.commands.device_options import address_of, cpus_of, options_of
+from pipeline.commands.device_options import DeviceChoice, cpus_of
 from pipeline.errors import UsageError
 from targets.devices.address import Address, BadAddress, parse
+from targets.devices.device import DeviceOptions
 
 GOOD = {
     "host": Address("host"),
@@ -31,6 +35,23 @@ def test_addresses(text: str) -> None:
 @pytest.mark.parametrize("text", [text for text in GOOD if "[" not in text])
 def test_the_label_is_what_was_typed(text: str) -> None:
     assert parse(text).label == text
+
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
+
+
+@given(user=NAMES, name=NAMES, port=st.none() | st.integers(1, 65535))
+def test_every_address_comes_back_from_its_label(user: str, name: str, port: int | None) -> None:
+    for address in (Address("ssh", name, user, port), Address("adb", name)):
+        assert parse(address.label) == address
+
+
+@given(name=NAMES, at=st.integers(0, 9), odd=st.sampled_from(" ;$()|&<>'\"`\n\\*?"))
+def test_a_character_that_a_shell_reads_is_refused(name: str, at: int, odd: str) -> None:
+    bad = name[:at] + odd + name[at:]
+    for text in (f"adb:{bad}", f"ssh:{bad}@host", f"ssh:me@{bad}"):
+        with pytest.raises(BadAddress):
+            parse(text)
 
 
 @pytest.mark.parametrize(
@@ -71,14 +92,18 @@ def test_what_is_no_core_is_refused(text: str) -> None:
         cpus_of(text)
 
 
+def options_for(on: str, **values: Any) -> DeviceOptions:
+    return DeviceChoice(on=on, **values).device_options()
+
+
 def test_options_of_another_kind_are_refused() -> None:
-    with pytest.raises(UsageError, match="--remote-python is for ssh, not for --device host"):
-        options_of(address_of("host"), python="python3.12")
+    with pytest.raises(UsageError, match="--remote-python is for ssh, not for --on host"):
+        options_for("host", remote_python="python3.12")
     with pytest.raises(UsageError, match="--device-timeout is 0"):
-        options_of(address_of("adb"), timeout_s=0)
+        options_for("adb", device_timeout=0)
     with pytest.raises(UsageError, match="--benchmark-model nowhere: no such file"):
-        options_of(address_of("adb"), benchmark_model=Path("nowhere"))
+        options_for("adb", benchmark_model=Path("nowhere"))
 
 
 def test_a_device_has_less_time_than_this_host() -> None:
-    assert options_of(address_of("adb")).timeout_s < options_of(address_of("host")).timeout_s
+    assert options_for("adb").timeout_s < options_for("host").timeout_s

@@ -17,7 +17,7 @@ from pipeline.gate.baseline import Instructions
 from pipeline.gate.collect import facts_of
 from pipeline.records.keys import OK, ArtifactKey, CellKey
 from pipeline.records.latency import InstructionRecord, LatencyRecord
-from pipeline.report.tables.devices import circumstances, conditions_line, facts_lines
+from pipeline.report.tables.latency import circumstances, conditions_line, facts_lines
 from pipeline.run.cells import load_conversions, load_instructions, load_latency, save_cells, save_conversion
 from pipeline.run.folder import Run
 from pipeline.run.layout import INSTRUCTIONS, artifact_name
@@ -26,8 +26,8 @@ from pipeline.stages.cost import count_run
 from pipeline.stages.devices import EntryLimits
 from pipeline.stages.timing import TimingPlan
 from targets.devices.device import InstructionCount
-from targets.devices.facts import Conditions
 from targets.types import TargetError
+from targets.worker.facts import Conditions
 
 PLAN = TimingPlan(rounds=10, samples=2, processes=2)
 

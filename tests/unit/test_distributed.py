@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
+from training_plan import train_plan
 
 from calibration.dataset import Split
 from pipeline.errors import RunError
@@ -21,7 +22,7 @@ from pipeline.training.plan import TrainPlan
 from pipeline.training.trainees import FloatTrainee
 
 IMAGES, CLASSES, SIDE = 22, 3, 6  # the last batch of 6 is shared as 3 and 3
-PLAN = TrainPlan(epochs=2, batch_size=4, lr=0.05, weight_decay=0.1, ema=0.5)
+PLAN = train_plan(epochs=2, batch_size=4, lr=0.05, weight_decay=0.1, ema=0.5)
 
 
 class Small(nn.Sequential):
@@ -151,6 +152,6 @@ def test_a_split_is_shared_without_loss_or_repeat() -> None:
     parts = [seen((rank, 2), 4) for rank in range(2)]
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(batch) for batch in one]
     assert [len(batch) for batch in parts[1]] == [4, 4, 2]
-    assert TrainPlan(batch_size=4).steps_per_epoch(21, 2) == len(parts[0])
+    assert train_plan(batch_size=4).steps_per_epoch(21, 2) == len(parts[0])
     assert [len(batch) for batch in seen((0, 3), 6)] == [6]  # the last three would leave a process one image
-    assert TrainPlan(batch_size=6).steps_per_epoch(21, 3) == 1
+    assert train_plan(batch_size=6).steps_per_epoch(21, 3) == 1

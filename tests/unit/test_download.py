@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from calibration.remote import cache_folder
 from pipeline.errors import WeightsError
 from pipeline.models import download
 
@@ -207,9 +208,10 @@ def test_second_process_is_told_to_wait(server: Server, tmp_path: Path) -> None:
             fetch(server, tmp_path)
 
 
-def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("EDGE_T2T_CACHE", str(tmp_path))
-    assert download.cache_folder() == tmp_path
-    monkeypatch.delenv("EDGE_T2T_CACHE")
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert download.cache_folder() == tmp_path / ".cache" / "edge-t2t"
+    for given, folder in ((str(tmp_path / "x"), "x"), ("~/cache", "cache"), ("", ".cache/edge-t2t")):
+        monkeypatch.setenv("EDGE_T2T_CACHE", given)
+        assert cache_folder() == tmp_path / folder
+    monkeypatch.delenv("EDGE_T2T_CACHE")
+    assert cache_folder() == tmp_path / ".cache" / "edge-t2t"

@@ -6,8 +6,8 @@ import pytest
 from fake_device import FakeDevice
 
 from pipeline.stages.devices import EntryLimits, enter, limits_of
-from targets.devices.facts import Conditions
 from targets.types import TargetError
+from targets.worker.facts import Conditions
 
 LIMITS = EntryLimits(temperature_c=42.0, wait_s=60.0)
 

@@ -12,10 +12,16 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.observer import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 
-from pipeline.quantization.batch_norm_scale import divide_outputs, divide_weights
 from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.fake_quantize import EdgeFakeQuantize
-from pipeline.quantization.graph import prepare, set_observers, set_training, to_qdq_program
+from pipeline.quantization.graph import (
+    divide_outputs,
+    divide_weights,
+    prepare,
+    set_observers,
+    set_training,
+    to_qdq_program,
+)
 from pipeline.quantization.observers import OBSERVERS, SCALE_EPSILON, WEIGHT_OBSERVER
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import SKIPPED, restore_sites

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.mixed.fewest import Names, fewest
 
@@ -55,17 +56,14 @@ def test_one_very_useful_name_takes_few_questions() -> None:
     assert len(judge.asked) == 2
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_under_a_budget_no_name_can_be_given_back(seed: int) -> None:
-    draw = random.Random(seed)
-    cost = {name: draw.choice([0, 0, 1, 2, 5]) for name in ORDER}
-    budget = draw.randint(0, 9)
+@given(costs=st.lists(st.sampled_from([0, 1, 2, 5]), min_size=8, max_size=8), budget=st.integers(0, 40))
+def test_under_a_budget_no_name_can_be_given_back(costs: list[int], budget: int) -> None:
+    cost = dict(zip(ORDER, costs, strict=True))
 
     def passes(names: Names) -> bool:
         return sum(cost[n] for n in ORDER if n not in names) <= budget
 
-    order = sorted(ORDER, key=lambda n: -cost[n])
-    found = fewest(frozenset(), order, passes)
+    found = fewest(frozenset(), sorted(ORDER, key=lambda n: -cost[n]), passes)
     assert found is not None
     assert passes(found)
     assert not any(passes(found - {name}) for name in found)
@@ -73,14 +71,7 @@ def test_under_a_budget_no_name_can_be_given_back(seed: int) -> None:
     assert len(found) == smallest  # ranked by what they cost, and costs add up: then it is the least of all
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_what_is_found_passed_even_where_more_names_hurt(seed: int) -> None:
-    draw = random.Random(seed)
-    verdicts: dict[Names, bool] = {frozenset(ORDER): True}
-
-    def passes(names: Names) -> bool:
-        return verdicts.setdefault(names, draw.random() < 0.3)
-
-    found = fewest(frozenset(), ORDER, passes)
-    assert found is not None
-    assert verdicts[found]
+@given(passing=st.sets(st.frozensets(st.sampled_from(ORDER))))
+def test_what_is_found_passed_even_where_more_names_hurt(passing: set[Names]) -> None:
+    verdicts = passing | {frozenset(ORDER)}
+    assert fewest(frozenset(), ORDER, verdicts.__contains__) in verdicts

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from training_plan import train_plan
 
 from calibration.augment import PAPER, Augmentation
 from pipeline.errors import UsageError
 from pipeline.models.t2t_vit import T2TViT
 from pipeline.training.drop_path import stochastic_depth
-from pipeline.training.float_plan import FloatRecipe
-from pipeline.training.float_training import FloatTraining
-from pipeline.training.plan import TrainPlan
+from pipeline.training.float_plan import FloatRecipe, FloatTraining
 
 
 def test_the_paper_recipe_has_the_authors_numbers() -> None:
@@ -54,19 +54,22 @@ def test_an_option_beats_the_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("options", "told"),
     [
-        (FloatRecipe(augment="papr"), "Did you mean 'paper'|paper, light, none"),
-        (FloatRecipe(mixup=-1.0), "--mixup is -1.0"),
-        (FloatRecipe(drop_path=1.0), "--drop-path is 1.0"),
-        (FloatRecipe(warmup_epochs=400), "--warmup-epochs is 400: give a number from 0 to 300"),
-        (FloatRecipe(augment="none", reprob=0.1), "use --augment light"),
-        (FloatRecipe(ema=1.0), "--ema is 1.0"),
+        ({"augment": "papr"}, "Did you mean 'paper'|paper, light, none"),
+        ({"mixup": -1.0}, "--mixup is -1.0"),
+        ({"drop_path": 1.0}, "--drop-path is 1.0"),
+        ({"warmup_epochs": 400}, "--warmup-epochs is 400: give a number from 0 to 300"),
+        ({"augment": "none", "reprob": 0.1}, "use --augment light"),
+        ({"ema": 1.0}, "--ema is 1.0"),
+        ({"epochs": 2, "half_size_epochs": 3}, "--half-size-epochs is 3: give a number from 0 to 2"),
+        ({"scale_min": 0.0}, "--scale-min is 0.0"),
+        ({"batch_size": 1}, "--batch-size is 1: give at least 2"),
     ],
 )
-def test_a_number_that_no_training_can_have_is_refused(recipe: FloatRecipe, told: str) -> None:
+def test_a_number_that_no_training_can_have_is_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        recipe.plan("t2t_vit_7", "photos")
+        FloatRecipe(**options).plan("t2t_vit_7", "photos")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_a_number_that_no_training_can_have_is_refused(recipe: FloatRecipe, told
     ],
 )
 def test_the_file_is_named_after_model_and_data(model: str, data: str, file: str) -> None:
-    assert FloatTraining(model, data).file == Path("weights") / f"{file}.safetensors"
+    assert FloatTraining(model=model, data=data).file == Path("weights") / f"{file}.safetensors"
 
 
 def test_a_file_that_is_there_is_replaced_only_when_it_is_named(
@@ -91,15 +94,15 @@ def test_a_file_that_is_there_is_replaced_only_when_it_is_named(
     there.parent.mkdir()
     there.write_bytes(b"")
     with pytest.raises(UsageError, match=f"is there already: give --out {there}"):
-        FloatTraining("t2t_vit_7", "digits")
-    assert FloatTraining("t2t_vit_7", "digits", out=there).file == there
+        FloatTraining(model="t2t_vit_7")
+    assert FloatTraining(model="t2t_vit_7", out=there).file == there
 
 
 @pytest.mark.parametrize(("data", "images"), [("digits", 5), ("hfids/user/pets", 0)])
 def test_epoch_images_are_for_streams(data: str, images: int) -> None:
     with pytest.raises(UsageError, match="--epoch-images"):
-        FloatTraining("t2t_vit_7", data, epoch_images=images)
-    assert FloatTraining("t2t_vit_7", "hfids/user/pets", epoch_images=7).spec == "hfids/user/pets|7"
+        FloatTraining(model="t2t_vit_7", data=data, epoch_images=images)
+    assert FloatTraining(model="t2t_vit_7", data="hfids/user/pets", epoch_images=7).spec == "hfids/user/pets|7"
 
 
 def tiny_t2t() -> nn.Module:
@@ -162,5 +165,5 @@ def test_the_demo_weights_are_made_by_the_commands_of_their_page() -> None:
         assert f"python main.py {' '.join(arguments(model, DEMO_FOLDER.relative_to(root)))}" in lines
     plan = FloatRecipe(half_size_epochs=10).plan("t2t_vit_7", "digits")
     assert plan.augment == Augmentation(hflip=False, scale_min=0.8)
-    made_with = TrainPlan(epochs=12, half_size_epochs=10, lr=5e-4, hflip=False, scale_min=0.8)
+    made_with = train_plan(epochs=12, half_size_epochs=10, lr=5e-4, hflip=False, scale_min=0.8)
     assert {name: getattr(plan, name) for name in asdict(made_with)} == asdict(made_with)

@@ -14,8 +14,8 @@ from pipeline.commands import app
 from pipeline.gate.judge import FALSE_ALARMS
 from pipeline.gate.records import VERDICTS
 from pipeline.gate.rule import Limit
+from pipeline.gate.rules import RULES
 from pipeline.gate.settings import settings_of
-from pipeline.gate.table import RULES
 from pipeline.metrics.paired import PairedDrop
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -13,8 +13,9 @@ from pipeline.gate import outputs
 from pipeline.gate.baseline import CellFacts
 from pipeline.gate.judge import judge
 from pipeline.gate.records import GateResult
+from pipeline.gate.rules import RULES
 from pipeline.gate.settings import settings_of
-from pipeline.gate.table import RULES
+from pipeline.gate.tables import baseline_table
 from pipeline.records.keys import Outcome
 
 NASTY = 'a <b> & "c" ]]> | ` \x00 \x1b[31m \ud800 é \N{FACE WITH TEARS OF JOY}\nline two'
@@ -123,7 +124,7 @@ def test_what_the_rule_says_of_several_cells_is_said_once(capsys: pytest.Capture
 
 
 def test_an_update_shows_old_and_new_side_by_side() -> None:
-    table = outputs.table(run_facts(CELL), run_facts(cell(scored=scored(lost=3), file={"scales_found": 250})))
+    table = baseline_table(run_facts(CELL), run_facts(cell(scored=scored(lost=3), file={"scales_found": 250})))
     ((_, *values),) = table.rows
     texts = dict(zip(table.header[1:], (value.text for value in values), strict=True))
     assert texts["top-1"] == "1800 of 2000\n→ 1797 of 2000"
@@ -133,8 +134,8 @@ def test_an_update_shows_old_and_new_side_by_side() -> None:
 
 def test_an_update_shows_cells_that_come_and_go() -> None:
     other = replace(CELL, key=replace(KEY, runtime="tensorflow"))
-    table = outputs.table(run_facts(CELL), run_facts(other))
+    table = baseline_table(run_facts(CELL), run_facts(other))
     gone, come = table.rows
     assert gone[2].text == "1800 of 2000\n→ gone"
     assert come[2].text == "1800 of 2000"
-    assert outputs.table(None, run_facts(CELL)).rows[0][2].text == "1800 of 2000"
+    assert baseline_table(None, run_facts(CELL)).rows[0][2].text == "1800 of 2000"

@@ -11,8 +11,8 @@ from gate_facts import CELL, FILE, HOST, KEY, N, cell, not_run, run_facts, score
 from pipeline.gate.baseline import CellFacts, Instructions
 from pipeline.gate.judge import judge
 from pipeline.gate.records import Finding, Verdict
+from pipeline.gate.rules import RULES
 from pipeline.gate.settings import Settings, settings_of
-from pipeline.gate.table import RULES
 from pipeline.records.keys import SIMULATED
 
 NO_EVENTS = {"nan": 0, "overflowed": 0}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.gate.rules import RULES
 from pipeline.gate.settings import read_settings, render, settings_of
-from pipeline.gate.table import RULES
 
 FILE = """
 [check]

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from broken_workers import broken, ended, gone
+from broken_workers import broken, ended, gone, hanging, started
 
-from targets.devices.host import HostWorker
+from targets.devices.device import DeviceOptions
+from targets.devices.this_host import BoundHostWorker
 from targets.types import TargetError
+from targets.worker.host import HostWorker, ProcessLink
 
 
 def test_a_real_worker_says_who_it_is_and_ends() -> None:
-    with HostWorker(timeout_s=60) as worker:
+    with HostWorker() as worker:
         hello = worker.hello()
         assert hello["pid"] != os.getpid()
         assert hello["cpus"] >= 1
@@ -24,7 +26,7 @@ def test_a_real_worker_says_who_it_is_and_ends() -> None:
 
 
 def test_a_wrong_request_is_answered_and_the_worker_lives_on(tmp_path: Path) -> None:
-    with HostWorker(timeout_s=60) as worker:
+    with HostWorker() as worker:
         with pytest.raises(TargetError, match="unknown target 'tflight'; did you mean 'tflite'") as error:
             worker.inspect("tflight", tmp_path)
         assert error.value.stage == "inspect"
@@ -40,7 +42,7 @@ def test_a_wrong_request_is_answered_and_the_worker_lives_on(tmp_path: Path) -> 
 
 
 def test_an_abort_is_told_with_its_signal_and_last_words() -> None:
-    with HostWorker(30, broken("print('F 0000 check failed', file=sys.stderr, flush=True)\nos.abort()")) as worker:
+    with HostWorker(command=broken("print('F 0000 check failed', file=sys.stderr, flush=True)\nos.abort()")) as worker:
         with pytest.raises(TargetError, match=r"the runtime aborted: signal SIGABRT.*check failed") as error:
             worker.hello()
         assert error.value.stage == "probe"
@@ -49,32 +51,28 @@ def test_an_abort_is_told_with_its_signal_and_last_words() -> None:
 
 
 def test_a_worker_that_just_ends_is_told_with_its_status() -> None:
-    with HostWorker(30, broken("sys.exit(3)")) as worker, pytest.raises(TargetError, match="ended with status 3"):
+    with HostWorker(command=broken("sys.exit(3)")) as worker, pytest.raises(TargetError, match="ended with status 3"):
         worker.hello()
 
 
 def test_a_worker_that_prints_on_the_protocol_is_no_reply() -> None:
     command = broken("print('INFO: delegate created', flush=True)")
-    with HostWorker(30, command) as worker, pytest.raises(TargetError, match="ended with status 0"):
+    with HostWorker(command=command) as worker, pytest.raises(TargetError, match="ended with status 0"):
         worker.hello()
 
 
 def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    program = (
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
-        "time.sleep(600)"
-    )
-    with HostWorker(2.0, broken(program)) as worker, pytest.raises(TargetError, match="no answer within 2 s"):
-        worker.hello()
-    worker_pid, child = map(int, pids.read_text().split())
+    with HostWorker(0.2, hanging(pids)) as worker:
+        worker_pid, child = started(pids)
+        with pytest.raises(TargetError, match=r"no answer within 0\.2 s"):
+            worker.hello()
     assert gone(worker_pid)
     assert ended(child)
 
 
 def test_an_error_of_ours_ends_the_worker_too() -> None:
-    worker = HostWorker(timeout_s=60)
+    worker = HostWorker()
 
     def fail() -> None:
         with worker:
@@ -87,6 +85,17 @@ def test_an_error_of_ours_ends_the_worker_too() -> None:
     assert gone(pids[0])
 
 
+def test_cores_that_are_not_there_leave_no_worker_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    links: list[ProcessLink] = []
+    start = HostWorker._start
+    monkeypatch.setattr(HostWorker, "_start", lambda self: links.append(start(self)) or links[-1])
+    with pytest.raises(TargetError, match="no core 4096"):
+        BoundHostWorker(DeviceOptions(cpus=(4096,))).__enter__()
+    (link,) = links
+    assert link._process.returncode is not None
+    assert link.requests.closed
+
+
 @pytest.mark.parametrize("ending", ["without exit handlers", "by an abort"])
 def test_what_a_worker_leaves_in_its_temporary_folder_is_removed(ending: str, tmp_path: Path) -> None:
     where = tmp_path / "where"
@@ -94,7 +103,7 @@ def test_what_a_worker_leaves_in_its_temporary_folder_is_removed(ending: str, tm
         f"import pathlib, tempfile\npathlib.Path({str(where)!r}).write_text(tempfile.mkdtemp(suffix='.mlpackage'))\n"
     )
     with HostWorker(
-        30, broken(leave + "os._exit(0)" if ending == "without exit handlers" else leave + "os.abort()")
+        command=broken(leave + "os._exit(0)" if ending == "without exit handlers" else leave + "os.abort()")
     ) as worker:
         with pytest.raises(TargetError):
             worker.hello()

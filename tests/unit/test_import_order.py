@@ -63,7 +63,13 @@ def packages(tmp_path: Path) -> Path:
 # The doors into this project: commands, the worker, what a device's worker and a counted process start with, tests.
 @pytest.mark.parametrize(
     "door",
-    ["pipeline.commands", "targets.worker", "targets.devices.ssh.keeper", "targets.devices.arm64.counted", "targets"],
+    [
+        "pipeline.commands",
+        "targets.worker.worker",
+        "targets.devices.ssh.keeper",
+        "targets.devices.arm64.counted",
+        "targets",
+    ],
 )
 def test_every_entry_loads_triton_before_tensorflow(door: str, packages: Path) -> None:
     ended = run(f"import sys; sys.path.insert(0, {str(packages)!r}); import {door}, tensorflow", packages=packages)

@@ -7,10 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets.devices.arm64.known_products import check, known_files
-from targets.devices.host import HostWorker
+from benchmarks import known_products
+from targets.devices.arm64.known_products import ANSWERS, FOLDER, check, known_files
 from targets.tflite import runner
 from targets.types import TargetError
+from targets.worker.host import HostWorker
+
+
+def test_the_shipped_files_are_what_the_generator_writes(tmp_path: Path) -> None:
+    known_products.write(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in FOLDER.iterdir())
+    for known in known_files():
+        assert known.path.read_bytes() == (tmp_path / known.path.name).read_bytes()
+    with np.load(FOLDER / ANSWERS) as shipped, np.load(tmp_path / ANSWERS) as written:
+        assert set(shipped) == set(written)
+        for name in shipped:  # sums of float64 products may come in another order
+            np.testing.assert_allclose(shipped[name], written[name], rtol=1e-5, atol=1e-6)
+    assert sum(p.stat().st_size for p in FOLDER.iterdir()) < 100_000
 
 
 class Wrong:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from calibration.augment import Mixing
+from calibration.augment import Mixing, train_transform
 from calibration.dataset import DIGITS, Split
 from calibration.errors import DataError
 from calibration.loader import eval_batches, train_loader
-from calibration.preprocess import EvalTransform, train_transform
+from calibration.preprocess import EvalTransform
 from calibration.sources import open_data
 
 TRANSFORM = EvalTransform((3, 32, 32), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic")

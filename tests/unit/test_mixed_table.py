@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 from gate_facts import CELL, cell, run_facts
-from made_up_report import made_up_report, made_up_run
+from made_up_report import made_up_report, made_up_run, terminal_text
 
 from pipeline.gate.judge import judge
 from pipeline.gate.settings import settings_of
 from pipeline.records.mixed import QDQ, CellDrop, MixedRecord, RankedLayer, Trial
 from pipeline.records.report import report_from_json, report_to_json
-from pipeline.report import markdown, terminal
+from pipeline.report import markdown
 from pipeline.report import page as html
 from pipeline.report.tables.mixed import mixed_precision
 
@@ -70,7 +70,7 @@ def test_all_three_reports_have_the_table_and_runs_without_a_search_do_not() -> 
     report = made_up_report()
     mixed = replace(report, runs=(replace(report.runs[0], mixed=RECORD), *report.runs[1:]))
     title = f"{report.runs[0].model}: mixed precision"
-    for render in (html.render, markdown.render, terminal.render):
+    for render in (html.render, markdown.render, terminal_text):
         assert title.replace("_", "") in render(mixed).replace("_", "").replace("\\", ""), render
         assert title.replace("_", "") not in render(report).replace("_", "").replace("\\", ""), render
     assert report_from_json(report_to_json(mixed)) == mixed

@@ -9,14 +9,14 @@ from scipy.special import log_softmax, rel_entr, softmax
 from tiny_hybrid import CLASSES, INPUT_SIZE, TinyHybrid
 from torch import nn
 from torch.fx import GraphModule
+from training_plan import train_plan
 
 from pipeline.errors import TrainingError
 from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.graph import prepare
 from pipeline.quantization.quantizer import Scheme
-from pipeline.quantization.trainee import QatTrainee, teacher_of
-from pipeline.training.objective import cross_entropy, distillation, feature_distance, feature_names
-from pipeline.training.plan import TrainPlan
+from pipeline.quantization.trainee import QatTrainee, distillation, feature_distance, feature_names, teacher_of
+from pipeline.training.trainees import cross_entropy
 
 
 def logits(seed: int) -> torch.Tensor:
@@ -58,7 +58,7 @@ def graph() -> GraphModule:
 def test_the_teacher_computes_the_float_model_and_stands_still(graph: GraphModule) -> None:
     torch.manual_seed(0)
     model = TinyHybrid().eval()
-    teacher = teacher_of(graph, TrainPlan(distill=1.0, distill_features=1.0))
+    teacher = teacher_of(graph, train_plan(distill=1.0, distill_features=1.0))
     assert teacher is not None
     assert len(teacher.features) == 2  # after attention and after the MLP
     images = torch.randn(4, *INPUT_SIZE)
@@ -66,7 +66,7 @@ def test_the_teacher_computes_the_float_model_and_stands_still(graph: GraphModul
         assert torch.allclose(teacher.module(images), model(images), atol=1e-5)
     assert not any(p.requires_grad for p in teacher.module.parameters())
     before = {name: value.clone() for name, value in teacher.module.state_dict().items()}
-    trainee = QatTrainee(graph, TrainPlan(distill=1.0, distill_features=1.0), teacher)
+    trainee = QatTrainee(graph, train_plan(distill=1.0, distill_features=1.0), teacher)
     trainee.loss(trainee.begin_step(0, 0.0, images), torch.zeros(4, dtype=torch.int64)).backward()
     after = teacher.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -74,7 +74,7 @@ def test_the_teacher_computes_the_float_model_and_stands_still(graph: GraphModul
 
 def test_distillation_alone_pulls_a_moved_student_back_to_its_teacher(graph: GraphModule) -> None:
     """Without labels: they are random here, and the answer to each is the teacher's."""
-    plan = TrainPlan(distill=1.0, temperature=1.0, distill_features=1.0)
+    plan = train_plan(distill=1.0, temperature=1.0, distill_features=1.0)
     teacher = teacher_of(graph, plan)
     with torch.no_grad():
         for parameter in graph.parameters():
@@ -96,7 +96,7 @@ def test_each_part_of_the_objective_is_in_the_loss(graph: GraphModule) -> None:
     images, labels = torch.randn(4, *INPUT_SIZE), torch.tensor([0, 1, 2, 3])
 
     def loss(**parts: float) -> float:
-        plan = TrainPlan(dropout=False, batch_norm_freeze=0.0, observer_freeze=0.0, **parts)  # type: ignore[arg-type]
+        plan = train_plan(dropout=False, batch_norm_freeze=0.0, observer_freeze=0.0, **parts)  # type: ignore[arg-type]
         trainee = QatTrainee(graph, plan, teacher_of(graph, plan))
         with torch.no_grad():
             return trainee.loss(trainee.begin_step(0, 0.0, images), labels).item()

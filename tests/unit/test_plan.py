@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,23 @@ from tiny_hybrid import INPUT_SIZE, TinyHybrid
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torchao.quantization.pt2e import FakeQuantize
+from training_plan import train_plan
 
-from pipeline.config import RunConfig
+from calibration.augment import PRESETS
+from pipeline.config import QatPlan, RunConfig
 from pipeline.errors import UsageError
+from pipeline.options import options_of
 from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.graph import prepare
-from pipeline.quantization.qat import _plans
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.trainee import QatTrainee
+from pipeline.training.float_plan import FloatRecipe, qat_plan, tuning_plan
 from pipeline.training.loop import Phase, fit
 from pipeline.training.plan import TrainPlan
 
 
 def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
-    plan = TrainPlan(lr=1.0, warmup_fraction=0.2)
+    plan = train_plan(lr=1.0, warmup_fraction=0.2)
     rates = [plan.lr_at(step, 20) for step in range(20)]
     assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert rates[4] == 1.0
@@ -38,17 +41,17 @@ def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
-    plan = TrainPlan(lr=2.0, warmup_fraction=0.0)
+    plan = train_plan(lr=2.0, warmup_fraction=0.0)
     assert [plan.lr_at(step, 4) for step in range(4)] == pytest.approx([2.0, 1 + 2**-0.5, 1.0, 1 - 2**-0.5])
 
 
 def test_a_warm_up_over_everything_never_goes_down() -> None:
-    plan = TrainPlan(lr=1.0, warmup_fraction=1.0)
+    plan = train_plan(lr=1.0, warmup_fraction=1.0)
     assert [plan.lr_at(step, 3) for step in range(3)] == pytest.approx([0.25, 0.5, 0.75])
 
 
 def test_one_step_trains_at_full_rate() -> None:
-    assert TrainPlan(lr=0.3).lr_at(0, 1) == 0.3
+    assert train_plan(lr=0.3).lr_at(0, 1) == 0.3
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_one_step_trains_at_full_rate() -> None:
 )
 def test_steps_of_an_epoch(images: int, batch_size: int, max_steps: int | None, steps: int) -> None:
     """A last batch of one image is left out."""
-    assert TrainPlan(batch_size=batch_size, max_steps=max_steps).steps_per_epoch(images) == steps
+    assert train_plan(batch_size=batch_size, max_steps=max_steps).steps_per_epoch(images) == steps
 
 
 @pytest.mark.parametrize(
@@ -79,14 +82,16 @@ def test_steps_of_an_epoch(images: int, batch_size: int, max_steps: int | None, 
         ({"weight_decay": -0.1}, "--weight-decay is -0.1"),
         ({"label_smoothing": 1.5}, "--label-smoothing is 1.5: give a number from 0.0 to 1.0"),
         ({"observer_freeze": -0.2}, "--observer-freeze is -0.2"),
-        ({"scale_min": 0.0}, "--scale-min is 0.0"),
-        ({"epochs": 2, "half_size_epochs": 3}, "--half-size-epochs is 3: give a number from 0 to 2"),
+        ({"distill": 1.1}, "--distill is 1.1: give a number from 0.0 to 1.0"),
+        ({"ema": 1.0}, "--ema is 1.0: give a decay of at least 0 and below 1"),
+        ({"ranges": "learnt"}, "Did you mean 'learned'"),
+        ({"temperature": 0.0}, "--temperature is 0.0"),
         ({"seed": -1}, "--seed is -1"),
     ],
 )
 def test_impossible_numbers_are_named(values: dict[str, float], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        TrainPlan(**values)  # type: ignore[arg-type]
+        RunConfig("t2t_vit_7", **values)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -167,7 +172,7 @@ def test_scales_and_batch_norm_stand_still_from_their_fraction_of_all_steps_on(
     graph: GraphModule, tmp_path: Path
 ) -> None:
     """10 steps: observers move in steps 0 to 5 (of 0.6), BatchNorm statistics in steps 0 to 2 (of 0.3)."""
-    plan = TrainPlan(epochs=2, batch_size=4, lr=1e-6, observer_freeze=0.6, batch_norm_freeze=0.3)
+    plan = train_plan(epochs=2, batch_size=4, lr=1e-6, observer_freeze=0.6, batch_norm_freeze=0.3)
     seen = watch(graph, plan, tmp_path)
     assert seen.observers == [True] * 6 + [False] * 4
     assert seen.batch_norm == [True] * 3 + [False] * 7
@@ -175,26 +180,50 @@ def test_scales_and_batch_norm_stand_still_from_their_fraction_of_all_steps_on(
 
 @pytest.mark.parametrize(("freeze", "moves"), [(0.0, False), (1.0, True)])
 def test_the_ends_of_the_freeze_schedule(freeze: float, moves: bool, graph: GraphModule, tmp_path: Path) -> None:
-    plan = TrainPlan(epochs=1, batch_size=4, lr=1e-6, observer_freeze=freeze, batch_norm_freeze=freeze)
+    plan = train_plan(epochs=1, batch_size=4, lr=1e-6, observer_freeze=freeze, batch_norm_freeze=freeze)
     seen = watch(graph, plan, tmp_path)
     assert seen.observers == seen.batch_norm == [moves] * 5
 
 
-def test_options_of_quantize_reach_both_plans() -> None:
+def test_every_option_of_qat_reaches_its_plan() -> None:
+    """Each under its own name: an option that is renamed or left out of the plan fails here."""
     values: dict[str, Any] = {
-        "epochs": 3,
-        "accumulate": 4,
-        "ema": 0.5,
-        "dropout": False,
-        "distill": 0.25,
-        "ranges": "learned",
-        "seed": 7,
-    }
-    config = RunConfig(model="t2t_vit_7", data="photos", lr=0.2, float_lr=0.3, **values)  # type: ignore[arg-type]
-    trained_float, qat = _plans(config, head_replaced=True)
-    for plan, lr in ((trained_float, 0.3), (qat, 0.2)):
-        assert {name: getattr(plan, name) for name in values} == values
-        assert (plan.lr, plan.hflip, plan.scale_min) == (lr, True, 0.6)
-    digits = _plans(replace(config, data="digits"), head_replaced=False)
-    assert [(plan.hflip, plan.scale_min) for plan in digits] == [(False, 0.8)] * 2
-    assert [plan.epochs for plan in digits] == [0, 3]
+        "epochs": 3, "batch_size": 4, "lr": 0.2, "weight_decay": 0.5, "label_smoothing": 0.2, "clip_norm": 3.0,
+        "max_steps": 9, "seed": 7, "accumulate": 4, "observer_freeze": 0.2, "batch_norm_freeze": 0.3, "ema": 0.5,
+        "dropout": True, "distill": 0.25, "temperature": 3.0, "distill_features": 0.5, "ranges": "learned",
+    }  # fmt: skip
+    assert values.keys() == options_of(QatPlan).keys()
+    plan = qat_plan(RunConfig(model="t2t_vit_7", data="photos", **values))
+    assert {name: getattr(plan, name) for name in values} == values
+    assert (plan.hflip, plan.scale_min, plan.warmup_fraction) == (True, 0.6, 0.1)
+    digits = qat_plan(RunConfig(model="t2t_vit_7"))
+    assert (digits.hflip, digits.scale_min) == (False, 0.8)
+
+
+def test_a_replaced_head_is_trained_by_the_light_recipe() -> None:
+    """docs/training.md; what makes QAT stay near its teacher would keep a new head from learning its classes."""
+    config = RunConfig("t2t_vit_7", data="photos", epochs=3, distill=1.0, ema=0.9, dropout=False, ranges="learned")
+    plan = tuning_plan(config, head_replaced=True)
+    light = FloatRecipe(augment="light", epochs=3, lr=config.float_lr).plan("t2t_vit_7", "photos")
+    assert plan == light
+    assert (plan.dropout, plan.distill, plan.distill_features, plan.ema, plan.ranges) == (True, 0, 0, 0, "observed")
+    assert plan.augment == PRESETS["light"]
+    assert (plan.hflip, plan.scale_min) == (True, 0.6)
+
+
+def test_options_of_a_step_count_for_float_fine_tuning_too() -> None:
+    values: dict[str, Any] = {
+        "batch_size": 4, "accumulate": 2, "weight_decay": 0.5, "label_smoothing": 0.2, "clip_norm": 3.0,
+        "max_steps": 9, "seed": 7,
+    }  # fmt: skip
+    plan = tuning_plan(RunConfig("t2t_vit_7", float_epochs=2, float_lr=0.3, **values), head_replaced=False)
+    assert {name: getattr(plan, name) for name in values} == values
+    assert (plan.epochs, plan.lr, plan.hflip, plan.scale_min) == (2, 0.3, False, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("float_epochs", "head_replaced", "epochs"), [(None, False, 0), (None, True, 3), (0, True, 0), (5, False, 5)]
+)
+def test_epochs_of_float_fine_tuning(float_epochs: int | None, head_replaced: bool, epochs: int) -> None:
+    config = RunConfig("t2t_vit_7", epochs=3, float_epochs=float_epochs)
+    assert tuning_plan(config, head_replaced).epochs == epochs

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from calibration.augment import train_transform
 from calibration.errors import DataError
-from calibration.preprocess import EvalTransform, read_image, train_transform
+from calibration.preprocess import EvalTransform, read_image
 from calibration.torchvision_compat import ensure_torchvision
 
 EVALUATION = EvalTransform((3, 48, 48), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.9, "bicubic")

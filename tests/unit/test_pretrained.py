@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGE_T2T_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -124,7 +124,7 @@ def test_t2t_release_file_gives_the_logits_of_the_model_that_was_saved(
     assert loaded.record.sha256 == download.sha256_of(cache / RELEASE)
     assert (cache / RELEASE).read_bytes() == server.files[f"/main/{RELEASE}"]
 
-    again = load_model("t2t_vit_7", "pretrained", num_classes=3)
+    again = load_model("t2t_vit_7", "pretrained", 3)
     assert server.seen == [f"/main/{RELEASE}"]  # the second model came from the cache
     assert again.record.head_replaced
     assert again.model.state_dict()["head.weight"].shape == (3, 256)
@@ -143,7 +143,7 @@ def test_mobilenet_from_the_hub_gives_the_logits_of_the_model_that_was_saved(
     assert loaded.record.sha256 == download.sha256_of(cached)
     assert server.seen == [HUB_PATH]  # timm itself asked the hub for nothing
 
-    again = load_model("mobilenet_v2", "pretrained", num_classes=3)
+    again = load_model("mobilenet_v2", "pretrained", 3)
     assert server.seen == [HUB_PATH]
     assert again.record.head_replaced
     assert again.model.state_dict()["classifier.weight"].shape[0] == 3
@@ -194,7 +194,7 @@ def test_peek_downloads_nothing(server: Server, cache: Path) -> None:
 def test_model_without_published_weights_says_so(server: Server) -> None:
     assert pretrained_classes("resnet50_mlp") is None  # timm has the architecture alone
     with pytest.raises(WeightsError, match="timm publishes no weights for resnet50_mlp"):
-        load_model("resnet50_mlp", "pretrained", num_classes=10)
+        load_model("resnet50_mlp", "pretrained", 10)
     assert server.seen == []
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import main_py
 from made_up_facts import write_made_up_facts
 
 from pipeline.config import RunConfig
@@ -69,7 +70,7 @@ def test_paths_are_not_in_it_and_must_be_given(run: Run, tmp_path: Path) -> None
         recipe.config({"weights": "demo"})
     with pytest.raises(UsageError, match="give --weights"):
         recipe.config({"data": "digits"})
-    assert recipe.config({"data": "digits", "weights": "demo"}) == RunConfig("t2t_vit_7")
+    assert recipe.config({"data": "digits", "weights": "demo"}) == RunConfig("t2t_vit_7", weights="demo")
 
 
 def test_shards_in_a_folder_are_a_path_and_digits_are_none(
@@ -166,3 +167,49 @@ def test_a_run_config_comes_back_from_json() -> None:
         "m", float_layers=("a",), float_after_training=("b", "c"), max_drop=0.3, drop_targets=("tflite",)
     )
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({"model": "t2t_vit_7"}, "demo"),
+        ({"model": "t2t_vit_7", "data": "photos"}, "pretrained"),  # the bundled weights know ten digits
+        ({"model": "resnet10t"}, "pretrained"),
+        ({"model": "resnet10t", "weights": "none"}, "none"),
+        ({"model": "t2t_vit_7", "data": "photos", "weights": "demo"}, "demo"),
+    ],
+)
+def test_weights_that_a_recipe_does_not_name_are_those_of_the_command_line(
+    options: dict[str, Any], weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[RunConfig] = []
+
+    def start(config: RunConfig, runs_dir: Path) -> None:
+        started.append(config)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr("pipeline.quantization.qat.start", start)
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"schema": 1, "options": options}))
+    typed = [f"--{name}={value}" for name, value in options.items() if name != "model"]
+    for arguments in (["--recipe", path], [options["model"], *typed]):
+        assert "far enough" in main_py("quantize", *arguments, "--runs-dir", tmp_path).err
+    assert [config.weights for config in started] == [weights] * 2
+    assert started[0] == started[1]
+
+
+def test_a_recipe_and_a_config_of_an_earlier_version_are_read(run: Run) -> None:
+    """Flat keys, as runs have had them since they were first written."""
+    config = RunConfig("t2t_vit_7", weights="demo", epochs=3, float_lr=1e-3, threads=2)
+    flat = json.loads(json.dumps(config.to_dict()))
+    assert set(flat) == {
+        "model", "data", "weights", "form", "epochs", "float_epochs", "batch_size", "lr", "float_lr", "weight_decay",
+        "label_smoothing", "clip_norm", "max_steps", "observer", "observer_freeze", "batch_norm_freeze", "accumulate",
+        "ema", "dropout", "distill", "temperature", "distill_features", "ranges", "equalize", "bias_correction",
+        "float_layers", "float_after_training", "max_drop", "drop_targets", "rank_images", "channels_last", "compile",
+        "calibration_images", "qk_scale", "img_size", "limit_val", "skip_bad", "seed", "device", "amp", "threads",
+        "workers", "checkpoint_steps",
+    }  # fmt: skip
+    assert not any(isinstance(value, dict) for value in flat.values())
+    assert RunConfig.from_dict(flat) == config
+    assert written(run, config).config({"threads": 2}) == config

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up_report import terminal_text
 from made_up_waterfall import made_up_explained_report, made_up_waterfall
 
 from pipeline.records.report import Report, report_from_json, report_to_json
@@ -185,10 +186,10 @@ def test_simulated_stages_are_labelled(page: str) -> None:
 
 
 def test_many_classes_show_the_worst_twenty_and_say_so() -> None:
-    from pipeline.report.plots.classes import MOST, class_table
+    from pipeline.report.tables.waterfall import MOST_CLASSES, class_table
 
     table = class_table("t2t_vit_10", made_up_waterfall(classes=200, n=400))
-    assert len(table.rows) == MOST == 20
+    assert len(table.rows) == MOST_CLASSES == 20
     assert any("180 of 200 classes" in note for note in table.notes)
     drops = [max(value.sort or 0 for value in row[3:]) for row in table.rows]
     assert drops == sorted(drops, reverse=True)
@@ -199,7 +200,7 @@ def test_the_pareto_front_is_what_nothing_beats() -> None:
     from pipeline.metrics.accuracy import Accuracy
     from pipeline.metrics.latency import summarize
     from pipeline.records.keys import CellKey
-    from pipeline.report.plots.accuracy import Point, front
+    from pipeline.report.plots.latency import Point, front
 
     key = CellKey("m", "tflite", "litert", "int8", "qat", "host")
 
@@ -212,8 +213,7 @@ def test_the_pareto_front_is_what_nothing_beats() -> None:
 
 def test_labels_do_not_lie_on_each_other_or_on_points() -> None:
     from pipeline.report.plots import labels
-    from pipeline.report.plots.panels import one_axes
-    from pipeline.report.plots.svg import INK
+    from pipeline.report.plots.panels import INK, one_axes
 
     points = [(5.0, 50.0), (5.2, 50.5), (5.1, 53.0), (8.0, 51.0)]
     with one_axes(3.3) as (figure, axes):
@@ -264,9 +264,9 @@ def test_the_script_is_short_and_plain(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown"])
 def test_other_reports_have_the_waterfall_as_a_table(kind: str, report: Report) -> None:
-    from pipeline.report import markdown, terminal
+    from pipeline.report import markdown
 
-    text = {"terminal": terminal, "markdown": markdown}[kind].render(report)
+    text = {"terminal": terminal_text, "markdown": markdown.render}[kind](report)
     record = report.runs[0].waterfall
     assert record is not None
     assert "t2t_vit_10: waterfall" in text

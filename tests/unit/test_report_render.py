@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_report import N, made_up_report, made_up_run
+from made_up_report import N, made_up_report, made_up_run, terminal_text
 
 from pipeline.metrics.accuracy import wilson_percent
 from pipeline.records.report import Report
-from pipeline.report import markdown, terminal
+from pipeline.report import markdown
 from pipeline.report import page as html
 from pipeline.report.page import REPORT_FILES, write_report
 
@@ -56,7 +56,11 @@ def named(model: str) -> Report:
 
 
 def texts(report: Report) -> dict[str, str]:
-    return {"terminal": terminal.render(report, 140), "markdown": markdown.render(report), "html": html.render(report)}
+    return {
+        "terminal": terminal_text(report, 140),
+        "markdown": markdown.render(report),
+        "html": html.render(report),
+    }
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "html"])
@@ -105,7 +109,7 @@ def test_a_control_that_was_timed_only_beside_another_model_shows_those_samples(
 
 
 def test_a_terminal_of_eighty_columns_keeps_every_figure_whole(report: Report) -> None:
-    wide, narrow = terminal.render(report, 160), terminal.render(report, 80)
+    wide, narrow = terminal_text(report, 160), terminal_text(report, 80)
     for figure in set(re.findall(r"\d+\.\d\d%", wide)):
         assert figure in narrow
 
@@ -187,7 +191,7 @@ def test_a_run_without_control_or_artifacts_is_still_a_report() -> None:
 
 
 def test_int8_beside_the_float_file_of_the_same_rounds(report: Report) -> None:
-    from pipeline.metrics.latency import ratio
+    from pipeline.metrics.latency import ratio_of, round_ratios
     from pipeline.report.tables.latency import latencies
 
     run = report.runs[0]
@@ -199,7 +203,7 @@ def test_int8_beside_the_float_file_of_the_same_rounds(report: Report) -> None:
     table = latencies(replace(run, latencies=tuple(beside if t is fast else t for t in run.latencies)))
     shown = [row[-1] for row in table.rows]
     assert [value.sort for value in shown if value.sort is not None] == [
-        pytest.approx(ratio(fast.rounds_ms, slow).ratio)
+        pytest.approx(ratio_of(round_ratios(fast.rounds_ms, slow)).ratio)
     ]
     assert any(value.text.startswith("0.40×") for value in shown)
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_up_report import N, made_up_drift, made_up_report, made_up_rounds
+from made_up_report import N, made_up_drift, made_up_report, made_up_rounds, terminal_text
 
-from pipeline.commands.summary import raise_if_below
+from pipeline.commands.validate import raise_if_below
 from pipeline.errors import BelowBarError
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.records.keys import OK, SIMULATED, CellKey, Outcome
 from pipeline.records.latency import LatencyRecord
 from pipeline.records.report import Report, report_from_json, report_to_json
 from pipeline.records.validation import ValidationRecord
-from pipeline.report import markdown, terminal
+from pipeline.report import markdown
 from pipeline.report import page as html
 from pipeline.report.cells import run_cells
 from pipeline.report.sections import all_tables
-from pipeline.report.tables.drift import range_events
+from pipeline.report.tables.accuracy import overview, range_events
 from pipeline.report.tables.latency import latencies
-from pipeline.report.tables.overview import overview
 from pipeline.run.cells import cell_key
 from targets.types import RangeEvent
 
@@ -92,7 +91,7 @@ def test_what_left_its_range_is_told_worst_first(report: Report) -> None:
     assert range_events(made_up_report().runs[0]) is None
 
 
-@pytest.mark.parametrize("render", [terminal.render, markdown.render, html.render])
+@pytest.mark.parametrize("render", [terminal_text, markdown.render, html.render])
 def test_every_kind_of_report_carries_the_label(render, report: Report) -> None:  # type: ignore[no-untyped-def]
     text = " ".join(render(report).split())
     assert text.count("simulated") >= 3
@@ -101,7 +100,7 @@ def test_every_kind_of_report_carries_the_label(render, report: Report) -> None:
 
 
 def test_the_terminal_keeps_the_names_of_the_rows(report: Report) -> None:
-    lines = terminal.render(report).splitlines()
+    lines = terminal_text(report).splitlines()
     assert any("Stage" in line and "SQNR to QDQ" in line for line in lines)
     assert any("coreml" in line and "95.28–96.67%" in line for line in lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -18,21 +19,36 @@ from pipeline.report.plots.panels import MARKERS
 from pipeline.report.tables.schemes import markdown
 from pipeline.stages.convert import plan_cells
 from pipeline.stages.package_options import Wishes, check_wishes
-from targets import registry, schemes
+from targets import registry
+from targets.schemes import Schemes, made
+from targets.target import Target
 from targets.types import PRECISIONS, STATIC
 
-DOCS = Path(__file__).parents[2] / "docs" / "convert.md"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs" / "convert.md"
 
 
-def test_every_precision_has_a_word_for_every_target() -> None:
-    assert set(schemes.SCHEMES) == set(PRECISIONS)
-    for precision, by_target in schemes.SCHEMES.items():
-        assert set(by_target) == set(registry.variants()), precision
+@pytest.mark.parametrize("target", registry.everyone(), ids=lambda target: target.name)
+def test_every_target_has_a_word_for_every_precision(target: Target) -> None:
+    assert target.schemes.target == target.name
+    assert tuple(target.schemes.by_precision) == PRECISIONS
+    assert target.precisions == tuple(p for p in PRECISIONS if not target.schemes.why_not(p))
 
 
-@pytest.mark.parametrize("target", registry.variants())
-def test_targets_make_what_the_table_says(target: str) -> None:
-    assert registry.get(target).precisions == schemes.made_by(target)
+def test_a_table_that_leaves_a_precision_out_is_refused() -> None:
+    with pytest.raises(ValueError, match="schemes of fp32, not of fp32, fp16"):
+        Schemes("new", {"fp32": made("float32")})
+
+
+def test_no_target_is_named_outside_its_folder() -> None:
+    """What a target has, it declares (targets.target.Target): nothing else compares with a target's name."""
+    found = []
+    for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "targets" / "worker").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                constants = [c.value for c in ast.walk(node) if isinstance(c, ast.Constant)]
+                found += [f"{path.name}:{node.lineno}" for name in registry.variants() if name in constants]
+    assert not found
 
 
 def test_the_documentation_has_the_table() -> None:

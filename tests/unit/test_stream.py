@@ -19,19 +19,18 @@ import torch
 from PIL import Image
 from shard_files import picture, write_shards, write_tar
 
+from calibration import remote
 from calibration import stream as streams
-from calibration import url_shards
 from calibration.audit import audit, images_to_check
+from calibration.augment import train_transform
 from calibration.dataset import DataSource, Encoded, Stream
 from calibration.errors import DataError
-from calibration.kept import kept_split
-from calibration.loader import train_loader
-from calibration.preprocess import EvalTransform, train_transform
-from calibration.read_ahead import ahead
+from calibration.loader import read_ahead, train_loader
+from calibration.preprocess import EvalTransform
+from calibration.remote import UrlShards
 from calibration.sampler import calibration_subset
 from calibration.sources import open_data
-from calibration.stream import balanced, interleaved, shuffled
-from calibration.url_shards import UrlShards
+from calibration.stream import balanced, interleaved, kept_split, shuffled
 
 AUGMENTED = train_transform(EvalTransform((3, 16, 16), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic"), True, 0.6)
 TRAIN = 21
@@ -69,7 +68,7 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("EDGE_T2T_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(url_shards, "PAUSE_S", 0.01)
+    monkeypatch.setattr(remote, "PAUSE_S", 0.01)
     write_shards(tmp_path / "pets")
     with Server(tmp_path) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
@@ -330,21 +329,21 @@ def test_the_pool_is_even_by_class_within_what_is_looked_at(monkeypatch: pytest.
 
 
 def test_reading_ahead_keeps_order_and_errors_and_ends() -> None:
-    assert list(ahead(iter(range(100)), 3)) == list(range(100))
+    assert list(read_ahead(iter(range(100)), 3)) == list(range(100))
 
     def failing() -> Iterator[int]:
         yield 1
         raise DataError("gone")
 
-    items = ahead(failing(), 3)
+    items = read_ahead(failing(), 3)
     assert next(items) == 1
     with pytest.raises(DataError, match="gone"):
         next(items)
-    endless = ahead(iter(int, 1), 2)
+    endless = read_ahead(iter(int, 1), 2)
     assert next(endless) == 0
     endless.close()  # type: ignore[attr-defined]
     for thread in threading.enumerate():
-        if thread.name == "read ahead":
+        if thread.name.startswith("read ahead"):
             thread.join(5)
             assert not thread.is_alive()
 

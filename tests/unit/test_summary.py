@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.commands.summary import raise_if_below
+from pipeline.commands.validate import raise_if_below
 from pipeline.errors import BelowBarError
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift

@@ -6,6 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from pipeline.metrics.tensor_match import Int8Tensor, Power, compare, find
 
@@ -24,6 +27,23 @@ def test_a_channels_last_tensor_is_found_among_others() -> None:
     assert place.number == 4
     assert compare(OURS, last, place.axes).noise == 0
     assert find(OURS, [other_scale, other_point, other_size], rtol=1e-6) is None
+
+
+@given(
+    values=arrays(np.int8, array_shapes(max_dims=4, max_side=4)),
+    axes=st.permutations(range(4)),
+    scale=st.floats(1e-6, 1e3),
+    zero_point=st.integers(-128, 127),
+)
+def test_a_tensor_is_found_in_every_order_of_its_axes(
+    values: np.ndarray, axes: list[int], scale: float, zero_point: int
+) -> None:
+    ours = Int8Tensor(scale, zero_point, values)
+    other = Int8Tensor(scale, zero_point, values.transpose([a for a in axes if a < values.ndim]).copy())
+    place = find(ours, [Int8Tensor(2 * scale, zero_point, values), other], rtol=1e-6)
+    assert place is not None
+    assert place.number == 1
+    assert compare(ours, other, place.axes).noise == 0
 
 
 def test_joined_axes_are_found() -> None:

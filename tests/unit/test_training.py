@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_hybrid import CLASSES, INPUT_SIZE, TinyHybrid
 from torch import Tensor, nn
+from training_plan import train_plan
 
 from pipeline.errors import RunError, TrainingError
 from pipeline.quantization.calibration import calibrate
@@ -19,13 +20,14 @@ from pipeline.quantization.graph import prepare
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of
+from pipeline.run.layout import RESUME_FILE
 from pipeline.training.execution import Format, Precision
-from pipeline.training.loop import RESUME_FILE, EpochRecord, Phase, Trainee, fit
+from pipeline.training.loop import EpochRecord, Phase, Trainee, fit
 from pipeline.training.plan import TrainPlan
 from pipeline.training.trainees import FloatTrainee
 
 BATCH, STEPS, EPOCHS = 4, 5, 2
-PLAN = TrainPlan(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, max_steps=STEPS)
+PLAN = train_plan(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, max_steps=STEPS)
 
 
 class WithDropout(nn.Sequential):
@@ -174,7 +176,7 @@ def test_a_resume_point_of_another_plan_or_damaged_is_refused(tmp_path: Path) ->
 
     with pytest.raises(KeyboardInterrupt):
         fit(float_trainee(), PLAN, phase(tmp_path, interrupt))
-    other = TrainPlan(epochs=EPOCHS, batch_size=BATCH, lr=5e-4, max_steps=STEPS)
+    other = train_plan(epochs=EPOCHS, batch_size=BATCH, lr=5e-4, max_steps=STEPS)
     with pytest.raises(RunError, match="settings of lr"):
         fit(float_trainee(), other, phase(tmp_path))
     (tmp_path / RESUME_FILE).write_bytes(b"half a file")
@@ -183,7 +185,7 @@ def test_a_resume_point_of_another_plan_or_damaged_is_refused(tmp_path: Path) ->
 
 
 def test_half_size_epochs_see_smaller_images() -> None:
-    trainee = FloatTrainee(nn.Identity(), TrainPlan(epochs=2, half_size_epochs=1))
+    trainee = FloatTrainee(nn.Identity(), train_plan(epochs=2, half_size_epochs=1))
     images = torch.randn(2, 3, 32, 32)
     assert trainee.begin_step(0, 0.0, images).shape == (2, 3, 16, 16)
     assert trainee.begin_step(1, 0.5, images) is images

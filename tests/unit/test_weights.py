@@ -129,6 +129,12 @@ def test_head_is_kept_only_for_the_same_classes(
         assert torch.equal(fresh.state[key], head[key])
 
 
+def test_a_model_is_built_for_the_classes_that_are_named(made: Made, file: Path) -> None:
+    assert not load_model(NAME, file, CLASSES, SIDE).record.head_replaced
+    assert load_model(NAME, file, CLASSES[::-1], SIDE).record.head_replaced
+    assert load_model(NAME, file, ("ant", "dog"), SIDE).config.num_classes == 2
+
+
 def test_names_cannot_be_compared_with_a_file_that_has_none(made: Made, tmp_path: Path) -> None:
     fresh = make(seed=9, qk_scale=PUBLISHED_QK_SCALE)
     path = saved(made.state, tmp_path / "w.pth")

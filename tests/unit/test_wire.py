@@ -7,9 +7,12 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from targets.types import Capability, GraphFacts, Probe, QuantizedTensor, QuantParams, TensorSpec
-from targets.wire import (
+from targets.worker.wire import (
     MAX_PAYLOAD_BYTES,
     ProtocolError,
     decode_facts,
@@ -31,25 +34,40 @@ def sent(*messages: tuple[dict[str, object], np.ndarray | None]) -> io.BytesIO:
     return stream
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.arange(12, dtype=np.float32).reshape(3, 4),
-        np.arange(24, dtype=np.int8).reshape(2, 3, 4)[:, ::-1],  # not contiguous
-        np.zeros((0, 10), dtype=np.float32),
-        np.array(7, dtype=np.int64),
-        np.array([np.nan, np.inf], dtype=np.float32),
-    ],
-    ids=["float", "reversed", "empty", "scalar", "not finite"],
-)
-def test_arrays_arrive_as_they_were(array: np.ndarray) -> None:
+ARRAYS = arrays(st.sampled_from([np.float32, np.float16, np.int8, np.int64]), array_shapes(min_side=0, max_side=5))
+
+
+@given(array=ARRAYS, contiguous=st.booleans())
+def test_arrays_arrive_as_they_were(array: np.ndarray, contiguous: bool) -> None:
+    array = array if contiguous else array.T[::-1]
     answer = read_message(sent(({"op": "infer"}, array)))
     assert answer is not None
     message, received = answer
     assert message["op"] == "infer"
     assert received is not None
-    assert received.dtype == array.dtype
+    assert (received.dtype, received.shape) == (array.dtype, array.shape)
     np.testing.assert_array_equal(received, array)
+
+
+@given(content=st.binary())
+def test_bytes_that_nobody_sent_are_refused(content: bytes) -> None:
+    stream = io.BytesIO(content)
+    try:
+        while read_message(stream) is not None:
+            pass
+    except ProtocolError:
+        pass
+
+
+@given(array=ARRAYS, kept=st.floats(0, 1, exclude_max=True))
+def test_a_message_that_breaks_off_is_refused(array: np.ndarray, kept: float) -> None:
+    whole = sent(({"op": "infer"}, array)).getvalue()
+    start = whole[: int(kept * len(whole))]
+    if not start:
+        assert read_message(io.BytesIO(start)) is None
+        return
+    with pytest.raises(ProtocolError, match="ended"):
+        read_message(io.BytesIO(start))
 
 
 def test_messages_follow_each_other_and_end() -> None:

@@ -1,12 +1,12 @@
-"""Latency ratios by interleaved round in; judgements of MobileNetV2's ratio and of int8 beside float32 out."""
+"""Rules of latency ratios by interleaved round: to MobileNetV2, and of int8 to float32."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from pipeline.gate.baseline import Timing
-from pipeline.gate.pair import Limits, Pair
 from pipeline.gate.records import Judgement, Verdict
+from pipeline.gate.rule import Limits, Pair
 from pipeline.metrics.latency import ratio_change, ratio_of
 
 CLOCKS = {"cpu": "processor time", "wall": "the clock on the wall"}
@@ -19,13 +19,15 @@ def latency(pair: Pair, limits: Limits, level: float) -> Judgement | None:
     Regressed: no change is excluded, and the interval reaches over the budget. Pass: all of it is within the budget.
     Times are compared only for the same threads and, unless `other_processors`, the same processor.
     """
-    if pair.key.simulated or not (pair.scored_now and pair.scored_base):
+    if pair.key.simulated or None in pair.scored:
         return None
-    now, base, budget = pair.timing_now, pair.timing_base, limits["max_ratio"]
+    (now, base), budget = pair.timing, limits["max_ratio"]
     if now is None or now.control_ratios is None:
-        return _not_measured("no latency beside MobileNetV2 in this run", "run benchmark before check")
+        return Judgement.not_measured("no latency beside MobileNetV2 in this run", "run benchmark before check")
     if base is None or base.control_ratios is None:
-        return _not_measured("no latency beside MobileNetV2 in the baseline", "run benchmark, then check --update")
+        return Judgement.not_measured(
+            "no latency beside MobileNetV2 in the baseline", "run benchmark, then check --update"
+        )
     if throttled := _throttled(now) or _throttled(base, " in the baseline"):
         return throttled
     if refusal := _refusal(now, base, bool(limits["other_processors"])):
@@ -40,11 +42,11 @@ def latency(pair: Pair, limits: Limits, level: float) -> Judgement | None:
 def int8_speed(pair: Pair, limits: Limits, level: float) -> Judgement | None:
     """int8 over float32 of the same model, runtime and rounds: an int8 file that is slower has lost its purpose."""
     budget = limits["max_ratio"]
-    if pair.key.precision != "int8" or pair.key.simulated or pair.scored_now is None or budget is None:
+    if pair.key.precision != "int8" or pair.key.simulated or pair.scored[0] is None or budget is None:
         return None
-    now = pair.timing_now
+    now, _ = pair.timing
     if now is None or now.float_ratios is None:
-        return _not_measured(
+        return Judgement.not_measured(
             "no latency beside the float32 file in this run", "run convert --precision fp32, then benchmark"
         )
     if throttled := _throttled(now):
@@ -95,16 +97,14 @@ def _by_interval(seen: str, middle: Middle, floor: float, budget: float, option:
 
 def _refusal(now: Timing, base: Timing, other_processors: bool) -> Judgement | None:
     if now.threads != base.threads:
-        return Judgement(
-            verdict="refused",
-            sentence=f"timed with {now.threads} threads, in the baseline with {base.threads}",
-            next_step=f"benchmark --threads {base.threads}",
+        return Judgement.refused(
+            f"timed with {now.threads} threads, in the baseline with {base.threads}",
+            f"benchmark --threads {base.threads}",
         )
     if now.clock != base.clock:
-        return Judgement(
-            verdict="refused",
-            sentence=f"timed by {CLOCKS[now.clock]}, in the baseline by {CLOCKS[base.clock]}",
-            next_step="benchmark both in one way: processor time is counted with --threads 1",
+        return Judgement.refused(
+            f"timed by {CLOCKS[now.clock]}, in the baseline by {CLOCKS[base.clock]}",
+            "benchmark both in one way: processor time is counted with --threads 1",
         )
     differing = [
         f"{fact.replace('_', ' ')} {now.host.get(fact)!r}, in the baseline {base.host.get(fact)!r}"
@@ -112,10 +112,9 @@ def _refusal(now: Timing, base: Timing, other_processors: bool) -> Judgement | N
         if now.host.get(fact) != base.host.get(fact)
     ]
     if differing and not other_processors:
-        return Judgement(
-            verdict="refused",
-            sentence=f"timed on another machine: {'; '.join(differing)}",
-            next_step="benchmark on the baseline's kind of processor, or allow others with --other-processors",
+        return Judgement.refused(
+            f"timed on another machine: {'; '.join(differing)}",
+            "benchmark on the baseline's kind of processor, or allow others with --other-processors",
         )
     return None
 
@@ -129,7 +128,3 @@ def _throttled(timing: Timing, where: str = "") -> Judgement | None:
         sentence=f"the device became slower while it was timed{where}",
         next_step="let it cool down, and benchmark again",
     )
-
-
-def _not_measured(sentence: str, next_step: str) -> Judgement:
-    return Judgement(verdict=None, sentence=sentence, next_step=next_step)

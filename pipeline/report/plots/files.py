@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.report import values as v
 from pipeline.report.cells import run_cells, variant_name
-from pipeline.report.plots.figure import Figure
-from pipeline.report.plots.panels import Panel, colours, missing, one_axes, rows
-from pipeline.report.plots.svg import FONT_PT, MUTED, PAPER, inline_svg
-from pipeline.report.tables.table import Table
+from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, missing, row_panel
+from pipeline.report.tables.table import Column, Columns, Table
+from pipeline.words import plural
 
-LEAD = (
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COVERAGE_LEAD = (
     "Operators inside of a delegate (the accelerated part) and outside of it, read from each file; 1 partition is best."
 )
+SIZE_LEAD = "What each file or package takes on disk; bars of all models have one scale."
 
 
 def coverage(report: Report) -> Figure:
     """Empty if nothing was converted."""
     palette = colours(report)
-    panels = [_panel(run, f"coverage-{i}", palette[run.model]) for i, run in enumerate(report.runs) if _read(run)]
+    panels = [_coverage(run, f"coverage-{i}", palette[run.model]) for i, run in enumerate(report.runs) if _read(run)]
     tables = [table for run in report.runs if (table := _outside(run)) is not None]
-    return Figure("Delegate coverage", LEAD, tuple(panels), tables=tuple(tables), how="python main.py convert")
+    return Figure("Delegate coverage", COVERAGE_LEAD, tuple(panels), tables=tuple(tables), how="python main.py convert")
 
 
 def _read(run: RunRecord) -> list[ConversionRecord]:
@@ -32,77 +37,79 @@ def _name(record: ConversionRecord) -> str:
     return f"{record.target} {variant_name(record.precision, record.source)}"
 
 
-def _panel(run: RunRecord, name: str, colour: str) -> Panel:
+def _coverage(run: RunRecord, name: str, colour: str) -> Panel:
+    def draw(axes: Axes, row: int, record: ConversionRecord) -> None:
+        facts = record.facts
+        if facts is None or facts.delegated is None or facts.fallback is None:
+            missing(axes, row, "not in the file: the device decides")
+            return
+        outside = sum(facts.fallback.values())
+        axes.barh(row, facts.delegated, height=0.6, color=colour)
+        axes.barh(row, outside, left=facts.delegated, height=0.6, facecolor=PAPER, edgecolor=MUTED, linewidth=1)
+        parts = "" if facts.partitions is None else f", {plural(facts.partitions, 'part')}"
+        beside(axes, row, f"{facts.delegated} + {outside}{parts}")
+
     records = _read(run)
-    with one_axes(0.6 + 0.3 * len(records)) as (figure, axes):
-        for row, record in enumerate(records):
-            facts = record.facts
-            assert facts is not None  # _read
-            if facts.delegated is None or facts.fallback is None:
-                missing(axes, row, "not in the file: the device decides")
-                continue
-            outside = sum(facts.fallback.values())
-            axes.barh(row, facts.delegated, height=0.6, color=colour)
-            axes.barh(row, outside, left=facts.delegated, height=0.6, facecolor=PAPER, edgecolor=MUTED, linewidth=1)
-            parts = (
-                "" if facts.partitions is None else f", {facts.partitions} part{'' if facts.partitions == 1 else 's'}"
-            )
-            axes.text(
-                1.03,
-                row,
-                f"{facts.delegated} + {outside}{parts}",
-                transform=axes.get_yaxis_transform(),
-                va="center",
-                fontsize=FONT_PT - 2,
-            )
-        rows(axes, [_name(record) for record in records])
-        axes.set_xlim(left=0)
-        axes.set_xlabel("operators")
-        svg = inline_svg(figure, name, f"Delegate coverage of {run.model}")
-    return Panel(run.model, svg, f"n {len(records)} artifacts; right: operators inside + outside (hollow), partitions")
+    return row_panel(
+        run.model,
+        name,
+        f"Delegate coverage of {run.model}",
+        records,
+        _name,
+        draw,
+        "operators",
+        f"n {len(records)} artifacts; right: operators inside + outside (hollow), partitions",
+        row_in=0.3,
+        finish=lambda axes: axes.set_xlim(left=0),
+    )
 
 
 def _outside(run: RunRecord) -> Table | None:
     """Operators outside of delegates, one row each; None if there are none."""
-    rows = tuple(
-        (v.words(_name(record)), v.words(kind), v.count(count))
+    rows = [
+        (_name(record), kind, count)
         for record in _read(run)
         if record.facts is not None and record.facts.fallback
         for kind, count in sorted(record.facts.fallback.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    columns: Columns[tuple[str, str, int]] = (
+        Column("Artifact", lambda row: row[0]),
+        Column("Operator", lambda row: row[1]),
+        Column("Count", lambda row: row[2], v.count),
     )
-    if not rows:
-        return None
-    return Table(
-        f"{run.model}: operators outside of delegates", ("Artifact", "Operator", "Count"), rows, label_columns=2
-    )
-
-
-SIZE_LEAD = "What each file or package takes on disk; bars of all models have one scale."
+    title = f"{run.model}: operators outside of delegates"
+    return Table.of(title, columns, rows, label_columns=2) if rows else None
 
 
 def sizes(report: Report) -> Figure:
     """Empty if nothing was converted."""
-    panels = []
     largest = max((c.facts.size_bytes for run in report.runs for c in run.conversions if c.facts), default=0)
     palette = colours(report)
+    panels = []
     for number, run in enumerate(report.runs):
         found = {(c.target, c.variant): c.conversion.facts for c in run_cells(run) if c.conversion}
-        measured = [(f"{target} {variant}", facts) for (target, variant), facts in found.items() if facts]
-        if not measured:
-            continue
-        with one_axes(0.7 + 0.3 * len(measured)) as (figure, axes):
-            for row, (_, facts) in enumerate(measured):
-                axes.barh(row, facts.size_bytes / 1e6, height=0.65, color=palette[run.model])
-                axes.annotate(
-                    f"{facts.size_bytes / 1e6:.2f}",
-                    (facts.size_bytes / 1e6, row),
-                    (4, 0),
-                    textcoords="offset points",
-                    va="center",
-                )
-            rows(axes, [label for label, _ in measured])
-            axes.set_xlim(0, 1.18 * largest / 1e6)
-            axes.set_xlabel("MB (10^6 bytes)")
-            svg = inline_svg(figure, f"size-{number}", f"Artifact sizes of {run.model}")
-        panels.append(Panel(run.model, svg, f"n {len(measured)} artifacts, one file or package each"))
+        measured = [(f"{target} {variant}", facts.size_bytes) for (target, variant), facts in found.items() if facts]
+        if measured:
+            panels.append(_sizes(run.model, f"size-{number}", measured, largest, palette[run.model]))
     return Figure("Size", SIZE_LEAD, tuple(panels), how="python main.py convert")
+
+
+def _sizes(model: str, name: str, measured: list[tuple[str, int]], largest: int, colour: str) -> Panel:
+    def draw(axes: Axes, row: int, file: tuple[str, int]) -> None:
+        size = file[1] / 1e6
+        axes.barh(row, size, height=0.65, color=colour)
+        axes.annotate(f"{size:.2f}", (size, row), (4, 0), textcoords="offset points", va="center")
+
+    return row_panel(
+        model,
+        name,
+        f"Artifact sizes of {model}",
+        measured,
+        lambda file: file[0],
+        draw,
+        "MB (10^6 bytes)",
+        f"n {len(measured)} artifacts, one file or package each",
+        row_in=0.3,
+        edge_in=0.7,
+        finish=lambda axes: axes.set_xlim(0, 1.18 * largest / 1e6),
+    )

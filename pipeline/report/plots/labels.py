@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from pipeline.report.plots.panels import HALO
-from pipeline.report.plots.svg import FONT_PT, settle
+from pipeline.report.plots.panels import FONT_PT, HALO, settle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

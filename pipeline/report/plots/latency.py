@@ -1,28 +1,182 @@
-"""A report in, the raw latency samples of every cell and of its control out, one panel for each runtime."""
+"""Plots of latency: accuracy against latency and size with its Pareto front, and the raw samples."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.metrics.accuracy import Accuracy, wilson_percent
+from pipeline.metrics.latency import LatencySummary, summarize
+from pipeline.records.keys import CellKey
 from pipeline.records.latency import Rounds
 from pipeline.records.report import Report
-from pipeline.report.cells import cells
-from pipeline.report.plots.figure import Figure
-from pipeline.report.plots.panels import Panel, colours, one_axes, rows, span
-from pipeline.report.plots.svg import INK, inline_svg
+from pipeline.report.cells import cells, variant_name
+from pipeline.report.plots import labels
+from pipeline.report.plots.panels import (
+    INK,
+    MARKERS,
+    MUTED,
+    Figure,
+    Panel,
+    colours,
+    inline_svg,
+    one_axes,
+    row_panel,
+    span,
+)
+from pipeline.report.values import flat_samples, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ACCURACY_LEAD = (
+    "Further up is more accurate, further left is faster, a smaller marker is a smaller file; the dotted line is the "
+    "Pareto front: nothing measured here is both faster and more accurate than a point on it."
+)
+LARGEST_PT2 = 260.0  # area of the largest file's marker
+LEAST_PT2 = 16.0  # what is smaller cannot be told apart
 MAX_POINTS = 400  # of one row: more make the page heavy and show nothing new; the box is over all samples
 WINDOW = (0.7, 1.8)  # of the median: what lies outside is counted in the caption, or it would squeeze the rest
-LEAD = (
+SAMPLES_LEAD = (
     "Every timed image as a share of its row's median: a narrow cloud is a steady figure, one that leans is a machine "
     "that became slower or faster on the way."
 )
+
+
+@dataclass(frozen=True)
+class Point:
+    """One artifact in one runtime; `size_bytes` is None where the file is not in this report."""
+
+    key: CellKey
+    latency: LatencySummary
+    accuracy: Accuracy
+    size_bytes: int | None
+
+    @property
+    def variant(self) -> str:
+        return variant_name(self.key.precision, self.key.source)
+
+    def beats(self, other: Point) -> bool:
+        """At least as fast and as accurate, and not equal in both."""
+        mine = (self.latency.median_ms, -self.accuracy.top1_percent)
+        theirs = (other.latency.median_ms, -other.accuracy.top1_percent)
+        return mine != theirs and mine[0] <= theirs[0] and mine[1] <= theirs[1]
+
+
+def accuracy_against_latency(report: Report) -> Figure:
+    """Only cells that have both; the control's samples of the same rounds stand for it."""
+    palette = colours(report)
+    largest = max((p.size_bytes or 0 for points in _points(report).values() for p in points), default=0)
+    panels = tuple(
+        _accuracy(f"accuracy-{i}", place, points, palette, largest)
+        for i, (place, points) in enumerate(_points(report).items())
+    )
+    how = "python main.py validate, and python main.py benchmark"
+    return Figure("Accuracy, latency and size", ACCURACY_LEAD, panels, legend="variants", how=how)
+
+
+def front(points: list[Point]) -> list[Point]:
+    """Those that no other beats, the fastest first."""
+    best = [point for point in points if not any(other.beats(point) for other in points)]
+    return sorted(best, key=lambda point: point.latency.median_ms)
+
+
+def _points(report: Report) -> dict[str, list[Point]]:
+    """By runtime."""
+    accuracies = {c.validation.key: c.validation.accuracy for c in cells(report) if c.validation}
+    sizes = {
+        (c.model, c.target, c.precision, c.source): c.facts.size_bytes
+        for run in report.runs
+        for c in run.conversions
+        if c.facts is not None
+    }
+    paired = {t.control for run in report.runs for t in run.latencies if t.control}
+    found: dict[str, list[Point]] = {}
+    for cell in cells(report):
+        record = cell.latency
+        if record is None or record.rounds_ms is None:
+            continue
+        timed: list[tuple[CellKey | None, Rounds | None]] = [(record.control, record.control_rounds_ms)]
+        if record.key not in paired:
+            timed.insert(0, (record.key, record.rounds_ms))
+        for key, rounds in timed:
+            right = accuracies.get(key) if key else None
+            if key is not None and rounds is not None and right is not None:
+                summary = summarize(flat_samples(rounds))
+                size = sizes.get((key.model, key.target, key.precision, key.source))
+                found.setdefault(cell.place, []).append(Point(key, summary, right, size))
+    return found
+
+
+def _accuracy(name: str, place: str, points: list[Point], palette: dict[str, str], largest: int) -> Panel:
+    with one_axes(3.3) as (figure, axes):
+        front_points = front(points)
+        axes.plot(
+            [p.latency.median_ms for p in front_points],
+            [p.accuracy.top1_percent for p in front_points],
+            color=MUTED,
+            linewidth=1,
+            linestyle=(0, (1, 2)),
+            drawstyle="steps-post",
+            zorder=1,
+        )
+        texts = [_draw(axes, point, palette[point.key.model], largest) for point in points]
+        axes.set_xlim(0, 1.2 * max(p.latency.p90_ms for p in points))
+        lows, highs = [t.low for t in texts], [t.high for t in texts]
+        margin = max(0.5, 0.18 * (max(highs) - min(lows)))
+        axes.set_ylim(min(lows) - margin, max(highs) + margin)
+        axes.set_xlabel("median latency, ms (bar to p90)")
+        axes.set_ylabel("top-1, % (95% interval)")
+        labels.place(axes, texts)
+        svg = inline_svg(figure, name, f"Top-1 against latency on {place}")
+    images = span(sorted({p.accuracy.n for p in points}))
+    samples = span(sorted({p.latency.n for p in points}))
+    smallest = _not_beaten(points)
+    return Panel(place, svg, f"n {images} images, {samples} latency samples a point. {smallest}")
+
+
+def _draw(axes: Axes, point: Point, colour: str, largest: int) -> labels.Label:
+    """Marker with its intervals; returns the text that is still to be placed."""
+    area = LEAST_PT2 if point.size_bytes is None else max(LEAST_PT2, LARGEST_PT2 * point.size_bytes / largest)
+    x, y = point.latency.median_ms, point.accuracy.top1_percent
+    low, high = wilson_percent(point.accuracy.top1, point.accuracy.n)
+    right = max(x, point.latency.p90_ms)
+    axes.errorbar(
+        x,
+        y,
+        xerr=[[0.0], [right - x]],
+        yerr=[[max(0.0, y - low)], [max(0.0, high - y)]],
+        fmt=MARKERS[point.variant],
+        color=colour,
+        elinewidth=1,
+        markersize=math.sqrt(area),
+        zorder=3,
+    )
+    size = "size unknown" if point.size_bytes is None else f"{point.size_bytes / 1e6:.1f} MB"
+    text = f"{printable(point.key.model)}\n{point.variant}, {size}"
+    return labels.Label(text, x, y, colour, math.sqrt(area) / 2, x, right, low, high)
+
+
+def _not_beaten(points: list[Point]) -> str:
+    """Which of them nothing else beats in speed, accuracy and size at once."""
+    if any(point.size_bytes is None for point in points):
+        return ""
+    best = [
+        point
+        for point in points
+        if not any(
+            other.beats(point) and (other.size_bytes or 0) <= (point.size_bytes or 0)
+            for other in points
+            if other is not point
+        )
+    ]
+    if len(best) == len(points):
+        return "None is beaten in speed, accuracy and size at once."
+    beaten = [f"{p.key.model} {p.variant}" for p in points if p not in best]
+    return f"Beaten in speed, accuracy and size at once: {', '.join(beaten)}."
 
 
 def latency_samples(report: Report) -> Figure:
@@ -38,40 +192,58 @@ def latency_samples(report: Report) -> Figure:
             found.setdefault(cell.place, []).append((cell.model, cell.variant, record.rounds_ms))
         if record.control and record.control_rounds_ms:
             found.setdefault(cell.place, []).append((record.control.model, cell.variant, record.control_rounds_ms))
-    panels = tuple(_panel(i, place, samples, palette) for i, (place, samples) in enumerate(found.items()))
-    return Figure("Latency samples", LEAD, panels, how="python main.py benchmark")
+    panels = tuple(_samples(i, place, samples, palette) for i, (place, samples) in enumerate(found.items()))
+    return Figure("Latency samples", SAMPLES_LEAD, panels, how="python main.py benchmark")
 
 
-def _panel(number: int, place: str, samples: list[tuple[str, str, Rounds]], palette: dict[str, str]) -> Panel:
-    labels, outside = [], 0
-    with one_axes(0.7 + 0.5 * len(samples)) as (figure, axes):
-        for row, (model, variant, rounds) in enumerate(samples):
-            flat = np.concatenate([np.asarray(r) for r in rounds])
-            median = float(np.median(flat))
-            labels.append(f"{model}\n{variant}, {median:.2f} ms")
-            share = flat / median
-            outside += int(((share < WINDOW[0]) | (share > WINDOW[1])).sum())
-            _strip(axes, row, rounds, median, palette[model])
-            axes.boxplot(
-                share,
-                positions=[row],
-                orientation="horizontal",
-                widths=0.3,
-                showfliers=False,
-                manage_ticks=False,
-                boxprops={"color": INK},
-                whiskerprops={"color": INK},
-                capprops={"color": INK},
-                medianprops={"color": INK},
-            )
+def _samples(number: int, place: str, samples: list[tuple[str, str, Rounds]], palette: dict[str, str]) -> Panel:
+    def draw(axes: Axes, row: int, timed: tuple[str, str, Rounds]) -> None:
+        model, _, rounds = timed
+        ink = {"color": INK}
+        _strip(axes, row, rounds, _median(rounds), palette[model])
+        axes.boxplot(
+            _shares(rounds),
+            positions=[row],
+            orientation="horizontal",
+            widths=0.3,
+            showfliers=False,
+            manage_ticks=False,
+            boxprops=ink,
+            whiskerprops=ink,
+            capprops=ink,
+            medianprops=ink,
+        )
+
+    def finish(axes: Axes) -> None:
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, WINDOW[0]), min(high, WINDOW[1]))
-        rows(axes, labels)
-        axes.set_xlabel("sample / median of the row")
-        svg = inline_svg(figure, f"samples-{number}", f"Raw latency samples on {place}")
+
     n = span(sorted({sum(map(len, rounds)) for _, _, rounds in samples}))
+    shares = [_shares(rounds) for _, _, rounds in samples]
+    outside = sum(int(((share < WINDOW[0]) | (share > WINDOW[1])).sum()) for share in shares)
     beyond = f"; {outside} outside the window" if outside else ""
-    return Panel(place, svg, f"n {n} samples a row, first round on top; box: quartiles, whiskers: 1.5 IQR{beyond}")
+    return row_panel(
+        place,
+        f"samples-{number}",
+        f"Raw latency samples on {place}",
+        samples,
+        lambda timed: f"{timed[0]}\n{timed[1]}, {_median(timed[2]):.2f} ms",
+        draw,
+        "sample / median of the row",
+        f"n {n} samples a row, first round on top; box: quartiles, whiskers: 1.5 IQR{beyond}",
+        row_in=0.5,
+        edge_in=0.7,
+        finish=finish,
+    )
+
+
+def _median(rounds: Rounds) -> float:
+    return float(np.median(flat_samples(rounds)))
+
+
+def _shares(rounds: Rounds) -> np.ndarray:
+    """Every sample over the median of all."""
+    return np.asarray(flat_samples(rounds)) / _median(rounds)
 
 
 def _strip(axes: Axes, row: int, rounds: Rounds, median: float, colour: str) -> None:

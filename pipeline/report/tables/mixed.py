@@ -1,15 +1,15 @@
-"""A run's search for float layers in, the table of its trials and what came of them out."""
+"""The table of a search for float layers: its trials and what came of them."""
 
 from __future__ import annotations
 
 from pipeline.records.mixed import CellDrop, MixedRecord, Trial
 from pipeline.records.report import RunRecord
 from pipeline.report import values as v
-from pipeline.report.tables.table import Table
+from pipeline.report.tables.table import Column, Columns, Table
 from pipeline.report.values import Value
+from pipeline.words import first
 
 SHOWN = 3  # names in a row
-HEADER = ("Float layers", "Judged", "Lost / gained", "Drop in points", "Smallest detectable", "Size", "Within budget")
 
 
 def mixed_precision(run: RunRecord) -> Table | None:
@@ -19,42 +19,47 @@ def mixed_precision(run: RunRecord) -> Table | None:
 
 def mixed_table(model: str, record: MixedRecord) -> Table:
     """A row for each program and file that was judged; those of the result are marked."""
-    return Table(
-        title=f"{model}: mixed precision",
-        header=HEADER,
-        rows=tuple(_row(record, trial, cell) for trial in record.trials for cell in trial.cells),
-        label_columns=2,
-        notes=_notes(record),
+
+    def layers(row: tuple[Trial, CellDrop]) -> str:
+        taken = row[0].float_layers
+        return _names(taken) + ("\n(the result)" if taken == record.float_layers else "")
+
+    def within(row: tuple[Trial, CellDrop]) -> Value:
+        if record.budget_pp is None:
+            return v.NONE_HERE
+        over = row[1].drop_pp - record.budget_pp
+        return Value("yes" if row[1].drop_pp <= record.budget_pp else "no", "text", sort=over)
+
+    columns: Columns[tuple[Trial, CellDrop]] = (
+        Column("Float layers", layers),
+        Column("Judged", lambda row: row[1].name),
+        Column("Lost / gained", lambda row: _lost(row[1])),
+        Column("Drop in points", lambda row: _drop(row[1])),
+        Column("Smallest detectable", lambda row: _detectable(row[1])),
+        Column("Size", lambda row: v.NONE_HERE if row[1].size_bytes is None else v.megabytes(row[1].size_bytes)),
+        Column("Within budget", within),
     )
+    rows = ((trial, cell) for trial in record.trials for cell in trial.cells)
+    return Table.of(f"{model}: mixed precision", columns, rows, label_columns=2, notes=_notes(record))
 
 
-def _row(record: MixedRecord, trial: Trial, cell: CellDrop) -> tuple[Value, ...]:
-    paired = cell.paired
-    low, high = paired.interval_pp()
-    smallest = paired.detectable_pp()
-    size = Value("–", "text") if cell.size_bytes is None else v.megabytes(cell.size_bytes)
-    return (
-        v.words(_names(trial.float_layers) + ("\n(the result)" if trial.float_layers == record.float_layers else "")),
-        v.words(cell.name),
-        Value(f"{cell.lost} / {cell.gained}\nn {cell.n}", sort=cell.lost - cell.gained),
-        Value(
-            f"{v.signed(paired.drop_pp, 2)}\n{v.signed(low, 1)} to {v.signed(high, 1)}",
-            sort=paired.drop_pp,
-        ),
-        Value("none", "text") if smallest is None else Value(f"{smallest:.2f}", sort=smallest),
-        size,
-        v.NONE_HERE
-        if record.budget_pp is None
-        else Value("yes" if cell.drop_pp <= record.budget_pp else "no", "text", sort=cell.drop_pp - record.budget_pp),
-    )
+def _lost(cell: CellDrop) -> Value:
+    return Value(f"{cell.lost} / {cell.gained}\nn {cell.n}", sort=cell.lost - cell.gained)
+
+
+def _drop(cell: CellDrop) -> Value:
+    (low, high), drop = cell.paired.interval_pp(), cell.paired.drop_pp
+    return Value(f"{v.signed(drop, 2)}\n{v.signed(low, 1)} to {v.signed(high, 1)}", sort=drop)
+
+
+def _detectable(cell: CellDrop) -> Value:
+    smallest = cell.paired.detectable_pp()
+    return Value("none", "text") if smallest is None else Value(f"{smallest:.2f}", sort=smallest)
 
 
 def _names(layers: tuple[str, ...]) -> str:
     """ "none", "3: a, b, c", "7: a, b, c and 4 more"."""
-    if not layers:
-        return "none"
-    rest = len(layers) - SHOWN
-    return f"{len(layers)}: {', '.join(layers[:SHOWN])}" + (f" and {rest} more" if rest > 0 else "")
+    return f"{len(layers)}: {first(layers, SHOWN)}" if layers else "none"
 
 
 def _notes(record: MixedRecord) -> tuple[str, ...]:

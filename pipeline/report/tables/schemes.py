@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from targets import registry
-from targets.schemes import ALIASES, SCHEMES, Support
-from targets.types import Precision
+from targets.schemes import ALIASES, Support
+from targets.types import PRECISIONS, Precision
 
 MADE, NOT = "yes", "no"
 
@@ -15,26 +15,26 @@ def show() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    targets = registry.variants()
+    targets = registry.everyone()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("precision", *targets):
+    for name in ("precision", *registry.variants()):
         table.add_column(name, no_wrap=True)
-    for precision, by_target in SCHEMES.items():
-        table.add_row(_name(precision), *(_short(by_target[target]) for target in targets))
+    for precision in PRECISIONS:
+        table.add_row(_name(precision), *(_short(target.schemes[precision]) for target in targets))
     console = Console()
     console.print(table)
-    for precision, by_target in SCHEMES.items():
+    for precision in PRECISIONS:
         print(f"\n{_name(precision)}")
         for target in targets:
-            print(f"  {target}: {_words(by_target[target])}")
+            print(f"  {target.name}: {_words(target.schemes[precision])}")
 
 
 def markdown() -> str:
     """The same table with its words in the cells."""
-    targets = registry.variants()
-    lines = [f"| precision | {' | '.join(targets)} |", "|---" * (len(targets) + 1) + "|"]
-    for precision, by_target in SCHEMES.items():
-        cells = " | ".join(_words(by_target[target]) for target in targets)
+    targets = registry.everyone()
+    lines = [f"| precision | {' | '.join(registry.variants())} |", "|---" * (len(targets) + 1) + "|"]
+    for precision in PRECISIONS:
+        cells = " | ".join(_words(target.schemes[precision]) for target in targets)
         lines.append(f"| `{precision}`{_alias(precision)} | {cells} |")
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""A saved `.mlpackage` in, a program that runs one image after the other out.
+"""Load a saved `.mlpackage` as a program of torch functions, and run it on one image after the other.
 
 coremltools' own loader reads protobuf and weights file; every operator of the main function is bound to a function of
-`operators.table`. What is not known stops the loading with its name.
+`operators`. What is not known stops the loading with its name.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from targets.coreml.interpreter.operators.table import MOVES, OPERATORS, RENAMED, Operator
-from targets.coreml.interpreter.operators.unsupported import Unsupported
-from targets.coreml.interpreter.rounding import FP32, Arithmetic, RangeCounts, Rounding, to_half
+from targets.coreml.interpreter.arithmetic import FP32, Arithmetic, RangeCounts, Rounding, Unsupported, to_half
+from targets.coreml.interpreter.operators import MOVES, OPERATORS, RENAMED, Operator
 from targets.coreml.mil import load_main
 from targets.match import UINT8_OFFSET
+from targets.quieted import one_line, typed_line
 from targets.types import QuantizedTensor, TargetError
 
 #: MIL dtype -> how torch holds it. Half precision is held as float32 whose values were rounded.
@@ -69,10 +69,6 @@ class Step:
     arguments: Mapping[str, Any]
     results: tuple[Value, ...]
 
-    @property
-    def half(self) -> bool:
-        return self.results[0].dtype == "fp16"
-
     def names(self) -> Iterator[str]:
         """Of the variables that it reads."""
         for argument in self.arguments.values():
@@ -113,20 +109,10 @@ class MilProgram:
         ranges: RangeCounts | None = None,
         shown: list[QuantizedTensor] | None = None,
     ) -> dict[str, Any]:
-        """As `MLModel.predict` of coremltools: arrays, or PIL pictures for image inputs. See `run`."""
-        return self.run({name: _array(value) for name, value in inputs.items()}, rounding, ranges, shown)
-
-    def run(
-        self,
-        inputs: Mapping[str, np.ndarray],
-        rounding: Rounding = FP32,
-        ranges: RangeCounts | None = None,
-        shown: list[QuantizedTensor] | None = None,
-    ) -> dict[str, Any]:
-        """Outputs by name: arrays, and of a classifier the label and a table of probabilities.
+        """As `MLModel.predict` of coremltools: arrays by name, and of a classifier the label and all probabilities.
 
         Args:
-            inputs: one array for each input of the function, in its shape.
+            inputs: for each input of the function an array in its shape; for an image input also a PIL picture.
             ranges: counts what left the range of its format.
             shown: takes the result of every quantize operator with one scale.
 
@@ -155,13 +141,13 @@ class MilProgram:
             self._folded[rounding] = values
         return self._folded[rounding]
 
-    def _checked(self, inputs: Mapping[str, np.ndarray], rounding: Rounding) -> dict[str, Tensor]:
+    def _checked(self, inputs: Mapping[str, Any], rounding: Rounding) -> dict[str, Tensor]:
         if set(inputs) != {value.name for value in self.inputs}:
             wanted = ", ".join(value.name for value in self.inputs)
             raise TargetError("run", f"{self.name} takes {wanted}, not {', '.join(inputs) or 'nothing'}")
         found = {}
         for value in self.inputs:
-            array = np.asarray(inputs[value.name])
+            array = _array(inputs[value.name])
             if not _fits(array.shape, value.shape):
                 raise TargetError("run", f"{self.name}: {value.name} is {list(value.shape)}, not {list(array.shape)}")
             tensor = torch.from_numpy(np.ascontiguousarray(array)).to(_TORCH[value.dtype])
@@ -169,7 +155,7 @@ class MilProgram:
         return found
 
     def _compute(self, step: Step, values: dict[str, Any], rounding: Rounding, ranges: RangeCounts | None) -> None:
-        half = step.half and rounding.half_storage
+        half = step.results[0].dtype == "fp16" and rounding.half_storage
         arithmetic = Arithmetic(rounding, half, step.name, step.op_type, ranges)
         try:
             result = step.function(arithmetic, **{k: _resolved(v, values) for k, v in step.arguments.items()})
@@ -183,8 +169,8 @@ class MilProgram:
                         computed = arithmetic.store(computed)
                 values[value.name] = computed
         except (Unsupported, RuntimeError, IndexError, ValueError, TypeError) as error:
-            cause = " ".join(str(error).split())[:300]
-            raise TargetError("run", f"{self.name}: operator {step.name} ({step.op_type}): {cause}") from error
+            cause = f"{self.name}: operator {step.name} ({step.op_type}): {one_line(error, 300)}"
+            raise TargetError("run", cause) from error
 
 
 def load_program(path: Path) -> MilProgram:
@@ -206,20 +192,14 @@ def load_program(path: Path) -> MilProgram:
         outputs = tuple(feature.name for feature in spec.description.output)
         if lost := set(outputs) - {variable.name for variable in function.outputs}:
             raise ValueError(f"outputs {sorted(lost)} are described and not computed")
-        return MilProgram(
-            path.name,
-            inputs,
-            outputs,
-            steps,
-            dict(spec.description.metadata.userDefined),
-        )
+        return MilProgram(path.name, inputs, outputs, steps, dict(spec.description.metadata.userDefined))
     except TargetError:
         raise
     except Unsupported as error:
         raise TargetError("load", f"{path.name}: the MIL reference does not know {error}") from error
     except Exception as error:  # the loader raises whatever a damaged protobuf or weights file makes it meet
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise TargetError("load", f"{path.name} is damaged or no ML Program ({cause}): convert again") from error
+        cause = f"{path.name} is damaged or no ML Program ({typed_line(error, 300)}): convert again"
+        raise TargetError("load", cause) from error
 
 
 def _step(operation: Any) -> Step:

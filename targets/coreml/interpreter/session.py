@@ -1,33 +1,28 @@
-"""A package and a rounding model in, a session that computes its logits on this machine out."""
+"""Run a package in the reference interpreter under one rounding model, as a targets.types.Session."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from targets.coreml.interpreter.arithmetic import ROUNDINGS, RangeCounts, Rounding
 from targets.coreml.interpreter.program import MilProgram, load_program
-from targets.coreml.interpreter.rounding import ROUNDINGS, RangeCounts, Rounding
-from targets.coreml.names import OUTPUT, REFERENCE_PREFIX
-from targets.coreml.package import missing
+from targets.coreml.package import OUTPUT
 from targets.coreml.preprocess import read
 from targets.coreml.session import CoreMLSession, PackageInput
+from targets.coreml.units import REFERENCE_PREFIX
 from targets.types import QuantizedTensor, RangeEvent, TargetError, Unavailable
 
 
 def load(path: Path, runtime: str, threads: int) -> ReferenceSession:
-    """Open the package for `runtime`, one of `targets.coreml.names.SIMULATED`.
+    """Open the package at `path` for `runtime`, one of `targets.coreml.units.SIMULATED`.
 
     Raises:
         TargetError: stage "load".
     """
-    if threads < 1:
-        raise TargetError("load", f"threads is {threads}: at least 1 is needed")
-    if reason := missing(path):
-        raise TargetError("load", reason)
     torch.set_num_threads(threads)
     rounding = {REFERENCE_PREFIX + model.name: model for model in ROUNDINGS}[runtime]
     program = load_program(path)
@@ -43,7 +38,7 @@ class ReferenceSession(CoreMLSession):
     def __init__(self, program: MilProgram, takes: PackageInput, rounding: Rounding):
         self._ranges = RangeCounts()
         self._program, self._rounding = program, rounding
-        super().__init__(_Rounded(program, rounding, self._ranges), takes, program.name)
+        super().__init__(partial(program.predict, rounding=rounding, ranges=self._ranges), takes, program.name)
 
     def time(self, batch: np.ndarray, n: int) -> list[float]:
         raise Unavailable("run", "the MIL reference has no latency: what it takes says nothing of a device")
@@ -59,16 +54,6 @@ class ReferenceSession(CoreMLSession):
         shown: list[QuantizedTensor] = []
         self._program.predict({self._takes.name: value}, self._rounding, shown=shown)
         return tuple(shown)
-
-
-class _Rounded:
-    """A program under one rounding model, with Core ML's `predict`."""
-
-    def __init__(self, program: MilProgram, rounding: Rounding, ranges: RangeCounts):
-        self._program, self._rounding, self._ranges = program, rounding, ranges
-
-    def predict(self, data: dict[str, Any]) -> Mapping[str, Any]:
-        return self._program.predict(data, self._rounding, self._ranges)
 
 
 def _takes(program: MilProgram) -> PackageInput:

@@ -1,4 +1,4 @@
-"""What Android's own programs print in, facts and conditions of the phone out; what they do not say is None.
+"""Read facts and conditions of a phone from what Android's own programs print; what they do not say is None.
 
 getprop, dumpsys and settings have no documented format. Lines are looked for by their key, never by their place; a
 version that prints something else yields None, not a guess.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from targets.devices.facts import THERMAL_STATUSES, UNKNOWN, Conditions, Screen
+from targets.worker.facts import THERMAL_STATUSES, UNKNOWN, Conditions, Screen
 
 #: One script asks for everything; each part begins with a line of this and its name.
 PART = "==edge-t2t=="

@@ -1,21 +1,19 @@
-"""`adb:SERIAL` in, a targets.devices.device.Device out: an Android phone that runs the runtimes' own programs."""
+"""The device `adb:SERIAL`: an Android phone that runs the runtimes' own programs."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
 from targets.devices.adb import android
-from targets.devices.adb.elf import abi_of
-from targets.devices.adb.runners import RUNNERS
+from targets.devices.adb.runners import RUNNERS, abi_of
 from targets.devices.adb.server import NONE_THERE, only, require_adbutils
 from targets.devices.adb.server import found as listed
 from targets.devices.adb.session import AdbWorker, program_of
 from targets.devices.adb.shell import Shell
 from targets.devices.address import Address
-from targets.devices.device import Device, DeviceOptions, Say
-from targets.devices.facts import Conditions, DeviceFacts
-from targets.devices.registry import Found
+from targets.devices.device import Device, DeviceOptions, Found, Say
 from targets.types import Capability, TargetError
+from targets.worker.facts import Conditions, DeviceFacts
 
 
 class AdbDevice:

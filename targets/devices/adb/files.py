@@ -1,4 +1,4 @@
-"""Files over adb's sync service: bytes of this machine to a path there and back, within a limit.
+"""Write and read files of a phone over adb's sync service, within a time limit.
 
 The service is that of adb's own source, file_sync_service.h: requests of four letters and a length, data in pieces.
 """

@@ -1,4 +1,4 @@
-"""A file of this machine in, the path of the same bytes on the phone out; what is there is not sent again."""
+"""Send a file to a phone, unless the same bytes are there already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""LiteRT's benchmark_model and ExecuTorch's executor_runner: what to call them with, and what they printed, read.
+"""The runtimes' programs for a phone: which processor they are for, how to call them, and what their output means.
+
+They are LiteRT's benchmark_model and ExecuTorch's executor_runner.
 
 Flags and lines: google-ai-edge/LiteRT, tflite/tools/benchmark (README.md, benchmark_model.cc); pytorch/executorch,
 examples/portable/executor_runner/executor_runner.cpp. Both also exist in older versions that print less; what is
@@ -8,12 +10,18 @@ needed and not there is an error that shows the last lines.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from targets.devices.host import tail
 from targets.types import Samples, TargetError
+from targets.worker.host import tail
 
+#: e_machine and class (32 or 64 bit) of the System V ABI -> Android's name (developer.android.com/ndk/guides/abis).
+_ABIS = {(183, 2): "arm64-v8a", (40, 1): "armeabi-v7a", (62, 2): "x86_64", (3, 1): "x86"}
+# Android's own abilist says what else a system runs; without it a name stands for itself.
+_MAGIC = b"\x7fELF"
 # Versions before 1.3 do not know --print_output, and gflags ends a program that gets an unknown flag.
 _QUIET = ("--print_output=none", "--undefok=print_output")
 
@@ -133,3 +141,21 @@ class ExecuTorch:
 Runner = type[LiteRT] | type[ExecuTorch]
 #: target -> what runs its files on a phone.
 RUNNERS: dict[str, Runner] = {"tflite": LiteRT, "executorch": ExecuTorch}
+
+
+def abi_of(path: Path) -> str:
+    """Android's name of the ABI that the program at `path` is for.
+
+    Raises:
+        ValueError: it is no ELF program, or for a processor that Android does not have.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(20)
+    if len(head) < 20 or head[:4] != _MAGIC:
+        raise ValueError(f"{path} is no program for a phone (no ELF header): give the one built for Android")
+    order = {1: "<", 2: ">"}.get(head[5], "<")
+    (machine,) = struct.unpack_from(f"{order}H", head, 18)
+    try:
+        return _ABIS[machine, head[4]]
+    except KeyError:
+        raise ValueError(f"{path} is for ELF machine {machine}, which no Android phone has") from None

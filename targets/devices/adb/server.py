@@ -1,4 +1,4 @@
-"""adb's server in; its devices with what keeps each from being used, and connections to one of them, out."""
+"""Ask adb's server which devices it has and what keeps each from being used, and connect to one of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from targets.devices.address import Address
-from targets.devices.registry import Found
+from targets.devices.device import Found
 from targets.types import TargetError, Unavailable
 
 if TYPE_CHECKING:

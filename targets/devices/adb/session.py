@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from targets.devices.adb.elf import abi_of
 from targets.devices.adb.files import FileLink
 from targets.devices.adb.push import ROOT, Pusher, require_room
-from targets.devices.adb.runners import RUNNERS, Runner, Timing
+from targets.devices.adb.runners import RUNNERS, Runner, Timing, abi_of
 from targets.devices.adb.shell import Ended, Shell, quoted
 from targets.devices.device import DeviceOptions, Say
-from targets.devices.host import HostWorker, tail
 from targets.types import GraphFacts, QuantizedTensor, RangeEvent, Samples, Stage, TargetError, TensorSpec, Unavailable
+from targets.worker.host import HostWorker, tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

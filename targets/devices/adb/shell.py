@@ -1,4 +1,4 @@
-"""Argument lists for a phone's shell in, their output out: only if an end mark of this very request came with it.
+"""Run commands in a phone's shell; their output counts only if the end mark of the same request came with it.
 
 `adb shell` ends with 0 and no message when the link drops, so its exit code tells nothing. A script prints a random
 mark when it begins, with its process number, and one when it ends, with the exit status: what lacks the second one
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from targets.devices.adb.server import connection
-from targets.devices.host import tail
 from targets.types import Stage, TargetError
+from targets.worker.host import tail
 
 # What one request may print: a runner's log of thousands of inferences is below it.
 MAX_OUTPUT_BYTES = 1 << 24

@@ -1,4 +1,4 @@
-"""A file and an image in, inferences between marks that QEMU's plugin counts by, out; run under emulation.
+"""The program that is counted under emulation: it makes a mark before and after every inference.
 
 `python -m targets.devices.arm64.counted TARGET FILE RUNTIME IMAGE WARMUP N`, where IMAGE is a `.npy` file. There are
 N + 2 marks: an empty pair, and one after each inference.

@@ -1,4 +1,4 @@
-"""An emulated Arm processor as a targets.devices.device.Device: numbers of Arm kernels, and never a time."""
+"""The device `qemu-arm64`: an emulated Arm processor, which gives numbers of Arm kernels and never a time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from targets.devices.address import Address
 from targets.devices.arm64 import processor, setup
-from targets.devices.arm64.emulation import Emulation, wheel_versions
+from targets.devices.arm64.emulation import EXECUTORCH, LITERT, Arm64Worker, Emulation, capability, wheel_versions
 from targets.devices.arm64.instructions import count
-from targets.devices.arm64.worker import EXECUTORCH, LITERT, Arm64Worker, capability
-from targets.devices.device import Device, DeviceOptions, InstructionCount, Say
-from targets.devices.facts import Conditions, DeviceFacts
-from targets.devices.registry import Found
+from targets.devices.device import Device, DeviceOptions, Found, InstructionCount, Say
 from targets.types import TargetError, Unavailable
+from targets.worker.facts import Conditions, DeviceFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +20,7 @@ _RUNTIMES = {"tflite": (LITERT,), "executorch": (EXECUTORCH,)}
 
 
 class Arm64Device:
-    """
-    Args:
-        emulation: None: what targets.devices.arm64.setup prepared.
+    """What targets.devices.arm64.setup prepared.
 
     Raises:
         Unavailable: stage "device", nothing is prepared; the message says how.
@@ -33,15 +29,13 @@ class Arm64Device:
 
     times = False
 
-    def __init__(self, address: Address, options: DeviceOptions, emulation: Emulation | None = None):
-        if emulation is None:
-            if reason := setup.ready():
-                raise Unavailable("device", f"qemu-arm64: {reason}")
-            emulation = Emulation(setup.folder())
+    def __init__(self, address: Address, options: DeviceOptions):
+        if reason := setup.ready():
+            raise Unavailable("device", f"qemu-arm64: {reason}")
         if options.cpus:
             raise TargetError("device", "qemu-arm64 measures no time, so that cores are not chosen: leave --cpus out")
         self.address = address
-        self._emulation = emulation
+        self._emulation = Emulation(setup.folder())
         self._timeout_s = options.timeout_s
 
     def facts(self) -> DeviceFacts:

@@ -1,4 +1,4 @@
-"""A prepared folder in, commands that run Python on an emulated Arm processor out.
+"""Python on an emulated Arm processor: the commands that start it, and a worker that is checked before it is used.
 
 The folder has `root` (Debian for arm64), `site` (the runtimes' arm64 wheels) and `qemu` (Debian's QEMU for this machine
 with all of its libraries, so that it runs on other distributions too; without it, the one on PATH is taken).
@@ -17,12 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from targets.devices.arm64 import processor
-from targets.devices.host import SOURCE_ROOT
-from targets.types import Unavailable
+from targets.devices.arm64.known_products import check
+from targets.types import Capability, TargetError, Unavailable
+from targets.worker.client import TIMEOUT_S, RemoteSession
+from targets.worker.host import SOURCE_ROOT, HostWorker
 
 PYTHON = "root/usr/bin/python3.11"
 SITE = "site"
 QEMU = "qemu/usr/bin/qemu-aarch64"
+LITERT = "litert"
+EXECUTORCH = "executorch"
+# Which packages of the folder a runtime needs, and why one may be missing.
+_NEEDS = {LITERT: ("ai_edge_litert",), EXECUTORCH: ("executorch", "torch")}
+_MISSING = {
+    EXECUTORCH: "its Python runtime needs torch, whose arm64 wheel on PyPI is a CUDA build that does not load without "
+    "several GB of NVIDIA's libraries"
+}
 _LOADERS = ("lib64/ld-linux-*.so.*", "lib/ld-linux-*.so.*", "usr/lib*/ld-linux-*.so.*")
 # Of this machine's shell, and not for the emulated Python: libraries and modules of another processor or user.
 _UNSET = ("LD_LIBRARY_PATH", "LD_PRELOAD")
@@ -107,3 +117,33 @@ def wheel_versions(folder: Path) -> Mapping[str, str]:
         name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
         found[name.replace("_", "-")] = version
     return {name: found[name] for name in ("numpy", "ai-edge-litert", "executorch", "torch") if name in found}
+
+
+def capability(emulation: Emulation, runtime: str) -> Capability:
+    """Whether the emulated Python has it."""
+    missing = [package for package in _NEEDS.get(runtime, (runtime,)) if not emulation.has(package)]
+    if not missing:
+        return Capability(True)
+    return Capability(False, _MISSING.get(runtime, f"{missing[0]} is not among the arm64 packages of qemu-arm64"))
+
+
+class Arm64Worker(HostWorker):
+    """It reads files where they lie: nothing is pushed."""
+
+    def __init__(self, emulation: Emulation, timeout_s: float = TIMEOUT_S):
+        super().__init__(timeout_s, emulation.command("-m", "targets.worker"), emulation.environment())
+        self._emulation = emulation
+
+    def _prepare(self) -> None:
+        try:
+            check(self, f"the emulated {self._emulation.cpu}")
+        except TargetError as error:
+            if error.stage == "device":
+                raise
+            raise TargetError("device", f"a known file does not run under emulation: {error}") from error
+
+    def open(self, target: str, path: Path, runtime: str, threads: int) -> RemoteSession:
+        can = capability(self._emulation, runtime)
+        if not can.available:
+            raise Unavailable("load", f"qemu-arm64 has no {runtime}: {can.reason}")
+        return super().open(target, path, runtime, threads)

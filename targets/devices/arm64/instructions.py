@@ -1,4 +1,4 @@
-"""A file in, the instructions of one inference of it on the emulated processor out.
+"""Count the instructions of one inference of a file on the emulated processor.
 
 QEMU's plugin (count_instructions.c) writes how many were executed at each mark of targets.devices.arm64.counted; what
 lies between two marks is one inference, with the copies of its input and its logits.
@@ -21,8 +21,8 @@ import numpy as np
 from targets.devices.arm64 import counted
 from targets.devices.arm64.emulation import Emulation
 from targets.devices.device import InstructionCount
-from targets.devices.host import tail
 from targets.types import Stage, TargetError, Unavailable
+from targets.worker.host import tail
 
 SOURCE = Path(__file__).with_name("count_instructions.c")
 #: Processes, unless asked for another number; each of them counts INFERENCES after WARMUP.

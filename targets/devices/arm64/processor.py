@@ -1,4 +1,4 @@
-"""A folder that stands for `/` in; the files in it from which a program learns what the emulated processor is, out.
+"""The files of /proc and /sys from which an emulated program learns what its processor is.
 
 QEMU answers the processor's own registers for the emulated one, but passes most reads of /proc and /sys on: a runtime
 that looks there finds the host's x86, and crashes, or sizes its work by the host's caches. QEMU reads a file under its

@@ -1,4 +1,4 @@
-"""Nothing in; a folder with Debian for arm64, QEMU, and the runtimes' arm64 wheels in this machine's versions, out.
+"""Make the folder that emulation needs: Debian for arm64, QEMU, and arm64 wheels of the runtimes installed here.
 
 It lies in the cache under the digest of what goes into it, and appears whole or not at all. Deleting it removes it.
 """
@@ -19,8 +19,7 @@ from pathlib import Path
 
 from targets.devices import debian_packages
 from targets.devices.arm64 import processor
-from targets.devices.arm64.emulation import PYTHON, QEMU, SITE, Emulation
-from targets.devices.arm64.worker import Arm64Worker
+from targets.devices.arm64.emulation import PYTHON, QEMU, SITE, Arm64Worker, Emulation
 from targets.devices.debian_packages import DebianUnavailable
 from targets.types import TargetError, Unavailable
 

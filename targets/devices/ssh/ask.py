@@ -1,4 +1,4 @@
-"""A request for a device's own Python in, its reply out (targets.devices.ssh.there does the work there)."""
+"""Questions to the Python of a device, answered by targets.devices.ssh.there, whose text is sent along."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targets.devices.host import tail
 from targets.devices.ssh import there
-from targets.devices.ssh.advice import INSTALL, PYTHON
-from targets.devices.ssh.deadline import deadline
+from targets.devices.ssh.connection import deadline
 from targets.types import TargetError
+from targets.worker.host import tail
 
 if TYPE_CHECKING:
     import asyncssh
+
+PYTHON = "3.11"
+_BOARD = "on a board: `python3.11 -m venv ~/edge-t2t && ~/edge-t2t/bin/pip install numpy ai-edge-litert`"
+_MAC = "on a Mac: `python3.11 -m venv ~/edge-t2t && ~/edge-t2t/bin/pip install numpy coremltools`"
+#: How a Python that has what the worker needs comes onto the device.
+INSTALL = f"{_BOARD}; {_MAC}; then add --remote-python '~/edge-t2t/bin/python'"
+#: Where everything of this project lies on a device, below the home folder of the user who logs in.
+FOLDER = ".cache/edge-t2t"
 
 # Runs on any Python of the last fifteen years; only one that is new enough sees the rest.
 _FIRST = (

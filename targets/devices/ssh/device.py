@@ -1,4 +1,4 @@
-"""`ssh:USER@HOST` in, a targets.devices.device.Device out: workers of this project on a board or a Mac."""
+"""The device `ssh:USER@HOST`: a Linux board or a Mac that runs workers of this project."""
 
 from __future__ import annotations
 
@@ -15,22 +15,17 @@ import numpy as np
 
 from targets import registry
 from targets.devices.address import Address
-from targets.devices.client import WorkerClient
-from targets.devices.device import Device, DeviceOptions, Say
-from targets.devices.facts import Conditions, DeviceFacts
-from targets.devices.host import tail
-from targets.devices.registry import Found
-from targets.devices.ssh.advice import FOLDER, INSTALL
-from targets.devices.ssh.ask import ask, python_word
-from targets.devices.ssh.bundle import write_bundle
-from targets.devices.ssh.connect import connect, require_asyncssh
-from targets.devices.ssh.deadline import deadline
+from targets.devices.device import Device, DeviceOptions, Found, Say
+from targets.devices.ssh.ask import FOLDER, INSTALL, ask, python_word
+from targets.devices.ssh.connection import connect, deadline, loop, require_asyncssh
 from targets.devices.ssh.link import SshLink
-from targets.devices.ssh.loop import loop
-from targets.devices.ssh.push import NoRoom, Pusher
+from targets.devices.ssh.push import NoRoom, Pusher, write_bundle
 from targets.devices.ssh.there import IMAGES
 from targets.types import TargetError
-from targets.wire import Message
+from targets.worker.client import WorkerClient
+from targets.worker.facts import Conditions, DeviceFacts
+from targets.worker.host import tail
+from targets.worker.wire import Message
 
 if TYPE_CHECKING:
     import asyncssh
@@ -94,15 +89,9 @@ class SshWorker(WorkerClient):
         self._command = list(command or ())
         self._pusher: Pusher | None = None
 
-    def __enter__(self) -> SshWorker:
-        super().__enter__()
+    def _prepare(self) -> None:
         if self._options.cpus:
-            try:
-                self.bind(self._options.cpus)
-            except BaseException as error:
-                self.__exit__(type(error), error, None)
-                raise
-        return self
+            self.bind(self._options.cpus)
 
     def _start(self) -> SshLink:
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:

@@ -1,4 +1,4 @@
-"""A worker's command in, its own end passed on: what stands between the SSH server and the worker on the device.
+"""Runs the worker on a device behind SSH, cleans up after it, and ends as it ended.
 
 The worker shares this process's standard streams. It gets a temporary folder that is removed after it, and is killed
 with its children when its input ends and it does not end by itself: a runtime that hangs outlives no link.

@@ -1,4 +1,4 @@
-"""A process that was started over SSH in, a targets.devices.client.Link to it out."""
+"""The streams of a worker behind SSH, and how it ended: a targets.worker.client.Link over a connection."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from targets.devices.client import EXIT_GRACE_S
-from targets.devices.host import STDERR_TAIL_CHARS, tail
-from targets.devices.ssh.loop import loop
+from targets.devices.ssh.connection import loop
+from targets.worker.client import EXIT_GRACE_S
+from targets.worker.host import STDERR_TAIL_CHARS, tail
 
 if TYPE_CHECKING:
     import asyncssh

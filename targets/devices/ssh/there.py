@@ -1,4 +1,6 @@
-"""A JSON request as the only argument in, one marked JSON line out: what is asked of a device beside its worker.
+"""The program that a device behind SSH runs for questions beside its worker: is a file there, is there room, move it.
+
+Its only argument is a JSON request, its reply one JSON line behind the request's mark.
 
 The text of this file is sent to the device's Python, so it needs nothing but the standard library of 3.11. `digest`
 is also called here, so that both sides mean the same by it.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from targets.coreml.interpreter.operators.unsupported import Unsupported
-from targets.coreml.interpreter.rounding import Arithmetic
+from targets.coreml.interpreter.arithmetic import Arithmetic, Unsupported
 
 
 def slice_by_index(
@@ -34,9 +33,8 @@ def slice_by_index(
                 raise Unsupported(f"slice_by_index takes element {at} of {n}")
             x = x.select(axis, at)
             continue
-        span = slice(None if no_begin[axis] else begin[axis], None if no_end[axis] else end[axis], steps[axis]).indices(
-            n
-        )
+        first, last = None if no_begin[axis] else begin[axis], None if no_end[axis] else end[axis]
+        span = slice(first, last, steps[axis]).indices(n)
         if span[2] > 0:
             x = x[(slice(None),) * axis + (slice(*span),)]
         else:  # torch has no negative steps
@@ -65,11 +63,7 @@ def gather(
     if batch_dims == 0:
         taken = x.index_select(axis, index.reshape(-1))
         return taken.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-    lead = x.shape[:batch_dims]
-    n = math.prod(lead)
-    rows, picks = x.reshape(n, *x.shape[batch_dims:]), index.reshape(n, *index.shape[batch_dims:])
-    parts = [gather(a, row, pick, axis - batch_dims) for row, pick in zip(rows, picks, strict=True)]
-    return torch.stack(parts).reshape(*lead, *parts[0].shape)
+    return _by_batch(lambda row, pick: gather(a, row, pick, axis - batch_dims), x, index, batch_dims)
 
 
 def gather_along_axis(
@@ -82,15 +76,9 @@ def gather_along_axis(
 def gather_nd(a: Arithmetic, x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
     """The last dimension of `indices` [..., K] points into K dimensions of x, after the `batch_dims` of both."""
     if batch_dims:
-        lead = x.shape[:batch_dims]
-        n = math.prod(lead)
-        rows, picks = x.reshape(n, *x.shape[batch_dims:]), indices.reshape(n, *indices.shape[batch_dims:])
-        parts = [gather_nd(a, row, pick) for row, pick in zip(rows, picks, strict=True)]
-        return torch.stack(parts).reshape(*lead, *parts[0].shape)
-    columns = [
-        _checked(column, x.shape[axis], "gather_nd") for axis, column in enumerate(indices.unbind(-1))
-    ]  # one index into each dimension
-    return x[tuple(columns)]
+        return _by_batch(lambda row, pick: gather_nd(a, row, pick), x, indices, batch_dims)
+    # One index into each dimension.
+    return x[tuple(_checked(column, x.shape[axis], "gather_nd") for axis, column in enumerate(indices.unbind(-1)))]
 
 
 def one_hot(
@@ -126,6 +114,13 @@ def topk(
 
 def argsort(a: Arithmetic, x: Tensor, axis: int = -1, ascending: bool = False) -> Tensor:
     return torch.argsort(x, dim=axis, descending=not ascending, stable=True).int()
+
+
+def _by_batch(gather_one: Callable[[Tensor, Tensor], Tensor], x: Tensor, indices: Tensor, batch_dims: int) -> Tensor:
+    """`gather_one` of x and indices at each position of their first `batch_dims` dimensions."""
+    rows, picks = x.flatten(0, batch_dims - 1), indices.flatten(0, batch_dims - 1)
+    parts = [gather_one(row, pick) for row, pick in zip(rows, picks, strict=True)]
+    return torch.stack(parts).reshape(*x.shape[:batch_dims], *parts[0].shape)
 
 
 def _checked(indices: Tensor, size: int, name: str) -> Tensor:

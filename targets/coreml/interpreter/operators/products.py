@@ -1,25 +1,18 @@
-"""Matrix products and convolutions."""
+"""Matrix products."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from targets.coreml.interpreter.operators.unsupported import Unsupported
-from targets.coreml.interpreter.operators.windows import padding
-from targets.coreml.interpreter.rounding import Arithmetic
+from targets.coreml.interpreter.arithmetic import Arithmetic, Unsupported
 
 
 def linear(a: Arithmetic, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """[..., D_in] with [D_out, D_in] -> [..., D_out]."""
-    if not x.is_floating_point():
-        return x @ weight.T if bias is None else x @ weight.T + bias
-    result = a.product(x.unsqueeze(0) if x.dim() == 1 else x, weight.T)
-    result = result.squeeze(0) if x.dim() == 1 else result
+    result = matmul(a, x, weight, transpose_y=True)
     return result if bias is None else result + bias
 
 
@@ -80,84 +73,3 @@ def scaled_dot_product_attention(
             scores = a.keep(scores + attn_mask)
     powers = a.keep(torch.exp(a.keep(scores - scores.amax(-1, keepdim=True))))
     return a.product(a.keep(powers / a.total(powers, [-1], keepdim=True)), value)
-
-
-def conv(
-    a: Arithmetic,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    strides: list[int] | None = None,
-    pad_type: str = "valid",
-    pad: list[int] | None = None,
-    dilations: list[int] | None = None,
-    groups: int = 1,
-) -> Tensor:
-    """[N, C_in, *D] with [C_out, C_in / groups, *K] -> [N, C_out, *D']."""
-    rank = weight.dim() - 2
-    strides, dilations = strides or [1] * rank, dilations or [1] * rank
-    around = padding(pad_type, pad, x.shape[2:], weight.shape[2:], strides, dilations)
-    result = a.convolve(_padded(x, around), weight, strides, dilations, groups)
-    return _with_bias(result, bias)
-
-
-def conv_transpose(
-    a: Arithmetic,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    pad: list[int] | None = None,
-    output_shape: list[int] | None = None,
-    pad_type: str = "valid",
-    strides: list[int] | None = None,
-    dilations: list[int] | None = None,
-    groups: int = 1,
-) -> Tensor:
-    """[N, C_in, *D] with [C_in, C_out / groups, *K] -> [N, C_out, *D'].
-
-    A convolution of the image with zeros between its pixels, with each kernel turned around.
-    """
-    rank = weight.dim() - 2
-    strides, dilations = strides or [1] * rank, dilations or [1] * rank
-    reach = [(k - 1) * d for k, d in zip(weight.shape[2:], dilations, strict=True)]
-    whole = [(n - 1) * s + r + 1 for n, s, r in zip(x.shape[2:], strides, reach, strict=True)]
-    before, size = _transposed_window(pad_type, pad, output_shape, x.shape[2:], whole, strides)
-    spread = x.new_zeros(*x.shape[:2], *[(n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True)])
-    every = tuple(slice(None, None, s) for s in strides)
-    spread[(slice(None), slice(None), *every)] = x
-    # Enough zeros for every position of the output; a negative number takes pixels away.
-    around = [(r - b, b + n - w + r) for r, b, n, w in zip(reach, before, size, whole, strict=True)]
-    c_in, c_out = weight.shape[0], weight.shape[1] * groups
-    kernels = weight.flip(*range(2, 2 + rank)).reshape(groups, c_in // groups, c_out // groups, *weight.shape[2:])
-    kernels = kernels.transpose(1, 2).reshape(c_out, c_in // groups, *weight.shape[2:])
-    return _with_bias(a.convolve(_padded(spread, around), kernels, [1] * rank, dilations, groups), bias)
-
-
-def _transposed_window(
-    pad_type: str,
-    pad: list[int] | None,
-    output_shape: list[int] | None,
-    size: Sequence[int],
-    whole: Sequence[int],
-    strides: Sequence[int],
-) -> tuple[list[int], list[int]]:
-    """Where the output begins in the whole transposed convolution, and its size, for each spatial dimension."""
-    if pad_type == "valid":
-        before, found = [0] * len(whole), list(whole)
-    elif pad_type == "custom" and pad is not None:
-        before = list(pad[::2])
-        found = [w - pad[2 * i] - pad[2 * i + 1] for i, w in enumerate(whole)]
-    elif pad_type == "same":
-        found = [n * s for n, s in zip(size, strides, strict=True)] if output_shape is None else output_shape[2:]
-        before = [max(w - n, 0) // 2 for w, n in zip(whole, found, strict=True)]
-    else:
-        raise Unsupported(f"conv_transpose with pad_type {pad_type!r} and pad {pad}")
-    return before, found if output_shape is None else list(output_shape[2:])
-
-
-def _padded(x: Tensor, around: Sequence[tuple[int, int]]) -> Tensor:
-    return functional.pad(x, [n for pair in reversed(around) for n in pair])
-
-
-def _with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
-    return x if bias is None else x + bias.reshape(-1, *[1] * (x.dim() - 2))

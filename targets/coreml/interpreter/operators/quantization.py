@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from targets.coreml.interpreter.operators.unsupported import Unsupported
-from targets.coreml.interpreter.rounding import Arithmetic
+from targets.coreml.interpreter.arithmetic import Arithmetic, Unsupported
 
 _INTEGERS = {"int8": torch.int8, "uint8": torch.uint8}
 
@@ -56,12 +55,6 @@ def constexpr_blockwise_shift_scale(a: Arithmetic, data: Tensor, scale: Tensor, 
     """scale * (data - offset); one scale for each block, whose size is data.shape / scale.shape."""
     levels = data.float() if offset is None else data.float() - _repeated(offset.float(), data.shape)
     return levels * _repeated(scale, data.shape)
-
-
-def constexpr_cast(a: Arithmetic, source_val: Tensor, output_dtype: str) -> Tensor:
-    if output_dtype != "fp32":
-        raise Unsupported(f"constexpr_cast to {output_dtype} (known: fp32)")
-    return source_val.float()
 
 
 def constexpr_lut_to_dense(

@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from targets.coreml.interpreter.operators.unsupported import Unsupported
-from targets.coreml.interpreter.rounding import Arithmetic
+from targets.coreml.interpreter.arithmetic import Arithmetic, Unsupported
 
 
 def identity(a: Arithmetic, x: Tensor) -> Tensor:
@@ -99,22 +98,6 @@ def pixel_unshuffle(a: Arithmetic, x: Tensor, downscale_factor: int) -> Tensor:
     return torch.pixel_unshuffle(x, downscale_factor)
 
 
-def depth_to_space(a: Arithmetic, x: Tensor, block_size: int) -> Tensor:
-    """[B, C b^2, H, W] -> [B, C, H b, W b]; the channels of one position in a block lie beside each other."""
-    n, c, h, w = x.shape
-    b = block_size
-    blocks = x.reshape(n, b, b, c // (b * b), h, w)  # row and column in the block, channel
-    return blocks.permute(0, 3, 4, 1, 5, 2).reshape(n, c // (b * b), h * b, w * b)
-
-
-def space_to_depth(a: Arithmetic, x: Tensor, block_size: int) -> Tensor:
-    """The inverse of `depth_to_space`."""
-    n, c, h, w = x.shape
-    b = block_size
-    blocks = x.reshape(n, c, h // b, b, w // b, b)
-    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
-
-
 def band_part(a: Arithmetic, x: Tensor, lower: int = -1, upper: int = -1) -> Tensor:
     """Zero outside of a band around the diagonal of the last two dimensions; a negative number keeps that side."""
     row, column = torch.arange(x.shape[-2])[:, None], torch.arange(x.shape[-1])[None]
@@ -124,12 +107,6 @@ def band_part(a: Arithmetic, x: Tensor, lower: int = -1, upper: int = -1) -> Ten
     if upper >= 0:
         inside &= column - row <= upper
     return torch.where(inside, x, torch.zeros_like(x))
-
-
-def sliding_windows(a: Arithmetic, x: Tensor, axis: int, size: int, stride: int = 1) -> Tensor:
-    """[..., D, ...] -> [..., positions, size, ...]."""
-    axis %= x.dim()
-    return x.unfold(axis, size, stride).movedim(-1, axis + 1)
 
 
 def shape(a: Arithmetic, x: Tensor) -> Tensor:

@@ -1,13 +1,108 @@
-"""Windows that slide over an image: how much padding a convolution or a pool has, on which side."""
+"""Windows that slide over an image [N, C, *D] of 1 to 3 spatial dimensions: convolutions and pools."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
-from targets.coreml.interpreter.operators.unsupported import Unsupported
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from targets.coreml.interpreter.arithmetic import Arithmetic, Unsupported
 
 
-def padding(
+def conv(
+    a: Arithmetic,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    strides: list[int] | None = None,
+    pad_type: str = "valid",
+    pad: list[int] | None = None,
+    dilations: list[int] | None = None,
+    groups: int = 1,
+) -> Tensor:
+    """[N, C_in, *D] with [C_out, C_in / groups, *K] -> [N, C_out, *D']."""
+    rank = weight.dim() - 2
+    strides, dilations = strides or [1] * rank, dilations or [1] * rank
+    around = _padding(pad_type, pad, x.shape[2:], weight.shape[2:], strides, dilations)
+    return _with_bias(a.convolve(_padded(x, around), weight, strides, dilations, groups), bias)
+
+
+def conv_transpose(
+    a: Arithmetic,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    pad: list[int] | None = None,
+    output_shape: list[int] | None = None,
+    pad_type: str = "valid",
+    strides: list[int] | None = None,
+    dilations: list[int] | None = None,
+    groups: int = 1,
+) -> Tensor:
+    """[N, C_in, *D] with [C_in, C_out / groups, *K] -> [N, C_out, *D'].
+
+    A convolution of the image with zeros between its pixels, with each kernel turned around.
+    """
+    rank = weight.dim() - 2
+    strides, dilations = strides or [1] * rank, dilations or [1] * rank
+    reach = [(k - 1) * d for k, d in zip(weight.shape[2:], dilations, strict=True)]
+    whole = [(n - 1) * s + r + 1 for n, s, r in zip(x.shape[2:], strides, reach, strict=True)]
+    before, size = _transposed_window(pad_type, pad, output_shape, x.shape[2:], whole, strides)
+    spread = x.new_zeros(*x.shape[:2], *[(n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True)])
+    every = tuple(slice(None, None, s) for s in strides)
+    spread[(slice(None), slice(None), *every)] = x
+    # Enough zeros for every position of the output; a negative number takes pixels away.
+    around = [(r - b, b + n - w + r) for r, b, n, w in zip(reach, before, size, whole, strict=True)]
+    c_in, c_out = weight.shape[0], weight.shape[1] * groups
+    kernels = weight.flip(*range(2, 2 + rank)).reshape(groups, c_in // groups, c_out // groups, *weight.shape[2:])
+    kernels = kernels.transpose(1, 2).reshape(c_out, c_in // groups, *weight.shape[2:])
+    return _with_bias(a.convolve(_padded(spread, around), kernels, [1] * rank, dilations, groups), bias)
+
+
+def avg_pool(
+    a: Arithmetic,
+    x: Tensor,
+    kernel_sizes: list[int],
+    strides: list[int] | None = None,
+    pad_type: str = "valid",
+    pad: list[int] | None = None,
+    ceil_mode: bool = False,
+    exclude_padding_from_average: bool = False,
+) -> Tensor:
+    """Pixels that `ceil_mode` reaches beyond the padding never count, as in PyTorch."""
+    strides = strides or [1] * len(kernel_sizes)
+    around, beyond = _around(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
+    counted = functional.pad(torch.ones_like(x[:1, :1]), around, value=0.0 if exclude_padding_from_average else 1.0)
+    sums = _sums(a, functional.pad(functional.pad(x, around), beyond), kernel_sizes, strides)
+    counts = _sums(Arithmetic(a.rounding, False), functional.pad(counted, beyond), kernel_sizes, strides)
+    return sums / counts
+
+
+def max_pool(
+    a: Arithmetic,
+    x: Tensor,
+    kernel_sizes: list[int],
+    strides: list[int] | None = None,
+    pad_type: str = "valid",
+    pad: list[int] | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Padding is never the largest."""
+    strides = strides or [1] * len(kernel_sizes)
+    around, beyond = _around(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
+    pools: dict[int, Callable[..., Tensor]] = {
+        1: functional.max_pool1d,
+        2: functional.max_pool2d,
+        3: functional.max_pool3d,
+    }
+    padded = functional.pad(functional.pad(x, around, value=-math.inf), beyond, value=-math.inf)
+    return pools[len(kernel_sizes)](padded, kernel_sizes, strides)
+
+
+def _padding(
     pad_type: str,
     pad: Sequence[int] | None,
     size: Sequence[int],
@@ -33,3 +128,60 @@ def padding(
         small, large = total // 2, total - total // 2
         pairs.append((small, large) if pad_type == "same" else (large, small))
     return pairs
+
+
+def _transposed_window(
+    pad_type: str,
+    pad: list[int] | None,
+    output_shape: list[int] | None,
+    size: Sequence[int],
+    whole: Sequence[int],
+    strides: Sequence[int],
+) -> tuple[list[int], list[int]]:
+    """Where the output begins in the whole transposed convolution, and its size, for each spatial dimension."""
+    if pad_type == "valid":
+        before, found = [0] * len(whole), list(whole)
+    elif pad_type == "custom" and pad is not None:
+        before = list(pad[::2])
+        found = [w - pad[2 * i] - pad[2 * i + 1] for i, w in enumerate(whole)]
+    elif pad_type == "same":
+        found = [n * s for n, s in zip(size, strides, strict=True)] if output_shape is None else output_shape[2:]
+        before = [max(w - n, 0) // 2 for w, n in zip(whole, found, strict=True)]
+    else:
+        raise Unsupported(f"conv_transpose with pad_type {pad_type!r} and pad {pad}")
+    return before, found if output_shape is None else list(output_shape[2:])
+
+
+def _padded(x: Tensor, around: Sequence[tuple[int, int]]) -> Tensor:
+    return functional.pad(x, [n for pair in reversed(around) for n in pair])
+
+
+def _with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias.reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _sums(a: Arithmetic, x: Tensor, kernel: Sequence[int], strides: Sequence[int]) -> Tensor:
+    """Sum under each window, as a depthwise convolution with ones."""
+    channels = x.shape[1]
+    ones = torch.ones(channels, 1, *kernel)
+    return a.convolve(x, ones, strides, [1] * len(kernel), channels)
+
+
+def _around(
+    x: Tensor,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pad_type: str,
+    pad: Sequence[int] | None,
+    ceil_mode: bool,
+) -> tuple[list[int], list[int]]:
+    """The padding, and what `ceil_mode` adds behind it, each in the order of torch's `pad`."""
+    pairs = _padding(pad_type, pad, x.shape[2:], kernel, strides, [1] * len(kernel))
+    beyond = []
+    for n, k, s, (before, after) in zip(x.shape[2:], kernel, strides, pairs, strict=True):
+        size = n + before + after
+        positions = -(-(size - k) // s) + 1
+        if (positions - 1) * s >= n + before and before + after > 0:
+            positions -= 1  # a window must begin in the image or in front of it
+        beyond.append(max((positions - 1) * s + k - size, 0) if ceil_mode else 0)
+    return [n for pair in reversed(pairs) for n in pair], [n for extra in reversed(beyond) for n in (0, extra)]

@@ -1,0 +1,271 @@
+"""The side of a worker that callers see: methods that become requests, and a TargetError whatever goes wrong there.
+
+Where the worker runs is a Link's business: on this machine (targets.worker.host), behind SSH, or under emulation.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self
+
+import numpy as np
+
+from targets.types import (
+    Artifact,
+    GraphFacts,
+    PackageOptions,
+    Precision,
+    Probe,
+    QuantizedTensor,
+    RangeEvent,
+    Samples,
+    Stage,
+    TargetError,
+    Unavailable,
+)
+from targets.worker import wire
+from targets.worker.facts import Conditions, DeviceFacts
+from targets.worker.wire import Message
+
+# Conversion of a large model is the longest request; minutes on a slow machine.
+TIMEOUT_S = 1800.0
+# How long a worker that was asked to end, or whose pipe closed, may take before it is killed.
+EXIT_GRACE_S = 10.0
+
+
+class Link(Protocol):
+    """A worker that was started, and the two streams to it."""
+
+    requests: BinaryIO
+    replies: BinaryIO
+
+    def kill(self) -> None:
+        """End the worker and what it started, at once; from any thread, also if it has ended already.
+
+        Blocked reads of `replies` and writes of `requests` return.
+        """
+        ...
+
+    def how_it_ended(self) -> str:
+        """Wait at most EXIT_GRACE_S for its end, kill it if it takes longer, and say what happened: a clause."""
+        ...
+
+    def last_words(self) -> str:
+        """The last lines of its standard error."""
+        ...
+
+    def finish(self, politely: bool) -> None:
+        """Let it end by closing its input, or kill it; then free what belongs to the link."""
+        ...
+
+
+class WorkerClient(ABC):
+    """A worker process, as a context manager.
+
+    Several sessions can be open in it at once. A worker that crashed or ran out of time is gone: every later call
+    raises TargetError, and the caller starts a new one.
+
+    Args:
+        timeout_s: for each request.
+    """
+
+    def __init__(self, timeout_s: float = TIMEOUT_S):
+        self.timeout_s = timeout_s
+        self._link: Link | None = None
+        self._end: str | None = None  # why there is no worker any more
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def _start(self) -> Link:
+        """Start the worker.
+
+        Raises:
+            TargetError: stage "device", it cannot be started.
+        """
+
+    def _sent(self, path: Path) -> str:
+        """Where the worker finds the file at `path` of this machine; devices bring it there first.
+
+        Raises:
+            TargetError: stage "device".
+        """
+        return str(path.resolve())
+
+    def _images(self, batch: np.ndarray) -> tuple[Message, np.ndarray | None]:
+        """How images [N, 3, H, W] go to the worker: what is added to the request, and what follows it on the stream.
+
+        Raises:
+            TargetError: stage "device".
+        """
+        return {}, batch
+
+    def _prepare(self) -> None:  # noqa: B027  most workers need nothing more
+        """Done once in a worker that was just started, before it is handed out; the worker ends if this raises."""
+
+    def __enter__(self) -> Self:
+        self._link = self._start()
+        try:
+            self._prepare()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.finish(politely=error is None)
+
+    def hello(self) -> Message:
+        """pid, usable CPUs, machine and versions of the worker."""
+        return self._call("probe", {"op": "hello"})[0]
+
+    def probe(self, target: str) -> Probe:
+        """What `target` can do in the worker."""
+        return wire.decode_probe(self._call("probe", {"op": "probe", "target": target})[0])
+
+    def convert(
+        self,
+        target: str,
+        program: Path,
+        sha256: str,
+        precision: Precision,
+        output: Path,
+        metadata: Mapping[str, str] | None = None,
+        options: PackageOptions | None = None,
+    ) -> Artifact:
+        """Convert the `.pt2` at `program`, whose digest must be `sha256`, into `output`."""
+        reply, _ = self._call(
+            "convert",
+            {
+                "op": "convert",
+                "target": target,
+                "program": str(program.resolve()),
+                "sha256": sha256,
+                "precision": precision,
+                "output": str(output.resolve()),
+                "metadata": dict(metadata or {}),
+                "options": wire.encode_options(options or PackageOptions()),
+            },
+        )
+        return Artifact(target, precision, Path(reply["path"]))
+
+    def inspect(self, target: str, path: Path) -> GraphFacts:
+        """Facts read from the file at `path`."""
+        reply, _ = self._call("inspect", {"op": "inspect", "target": target, "path": str(path.resolve())})
+        return wire.decode_facts({key: value for key, value in reply.items() if key != "ok"})
+
+    def open(self, target: str, path: Path, runtime: str, threads: int) -> RemoteSession:
+        """Load the file at `path`; a targets.types.Session whose work happens in the worker."""
+        request = {
+            "op": "open",
+            "target": target,
+            "path": self._sent(path),
+            "runtime": runtime,
+            "threads": threads,
+        }
+        reply = self._call("load", request)[0]
+        return RemoteSession(self, reply["session"], reply["load_ms"])
+
+    def facts(self) -> DeviceFacts:
+        """What the machine is that the worker runs on."""
+        return DeviceFacts.from_dict(self._call("device", {"op": "facts"})[0]["facts"])
+
+    def conditions(self) -> Conditions:
+        """The state that it is in now."""
+        return Conditions.from_dict(self._call("device", {"op": "conditions"})[0]["conditions"])
+
+    def bind(self, cpus: Sequence[int]) -> None:
+        """Bind the worker, and with it every runtime that it opens from now on, to these cores.
+
+        Raises:
+            TargetError: stage "device", its system cannot, or has no such core.
+        """
+        self._call("device", {"op": "bind", "cpus": list(cpus)})
+
+    def _call(
+        self, stage: Stage, request: Message, batch: np.ndarray | None = None
+    ) -> tuple[Message, np.ndarray | None]:
+        """Send one request and wait for its reply; `stage` is where a crash is put down to."""
+        with self._lock:
+            link = self._link
+            if link is None or self._end is not None:
+                name = type(self).__name__
+                raise TargetError(stage, self._end or f"the worker is not running: use {name} in a `with` block")
+            timed_out = threading.Event()
+            watchdog = threading.Timer(self.timeout_s, _give_up, (link, timed_out))
+            watchdog.daemon = True
+            watchdog.start()
+            try:
+                wire.write_message(link.requests, request, batch)
+                answer = wire.read_message(link.replies)
+            except (OSError, wire.ProtocolError):
+                answer = None
+            except BaseException:  # Ctrl-C: the reply would be taken for that of the next request
+                self._end = "the worker was killed, because a request to it was interrupted"
+                link.kill()
+                raise
+            finally:
+                watchdog.cancel()
+            if answer is None or timed_out.is_set():
+                ended = link.how_it_ended()
+                if timed_out.is_set():
+                    ended = f"no answer within {self.timeout_s:g} s, the worker was killed"
+                self._end = f"{ended}; last lines of its stderr: {link.last_words()}"
+                raise TargetError(stage, self._end)
+        reply, array = answer
+        if not reply["ok"]:
+            raise (Unavailable if reply["unavailable"] else TargetError)(reply["stage"], reply["cause"])
+        return reply, array
+
+
+class RemoteSession:
+    """A targets.types.Session in a worker."""
+
+    def __init__(self, worker: WorkerClient, number: int, load_ms: float | None):
+        self._worker = worker
+        self._number = number
+        self.load_ms = load_ms
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        """One request for the whole batch: pass 16 or so images at a time to be able to show progress."""
+        where, payload = self._worker._images(batch)
+        _, logits = self._worker._call("run", {"op": "infer", "session": self._number, **where}, payload)
+        assert logits is not None
+        return logits
+
+    def time(self, batch: np.ndarray, n: int) -> list[float]:
+        return self.samples(batch, n).wall_ms
+
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
+        """As `time`, with the processor time of the same calls where the runtime computes in the worker."""
+        reply, _ = self._worker._call("run", {"op": "time", "session": self._number, "n": n}, batch)
+        cpu_ms = reply.get("cpu_ms")
+        wall_ms = [float(sample) for sample in reply["samples_ms"]]
+        cpu_ms = None if cpu_ms is None else [float(sample) for sample in cpu_ms]
+        return Samples(wall_ms, cpu_ms, int(reply.get("per_sample", 1)))
+
+    def range_events(self) -> tuple[RangeEvent, ...] | None:
+        """What the session counted so far; None where the runtime does not tell."""
+        reply, _ = self._worker._call("run", {"op": "range_events", "session": self._number})
+        return None if reply["events"] is None else tuple(RangeEvent(**event) for event in reply["events"])
+
+    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
+        """The int8 tensors inside of the artifact for one image [1, 3, H, W]; None where the runtime shows none."""
+        request = {"op": "quantized_tensors", "session": self._number}
+        reply, values = self._worker._call("run", request, image)
+        return None if reply["tensors"] is None or values is None else wire.decode_tensors(reply, values)
+
+    def close(self) -> None:
+        self._worker._call("run", {"op": "close", "session": self._number})
+
+
+def _give_up(link: Link, timed_out: threading.Event) -> None:
+    timed_out.set()
+    link.kill()

@@ -1,0 +1,220 @@
+"""The worker process: reads requests from standard input, does what they ask, and writes replies to standard output.
+
+Converters and runtimes run in it, so that a crash of their native code ends this process and not the command that
+started it (targets.worker.client). Messages are those of targets.worker.wire: every request has an "op" of OPERATIONS;
+the reply has "ok": true and the results, or "ok": false with "stage", "cause" and "unavailable". What native code
+prints to standard output goes to standard error. The worker ends when its input ends, also in the middle of a request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from targets import registry
+from targets.types import (
+    ConvertRequest,
+    CountsProcessorTime,
+    CountsRanges,
+    Samples,
+    Session,
+    ShowsTensors,
+    Stage,
+    TargetError,
+    Unavailable,
+)
+from targets.worker import readings, wire
+from targets.worker.wire import Message
+
+Reply = tuple[Message, np.ndarray | None]
+
+
+class Worker:
+    """Answers requests, one at a time; keeps the open sessions."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, Session] = {}
+        self._opened = 0
+
+    def answer(self, request: Message, batch: np.ndarray | None) -> Reply:
+        """The reply to one request; errors become replies too."""
+        op = request.get("op")
+        if op not in OPERATIONS:
+            known = ", ".join((*OPERATIONS, "quit"))
+            return _failure(TargetError("run", f"the worker knows no operation {op!r} (known: {known})"))
+        stage, operation = OPERATIONS[op]
+        try:
+            message, array = operation(self, request, batch)
+        except TargetError as error:
+            return _failure(error)
+        except (Exception, SystemExit) as error:  # one request may fail alone, whatever an SDK raises
+            return _failure(TargetError(stage, f"{type(error).__name__}: {error}"))
+        return {"ok": True, **message}, array
+
+    def hello(self, request: Message, batch: np.ndarray | None) -> Reply:
+        versions = {"python": platform.python_version(), "numpy": np.__version__}
+        return {"pid": os.getpid(), "cpus": _usable_cpus(), "machine": platform.machine(), "versions": versions}, None
+
+    def facts(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return {"facts": readings.facts().to_dict()}, None
+
+    def conditions(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return {"conditions": readings.conditions().to_dict()}, None
+
+    def bind(self, request: Message, batch: np.ndarray | None) -> Reply:
+        readings.bind(request["cpus"])
+        return {}, None
+
+    def probe(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return wire.encode_probe(registry.get(request["target"]).probe()), None
+
+    def convert(self, request: Message, batch: np.ndarray | None) -> Reply:
+        program = Path(request["program"])
+        found = _sha256(program)
+        if found != request["sha256"]:
+            raise TargetError(
+                "convert",
+                f"{program.name} has sha256 {found[:12]}..., not the {request['sha256'][:12]}... that was asked for: "
+                "the file was changed since it was recorded; write it again",
+            )
+        from targets.program import load_program
+
+        artifact = registry.get(request["target"]).convert(
+            ConvertRequest(
+                load_program(program),
+                request["precision"],
+                Path(request["output"]),
+                request["metadata"],
+                wire.decode_options(request["options"]),
+            )
+        )
+        return {"path": str(artifact.path)}, None
+
+    def inspect(self, request: Message, batch: np.ndarray | None) -> Reply:
+        return wire.encode_facts(registry.get(request["target"]).inspect(Path(request["path"]))), None
+
+    def open(self, request: Message, batch: np.ndarray | None) -> Reply:
+        target = registry.get(request["target"])
+        session = target.load(Path(request["path"]), request["runtime"], request["threads"])
+        self._opened += 1
+        self._sessions[self._opened] = session
+        return {"session": self._opened, "load_ms": session.load_ms}, None
+
+    def infer(self, request: Message, batch: np.ndarray | None) -> Reply:
+        if "images" in request:  # brought here before, by hash
+            batch = np.load(request["images"], allow_pickle=False)
+        return {}, self._session(request).infer(_required(batch))
+
+    def time(self, request: Message, batch: np.ndarray | None) -> Reply:
+        session, images, n = self._session(request), _required(batch), request["n"]
+        if isinstance(session, CountsProcessorTime):
+            samples = session.samples(images, n)
+        else:
+            samples = Samples(session.time(images, n), None)
+        return {"samples_ms": samples.wall_ms, "cpu_ms": samples.cpu_ms, "per_sample": samples.per_sample}, None
+
+    def range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
+        session = self._session(request)
+        events = session.range_events() if isinstance(session, CountsRanges) else None
+        return {"events": None if events is None else [asdict(event) for event in events]}, None
+
+    def quantized_tensors(self, request: Message, batch: np.ndarray | None) -> Reply:
+        session = self._session(request)
+        if not isinstance(session, ShowsTensors):
+            return {"tensors": None}, None
+        return wire.encode_tensors(session.quantized_tensors(_required(batch)))
+
+    def close(self, request: Message, batch: np.ndarray | None) -> Reply:
+        self._session(request).close()
+        del self._sessions[request["session"]]
+        return {}, None
+
+    def _session(self, request: Message) -> Session:
+        try:
+            return self._sessions[request["session"]]
+        except KeyError:
+            raise TargetError(
+                "run", f"no open session {request.get('session')!r}: it was closed or never opened"
+            ) from None
+
+
+#: What can be asked for -> the stage that an unexpected error of it belongs to, and what answers it.
+OPERATIONS: dict[str, tuple[Stage, Callable[[Worker, Message, np.ndarray | None], Reply]]] = {
+    "hello": ("probe", Worker.hello),
+    "facts": ("device", Worker.facts),
+    "conditions": ("device", Worker.conditions),
+    "bind": ("device", Worker.bind),
+    "probe": ("probe", Worker.probe),
+    "convert": ("convert", Worker.convert),
+    "inspect": ("inspect", Worker.inspect),
+    "open": ("load", Worker.open),
+    "infer": ("run", Worker.infer),
+    "time": ("run", Worker.time),
+    "range_events": ("run", Worker.range_events),
+    "quantized_tensors": ("run", Worker.quantized_tensors),
+    "close": ("run", Worker.close),
+}
+
+
+def _failure(error: TargetError) -> Reply:
+    unavailable = isinstance(error, Unavailable)
+    return {"ok": False, "stage": error.stage, "cause": error.cause, "unavailable": unavailable}, None
+
+
+def _required(batch: np.ndarray | None) -> np.ndarray:
+    if batch is None:
+        raise TargetError("run", "the request carries no images: send them as its payload")
+    return batch
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _usable_cpus() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _read_requests(stream: BinaryIO, requests: queue.SimpleQueue[tuple[Message, np.ndarray | None]]) -> None:
+    """Feed the queue; end the process when the parent is gone, even if a request is still being answered."""
+    try:
+        while (message := wire.read_message(stream)) is not None:
+            requests.put(message)
+    except wire.ProtocolError as error:
+        print(f"worker: {error}", file=sys.stderr)
+        os._exit(2)
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve until "quit" or the end of standard input."""
+    # Private copies of the protocol's descriptors; natives and child processes get /dev/null and stderr instead.
+    requests_in = os.fdopen(os.dup(0), "rb")
+    replies_out = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+
+    requests: queue.SimpleQueue[tuple[Message, np.ndarray | None]] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests_in, requests), daemon=True).start()
+    worker = Worker()
+    while True:
+        request, batch = requests.get()
+        if request.get("op") == "quit":
+            # Without the interpreter's shutdown: destructors of half-closed native runtimes are known to abort.
+            os._exit(0)
+        wire.write_message(replies_out, *worker.answer(request, batch))
