@@ -32,7 +32,7 @@ from pipeline.run.cells import artifact_path, load_conversions  # noqa: E402
 from pipeline.run.folder import Run  # noqa: E402
 from pipeline.run.layout import artifact_name  # noqa: E402
 from pipeline.run.logits import load_logits_subset  # noqa: E402
-from pipeline.stages.convert import convert_cells, plan_cells  # noqa: E402
+from pipeline.stages.convert import as_made, convert_cells, plan_cells  # noqa: E402
 from pipeline.stages.validate import CHUNK  # noqa: E402
 from pipeline.training.scored_images import scored_images  # noqa: E402
 from targets.devices import registry  # noqa: E402
@@ -66,7 +66,7 @@ def main() -> int:
 def calibrated(model: str, root: Path) -> Run:
     """The run of the bundled weights' int8 file, made if it is not there."""
     run = finished_run(RunConfig(model=model, data="digits", weights="demo", epochs=0), root)
-    cells = plan_cells(["tflite"], ["int8"], from_float=False, say=say)
+    cells = as_made(run, plan_cells(["tflite"], ["int8"], from_float=False, say=say))
     convert_cells(run, [c for c in cells if not run.has(artifact_name(c))], say)
     return run
 

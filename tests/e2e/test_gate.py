@@ -91,9 +91,9 @@ def test_a_file_from_a_program_with_other_scales_is_regressed(damaged: Gated) ->
     assert damaged.command("validate", "--threads", 1).code == 0
     ended = damaged.check("--skip", "scales")
     assert ended.code == 9
-    assert "tflite litert int8: drop: " in ended.err
-    assert "tflite tensorflow int8: drop: " in ended.err
-    assert "tflite litert int8: agreement: " in ended.err
+    assert "tflite litert int8 ptq: drop: " in ended.err
+    assert "tflite tensorflow int8 ptq: drop: " in ended.err
+    assert "tflite litert int8 ptq: agreement: " in ended.err
 
 
 def test_a_file_whose_scales_are_not_the_trained_ones_is_regressed(damaged: Gated, gated: Gated) -> None:

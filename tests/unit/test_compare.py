@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,8 +149,6 @@ def test_logits_of_an_earlier_file_are_not_used(tmp_path: Path) -> None:
     (record,) = load_conversions(b)
     assert record.path is not None
     write_atomic(b.path / record.path, "converted again")
-    from dataclasses import replace
-
     from pipeline.files import sha256_of
 
     save_conversion(b, replace(record, sha256=sha256_of(b.path / record.path)), record.path)
@@ -167,6 +166,16 @@ def test_logits_that_were_not_kept_are_told(tmp_path: Path) -> None:
 def test_provenance_that_differs_is_told_and_nothing_else(tmp_path: Path) -> None:
     comparison = compared(tmp_path, MadeUp(), MadeUp(versions={"torch": "2.14.0"}))
     assert [(d.what, d.a, d.b) for d in comparison.differences] == [("provenance.torch", "2.13.0", "2.14.0")]
+
+
+def test_the_program_of_a_trained_run_stands_beside_that_of_a_calibrated_one(tmp_path: Path) -> None:
+    trained, calibrated = make_run(tmp_path, BEFORE, 1), make_run(tmp_path, replace(AFTER, epochs=0), 2)
+    cell = only_cell(compare_runs(trained, calibrated))
+    assert cell.label == "tflite litert int8 qat/ptq"
+    assert cell.paired is not None
+    assert (cell.paired.change.lost, cell.paired.change.gained) == (6, 1)
+    assert only_cell(compare_runs(calibrated, trained)).label == "tflite litert int8 ptq/qat"
+    assert only_cell(compare_runs(calibrated, calibrated)).label == "tflite litert int8 ptq"
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:

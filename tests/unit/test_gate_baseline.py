@@ -122,3 +122,10 @@ def test_no_baseline_is_a_usage_error_that_says_how_to_make_one(tmp_path: Path) 
         read_baseline(tmp_path / "baseline.json")
     with pytest.raises(UsageError, match="is a folder"):
         read_baseline(tmp_path)
+
+
+@pytest.mark.parametrize(("epochs", "source"), [(5, "qat"), (0, "ptq")])
+def test_files_of_the_runs_program_are_held_against_it(tmp_path: Path, epochs: int, source: str) -> None:
+    cells = facts_of(gate_run.made_up_run_folder(tmp_path, epochs=epochs)).cells
+    assert {cell.key.source for cell in cells} == {source}
+    assert {cell.scored.reference for cell in cells if cell.scored} == {"qdq"}

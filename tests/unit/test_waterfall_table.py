@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,22 @@ def test_logits_of_another_file_or_of_other_images_are_left_out(
     assert "tflite tensorflow int8 is not in the waterfall" in said[0]
     monkeypatch.setattr(stage, "load_conversions", lambda run: (conversion("b" * 64),))
     assert stage.artifact_stages(run, reference, said.append) == []
+
+
+@pytest.mark.parametrize(("epochs", "previous"), [(5, "deploy"), (0, "qdq")])
+def test_a_calibrated_file_comes_from_the_program_of_a_run_that_trained_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, previous: str
+) -> None:
+    run = create_run(tmp_path, "m")
+    write_made_up_facts(run, epochs=epochs)
+    key = CellKey("m", "tflite", "litert", "int8", "ptq", "host")
+    write_json(run.path / "validation.json", [to_dict(made_up_validation(key))])
+    run.record("validation.json")
+    monkeypatch.setattr(stage, "load_conversions", lambda run: (replace(conversion("a" * 64), source="ptq"),))
+    images = np.array([0, 1])
+    save_artifact_logits(run, key, ArtifactLogits(np.eye(2, dtype=np.float32), images, "a" * 64))
+    (found,) = stage.artifact_stages(run, StageLogits(images, images, "digest", {}), pytest.fail)
+    assert (found.name, found.previous) == ("tflite litert int8 ptq", previous)
 
 
 def made_up_validation(key: CellKey) -> ValidationRecord:
