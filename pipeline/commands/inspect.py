@@ -1,4 +1,4 @@
-"""`inspect`: a converted file or a run in; what the files hold, and what is known to go wrong with them, out."""
+"""`inspect`: show what converted files hold, and what is known to go wrong with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two finished runs in, their Comparison out: cell by cell, paired where both saw the same images."""
+"""Compare two finished runs cell by cell, paired where both saw the same images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compare_runs(run_a: Run, run_b: Run) -> Comparison:
 
 def _places(a: Side, b: Side) -> list[Place]:
     """Of both; a file that ran nowhere in one run stands beside the runtimes of the other."""
-    every = list(dict.fromkeys([*a.places(), *b.places()]))
+    every = list(dict.fromkeys([*a.cells, *b.cells]))
     ran = {place[:3] for place in every if place[3] is not None}
     return [place for place in every if place[3] is not None or place[:3] not in ran]
 
@@ -53,12 +53,13 @@ def _stage(a: Side, b: Side, name: StageName) -> ComparedStage:
 
 
 def _cell(a: Side, b: Side, place: Place) -> ComparedCell:
-    halves = a.half(place), b.half(place)
+    one, other = a.at(place), b.at(place)
+    halves = one.half, other.half
     paired: PairedImages | str = NO_CELL
     change: RatioChange | str = NO_CELL
     if None not in halves:
-        paired = _paired(a, b, a.scored(place), b.scored(place))
-        change = _change(a, b, a.latency(place), b.latency(place))
+        paired = _paired(a, b, a.scored(one), b.scored(other))
+        change = _change(a, b, one.latency, other.latency)
     target, precision, source, runtime, device = place
     return ComparedCell(
         target=target,

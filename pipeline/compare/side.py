@@ -1,7 +1,8 @@
-"""One side of a comparison: a run folder in, what it has of each cell out, read once."""
+"""One side of a comparison: what a run folder has of each cell, read once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from pipeline.compare.records import ComparedRun, Half
 from pipeline.errors import RunError
 from pipeline.metrics.latency import ratio_of, summarize
 from pipeline.records.cells import CellKey, ConversionRecord, LatencyRecord, Source, ValidationRecord
-from pipeline.report.values import flat
+from pipeline.report.values import flat, flat_samples
 from pipeline.run.cells import LATENCY, VALIDATION, load_artifact_logits, load_cells, load_conversions, rows_of
 from pipeline.run.checkpoint import StageLogits, load_logits
 from pipeline.run.folder import Run
@@ -31,6 +32,39 @@ class Scored:
     labels: np.ndarray
 
 
+@dataclass(frozen=True)
+class Found:
+    """What one run has of a cell; `key` is None for a file that was run nowhere."""
+
+    key: CellKey | None
+    conversion: ConversionRecord | None
+    validation: ValidationRecord | None
+    latency: LatencyRecord | None
+
+    @property
+    def half(self) -> Half | None:
+        """The figures; None if there is nothing."""
+        conversion, validation, timed = self.conversion, self.validation, self.latency
+        if conversion is None and validation is None and timed is None:
+            return None
+        steps = (r.outcome for r in (conversion, validation) if r is not None)
+        facts = None if conversion is None else conversion.facts
+        rounds = None if timed is None else timed.rounds_ms
+        beside = None if timed is None else timed.to_control
+        return Half(
+            outcome=next((outcome for outcome in steps if outcome.status != "ok"), None),
+            accuracy=None if validation is None else validation.accuracy,
+            size_bytes=None if facts is None else facts.size_bytes,
+            outside=None if facts is None or facts.fallback is None else sum(facts.fallback.values()),
+            median_ms=None if rounds is None else summarize(flat_samples(rounds)).median_ms,
+            latency=None if beside is None else ratio_of(beside),
+        )
+
+
+def _artifact(record: ConversionRecord | CellKey) -> tuple[str, Precision, Source]:
+    return record.target, record.precision, record.source
+
+
 class Side:
     """One run, read once."""
 
@@ -41,9 +75,8 @@ class Side:
         self.subject = run.read_json(SUBJECT)
         self.quantization = run.read_json(QUANTIZATION)
         self.logits: StageLogits = load_logits(run)
-        self.conversions = {(c.target, c.precision, c.source): c for c in load_conversions(run)}
-        self.validations = {r.key: r for r in load_cells(run, VALIDATION, ValidationRecord)}
-        self.latencies = {r.key: r for r in load_cells(run, LATENCY, LatencyRecord)}
+        self.conversions = {_artifact(record): record for record in load_conversions(run)}
+        self.cells = dict(self._cells())
 
     @property
     def about(self) -> ComparedRun:
@@ -61,62 +94,32 @@ class Side:
     def class_names(self) -> list[str]:
         return [str(name) for name in self.subject["classes"]]
 
-    def places(self) -> list[Place]:
-        """Of files that ran somewhere, and of files that did not; in the order of the conversions."""
-        keys = list(dict.fromkeys([*self.validations, *self.latencies]))
-        found: list[Place] = []
-        for target, precision, source in dict.fromkeys(
-            [*self.conversions, *((k.target, k.precision, k.source) for k in keys)]
-        ):
-            tried = [k for k in keys if (k.target, k.precision, k.source) == (target, precision, source)]
-            found += [(target, precision, source, k.runtime, k.device) for k in tried]
-            if not tried:
-                found.append((target, precision, source, None, None))
-        return found
+    def _cells(self) -> Iterator[tuple[Place, Found]]:
+        """Files that ran somewhere, and files that did not; in the order of the conversions."""
+        validations: dict[CellKey | None, ValidationRecord]
+        validations = {r.key: r for r in load_cells(self.run, VALIDATION, ValidationRecord)}
+        latencies: dict[CellKey | None, LatencyRecord]
+        latencies = {r.key: r for r in load_cells(self.run, LATENCY, LatencyRecord)}
+        keys = [key for key in dict.fromkeys([*validations, *latencies]) if key is not None]
+        for artifact in dict.fromkeys([*self.conversions, *map(_artifact, keys)]):
+            each: list[CellKey | None] = [key for key in keys if _artifact(key) == artifact]
+            for key in each or [None]:
+                where = (key.runtime, key.device) if key else (None, None)
+                found = Found(key, self.conversions.get(artifact), validations.get(key), latencies.get(key))
+                yield (*artifact, *where), found
 
-    def key(self, place: Place) -> CellKey | None:
-        target, precision, source, runtime, device = place
-        if runtime is None or device is None:
-            return None
-        return CellKey(self.run.model, target, runtime, precision, source, device)
+    def at(self, place: Place) -> Found:
+        """What there is of a cell; of one that only the other run has tried, the conversion."""
+        return self.cells.get(place, Found(None, self.conversions.get(place[:3]), None, None))
 
-    def conversion(self, place: Place) -> ConversionRecord | None:
-        return self.conversions.get((place[0], place[1], place[2]))
-
-    def validation(self, place: Place) -> ValidationRecord | None:
-        key = self.key(place)
-        return None if key is None else self.validations.get(key)
-
-    def latency(self, place: Place) -> LatencyRecord | None:
-        key = self.key(place)
-        return None if key is None else self.latencies.get(key)
-
-    def half(self, place: Place) -> Half | None:
-        conversion, validation, timed = self.conversion(place), self.validation(place), self.latency(place)
-        if conversion is None and validation is None and timed is None:
-            return None
-        steps = (r.outcome for r in (conversion, validation) if r is not None)
-        facts = None if conversion is None else conversion.facts
-        rounds = None if timed is None else timed.rounds_ms
-        beside = None if timed is None else timed.to_control
-        return Half(
-            outcome=next((outcome for outcome in steps if outcome.status != "ok"), None),
-            accuracy=None if validation is None else validation.accuracy,
-            size_bytes=None if facts is None else facts.size_bytes,
-            outside=None if facts is None or facts.fallback is None else sum(facts.fallback.values()),
-            median_ms=None if rounds is None else summarize([ms for samples in rounds for ms in samples]).median_ms,
-            latency=None if beside is None else ratio_of(beside),
-        )
-
-    def scored(self, place: Place) -> Scored | str:
+    def scored(self, found: Found) -> Scored | str:
         """The logits of a cell, or why there are none that can be used."""
-        key, conversion, validation = self.key(place), self.conversion(place), self.validation(place)
-        if key is None or validation is None or validation.accuracy is None:
+        if found.key is None or found.validation is None or found.validation.accuracy is None:
             return "it was not validated"
-        stored = load_artifact_logits(self.run, key)
+        stored = load_artifact_logits(self.run, found.key)
         if stored is None:
             return "its logits were not kept: run validate again"
-        if conversion is None or stored.sha256 != conversion.sha256:
+        if found.conversion is None or stored.sha256 != found.conversion.sha256:
             return "the file was converted again after it was validated: run validate again"
         rows = rows_of(stored.indices, self.logits.indices)
         return Scored(stored.logits, stored.indices, self.logits.labels[rows])

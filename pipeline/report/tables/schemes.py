@@ -1,32 +1,28 @@
-"""The table of schemes in; it in the terminal, and as Markdown for docs/convert.md, out."""
+"""The table of schemes: on the terminal, and as Markdown for docs/convert.md."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pipeline.report.tables.table import Column, Columns, Table, print_tables
 from targets import registry
 from targets.schemes import ALIASES, SCHEMES, Support
 from targets.types import Precision
 
-MADE, NOT = "yes", "no"
+Scheme = tuple[Precision, Mapping[str, Support]]
 
 
 def show() -> None:
-    """On stdout: which target is made in which precision, then how or why not, line by line."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    """Print which target is made in which precision, then how or why not, line by line."""
+
+    def made(target: str) -> Column[Scheme]:
+        return Column(target, lambda scheme: "yes" if scheme[1][target].made else "no")
 
     targets = registry.variants()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("precision", *targets):
-        table.add_column(name, no_wrap=True)
+    columns: Columns[Scheme] = (Column("precision", lambda scheme: _name(scheme[0])), *map(made, targets))
+    print_tables([Table.of("Precisions by target", columns, SCHEMES.items())])
     for precision, by_target in SCHEMES.items():
-        table.add_row(_name(precision), *(_short(by_target[target]) for target in targets))
-    console = Console()
-    console.print(table)
-    for precision, by_target in SCHEMES.items():
-        print(f"\n{_name(precision)}")
-        for target in targets:
-            print(f"  {target}: {_words(by_target[target])}")
+        print("\n".join([f"\n{_name(precision)}", *(f"  {name}: {_words(by_target[name])}" for name in targets)]))
 
 
 def markdown() -> str:
@@ -39,13 +35,9 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
-def _short(support: Support) -> str:
-    return MADE if support.made else NOT
-
-
 def _words(support: Support) -> str:
     groups = f" (`--group-size` {', '.join(map(str, support.group_sizes))})" if support.group_sizes else ""
-    return f"{_short(support)}: {support.words}{groups}"
+    return f"{'yes' if support.made else 'no'}: {support.words}{groups}"
 
 
 def _name(precision: Precision) -> str:
