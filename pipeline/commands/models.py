@@ -1,31 +1,23 @@
-"""`models`: nothing in, the zoo with parameters, MACs, published top-1 and where weights come from out."""
+"""`models`: list the zoo with parameters, MACs, published top-1 and where weights come from."""
 
 from __future__ import annotations
 
-from pipeline.models.zoo import ZOO
+from pipeline.models.zoo import ZOO, ZooEntry
 
 
 def models() -> None:
     """The models known by name; `quantize` also takes any timm classification model."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from pipeline.report.tables.table import Column, Columns, Table, print_tables
+    from pipeline.report.values import Value
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("model", "params (M)", "MACs (G)", "top-1 (%)"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-    table.add_column("weights", overflow="fold")
-    for entry in ZOO.values():
-        demo = "demo, " if entry.demo_file.is_file() else ""
-        table.add_row(
-            entry.name,
-            f"{entry.params_millions:.2f}",
-            f"{entry.macs_giga:.1f}",
-            f"{entry.top1_percent:.1f}",
-            f"{demo}pretrained, none",
-        )
-    console = Console()
-    console.print(table)
+    columns: Columns[ZooEntry] = (
+        Column("model", lambda entry: entry.name),
+        Column("params (M)", lambda entry: f"{entry.params_millions:.2f}"),
+        Column("MACs (G)", lambda entry: f"{entry.macs_giga:.1f}"),
+        Column("top-1 (%)", lambda entry: f"{entry.top1_percent:.1f}"),
+        Column("weights", lambda entry: Value(f"{'demo, ' if entry.demo_file.is_file() else ''}pretrained, none")),
+    )
+    print_tables([Table.of("Models", columns, ZOO.values())])
     print("\nImageNet-1k at 224 px, as published:")
     for entry in ZOO.values():
         print(f"  {entry.name}: top-1 {entry.top1_source}; MACs {entry.macs_source}")

@@ -1,4 +1,4 @@
-"""A run folder in, what the gate compares of it out; and the baseline file, written and strictly read back.
+"""Read what the gate compares from a run folder; write the baseline file, and read it back strictly.
 
 Only files that the manifest vouches for are read, none of them large: a check takes a second or two, without torch.
 """

@@ -1,4 +1,4 @@
-"""A run folder in, its RunRecord for the report out: every file is read through the manifest."""
+"""Read everything that a report says from a run folder; every file through the manifest."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from pipeline.report.plots.panels import (
     Panel,
     Picture,
     beside,
-    row_panel,
+    row_plot,
     span,
 )
 from pipeline.report.tables.waterfall import MOST_CLASSES, class_counts, class_drop, class_table
@@ -143,17 +143,14 @@ def _class_panel(record: WaterfallRecord, first: Counts, counts: Counts, name: s
     hidden = len(counts) - len(order)
     rest = f"; {hidden} classes with no larger drop are not shown" if hidden else ""
     images = span(sorted({counts[label].n for label in order}))
-    return row_panel(
-        title,
-        name,
-        f"Top-1 by class of {title}",
-        order,
-        lambda label: _brief(class_name(record, label)),
-        lambda axes, row, label: _class_row(axes, row, first[label], counts[label]),
-        "top-1 of the class, %",
-        f"n {images} images of a class; right: right answers before and after{rest}",
-        row_in=0.24,
-    )
+
+    def draw(axes: Axes, row: int, label: int) -> str:
+        _class_row(axes, row, first[label], counts[label])
+        return _brief(class_name(record, label))
+
+    svg = row_plot(name, f"Top-1 by class of {title}", order, draw, "top-1 of the class, %", 0.24)
+    caption = f"n {images} images of a class; right: right answers before and after{rest}"
+    return Panel(title, svg, caption)
 
 
 def _class_row(axes: Axes, row: int, before: ClassCount, after: ClassCount) -> None:

@@ -8,7 +8,7 @@ from pipeline.records.conversion import ConversionRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.report import values as v
 from pipeline.report.cells import run_cells, variant_name
-from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, missing, row_panel
+from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, missing, row_plot
 from pipeline.report.tables.table import Column, Columns, Table
 from pipeline.words import plural
 
@@ -38,30 +38,30 @@ def _name(record: ConversionRecord) -> str:
 
 
 def _coverage(run: RunRecord, name: str, colour: str) -> Panel:
-    def draw(axes: Axes, row: int, record: ConversionRecord) -> None:
+    def draw(axes: Axes, row: int, record: ConversionRecord) -> str:
         facts = record.facts
         if facts is None or facts.delegated is None or facts.fallback is None:
             missing(axes, row, "not in the file: the device decides")
-            return
+            return _name(record)
         outside = sum(facts.fallback.values())
         axes.barh(row, facts.delegated, height=0.6, color=colour)
         axes.barh(row, outside, left=facts.delegated, height=0.6, facecolor=PAPER, edgecolor=MUTED, linewidth=1)
         parts = "" if facts.partitions is None else f", {plural(facts.partitions, 'part')}"
         beside(axes, row, f"{facts.delegated} + {outside}{parts}")
+        return _name(record)
 
     records = _read(run)
-    return row_panel(
-        run.model,
+    svg = row_plot(
         name,
         f"Delegate coverage of {run.model}",
         records,
-        _name,
         draw,
         "operators",
-        f"n {len(records)} artifacts; right: operators inside + outside (hollow), partitions",
-        row_in=0.3,
+        0.3,
         finish=lambda axes: axes.set_xlim(left=0),
     )
+    caption = f"n {len(records)} artifacts; right: operators inside + outside (hollow), partitions"
+    return Panel(run.model, svg, caption)
 
 
 def _outside(run: RunRecord) -> Table | None:
@@ -95,21 +95,21 @@ def sizes(report: Report) -> Figure:
 
 
 def _sizes(model: str, name: str, measured: list[tuple[str, int]], largest: int, colour: str) -> Panel:
-    def draw(axes: Axes, row: int, file: tuple[str, int]) -> None:
-        size = file[1] / 1e6
+    def draw(axes: Axes, row: int, file: tuple[str, int]) -> str:
+        label, size = file[0], file[1] / 1e6
         axes.barh(row, size, height=0.65, color=colour)
         axes.annotate(f"{size:.2f}", (size, row), (4, 0), textcoords="offset points", va="center")
+        return label
 
-    return row_panel(
-        model,
+    svg = row_plot(
         name,
         f"Artifact sizes of {model}",
         measured,
-        lambda file: file[0],
         draw,
         "MB (10^6 bytes)",
-        f"n {len(measured)} artifacts, one file or package each",
-        row_in=0.3,
-        edge_in=0.7,
+        0.3,
+        0.7,
         finish=lambda axes: axes.set_xlim(0, 1.18 * largest / 1e6),
     )
+    caption = f"n {len(measured)} artifacts, one file or package each"
+    return Panel(model, svg, caption)

@@ -1,4 +1,4 @@
-"""Points and texts on axes in, each text beside its point out: where it covers least of what is already there."""
+"""Place each text of a plot beside its point, where it covers least of what is already there."""
 
 from __future__ import annotations
 

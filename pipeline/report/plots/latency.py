@@ -24,7 +24,7 @@ from pipeline.report.plots.panels import (
     colours,
     inline_svg,
     one_axes,
-    row_panel,
+    row_plot,
     span,
 )
 from pipeline.report.values import flat_samples, printable
@@ -197,8 +197,8 @@ def latency_samples(report: Report) -> Figure:
 
 
 def _samples(number: int, place: str, samples: list[tuple[str, str, Rounds]], palette: dict[str, str]) -> Panel:
-    def draw(axes: Axes, row: int, timed: tuple[str, str, Rounds]) -> None:
-        model, _, rounds = timed
+    def draw(axes: Axes, row: int, timed: tuple[str, str, Rounds]) -> str:
+        model, variant, rounds = timed
         ink = {"color": INK}
         _strip(axes, row, rounds, _median(rounds), palette[model])
         axes.boxplot(
@@ -213,6 +213,7 @@ def _samples(number: int, place: str, samples: list[tuple[str, str, Rounds]], pa
             capprops=ink,
             medianprops=ink,
         )
+        return f"{model}\n{variant}, {_median(rounds):.2f} ms"
 
     def finish(axes: Axes) -> None:
         low, high = axes.get_xlim()
@@ -222,19 +223,18 @@ def _samples(number: int, place: str, samples: list[tuple[str, str, Rounds]], pa
     shares = [_shares(rounds) for _, _, rounds in samples]
     outside = sum(int(((share < WINDOW[0]) | (share > WINDOW[1])).sum()) for share in shares)
     beyond = f"; {outside} outside the window" if outside else ""
-    return row_panel(
-        place,
+    svg = row_plot(
         f"samples-{number}",
         f"Raw latency samples on {place}",
         samples,
-        lambda timed: f"{timed[0]}\n{timed[1]}, {_median(timed[2]):.2f} ms",
         draw,
         "sample / median of the row",
-        f"n {n} samples a row, first round on top; box: quartiles, whiskers: 1.5 IQR{beyond}",
-        row_in=0.5,
-        edge_in=0.7,
+        0.5,
+        0.7,
         finish=finish,
     )
+    caption = f"n {n} samples a row, first round on top; box: quartiles, whiskers: 1.5 IQR{beyond}"
+    return Panel(place, svg, caption)
 
 
 def _median(rounds: Rounds) -> float:

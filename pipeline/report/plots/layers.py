@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.records.report import Report
 from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord
 from pipeline.report import values as v
-from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, row_panel
+from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, row_plot
 from pipeline.report.tables.waterfall import layers_of_run
 
 if TYPE_CHECKING:
@@ -41,50 +41,47 @@ def layers(report: Report) -> Figure | None:
 
 
 def _sqnr(explanation: Explanation, name: str, model: str, colour: str) -> Panel:
-    def draw(axes: Axes, row: int, layer: LayerRecord) -> None:
+    def draw(axes: Axes, row: int, layer: LayerRecord) -> str:
         both = [db for db in (layer.alone_db, layer.chained_db) if db is not None]
         axes.plot([min(both), max(both)] if both else [], [row] * 2 if both else [], color=MUTED, linewidth=1)
         if layer.alone_db is not None:
             axes.plot(layer.alone_db, row, "o", color=colour, markerfacecolor=PAPER, markersize=6, zorder=3)
         if layer.chained_db is not None:
             axes.plot(layer.chained_db, row, "o", color=colour, markersize=6, zorder=3)
+        return _brief(layer.name)
 
     every, shown = len(explanation.layers), explanation.layers[:MOST]
     rest = f"; the worst {MOST} of {every} layers, the table has all" if every > MOST else ""
-    return row_panel(
-        f"{model}: SQNR by layer",
-        name,
-        f"SQNR by layer of {model}",
-        shown,
-        lambda layer: _brief(layer.name),
-        draw,
-        "SQNR of the layer's output, dB",
-        f"n {explanation.images} images; hollow: this layer alone is rounded, filled: all are; right is closer{rest}",
-        row_in=0.24,
+    svg = row_plot(name, f"SQNR by layer of {model}", shown, draw, "SQNR of the layer's output, dB", 0.24)
+    caption = (
+        f"n {explanation.images} images; hollow: this layer alone is rounded, filled: all are; right is closer{rest}"
     )
+    return Panel(f"{model}: SQNR by layer", svg, caption)
 
 
 def _kept_float(explanation: Explanation, name: str, model: str, colour: str) -> Panel:
-    def draw(axes: Axes, row: int, layer: FloatLayer) -> None:
+    def draw(axes: Axes, row: int, layer: FloatLayer) -> str:
         bought = 100 * (explanation.kl_mean - layer.kl_mean) / explanation.kl_mean
         axes.barh(row, bought, height=0.6, color=colour)
         beside(axes, row, f"{v.signed(bought, 0)}%")
+        return _brief(layer.name)
 
     every, shown = len(explanation.kept_float), explanation.kept_float[:MOST]
     rest = f"; the best {MOST} of {every} layers" if every > MOST else ""
-    return row_panel(
-        f"{model}: one layer kept float",
+    svg = row_plot(
         name,
         f"What one float layer buys back of {model}",
         shown,
-        lambda layer: _brief(layer.name),
         draw,
         "KL divergence bought back, % (below 0: further away)",
-        f"n {explanation.images} images; of {explanation.kl_mean:.2g} nats to the network without rounding"
-        f" (right: {explanation.trained_top1} and {explanation.qdq_top1}){rest}",
-        row_in=0.24,
+        0.24,
         finish=lambda axes: axes.axvline(0, color=MUTED, linewidth=0.8),
     )
+    caption = (
+        f"n {explanation.images} images; of {explanation.kl_mean:.2g} nats to the network without rounding"
+        f" (right: {explanation.trained_top1} and {explanation.qdq_top1}){rest}"
+    )
+    return Panel(f"{model}: one layer kept float", svg, caption)
 
 
 def _brief(name: str) -> str:

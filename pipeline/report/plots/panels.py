@@ -150,38 +150,34 @@ def colours(report: Report) -> dict[str, str]:
     return {model: SERIES[i % len(SERIES)] for i, model in enumerate(dict.fromkeys(models))}
 
 
-def row_panel(
-    title: str,
+def row_plot(
     name: str,
     says: str,
     items: Sequence[Row],
-    label: Callable[[Row], str],
-    draw: Callable[[Axes, int, Row], object],
+    draw: Callable[[Axes, int, Row], str],
     xlabel: str,
-    caption: str,
-    *,
     row_in: float,
     edge_in: float = 0.6,
     finish: Callable[[Axes], object] | None = None,
-) -> Panel:
-    """One row for each item, from top to bottom.
+) -> str:
+    """SVG with one row for each item, from top to bottom.
 
     Args:
         name, says: as `name` and `label` of `inline_svg`.
-        draw: puts one item into its row.
+        draw: puts one item into its row, and returns what the row is called.
+        row_in, edge_in: height of a row, and of the rest, in inches.
         finish: what concerns the axes as a whole.
     """
     with one_axes(edge_in + row_in * len(items)) as (figure, axes):
-        for row, item in enumerate(items):
-            draw(axes, row, item)
+        labels = [printable(draw(axes, row, item)) for row, item in enumerate(items)]
         if finish is not None:
             finish(axes)
-        axes.set_yticks(range(len(items)), [printable(label(item)) for item in items], fontsize=FONT_PT - 1)
+        axes.set_yticks(range(len(items)), labels, fontsize=FONT_PT - 1)
         axes.set_ylim(len(items) - 0.5, -0.6)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(xlabel)
-        return Panel(title, inline_svg(figure, name, says), caption)
+        return inline_svg(figure, name, says)
 
 
 def beside(axes: Axes, y: float, text: str, size: float = FONT_PT - 2, colour: str = INK) -> None:

@@ -26,7 +26,7 @@ from pipeline.report.plots.panels import (
     beside,
     colours,
     missing,
-    row_panel,
+    row_plot,
     span,
 )
 from pipeline.report.tables.waterfall import waterfall_of_run
@@ -68,25 +68,25 @@ def _waterfall(record: WaterfallRecord, target: str, name: str, title: str) -> P
     row_of = {stage.name: row for row, stage in enumerate(stages)}
     top1 = {stage.name: stage.accuracy.top1_percent for stage in stages}
 
-    def draw(axes: Axes, row: int, stage: WaterfallStage) -> None:
+    def draw(axes: Axes, row: int, stage: WaterfallStage) -> str:
         if stage.to_previous is not None and stage.previous is not None:
             _step(axes, row, row_of[stage.previous], top1[stage.previous], stage.to_previous)
         fill = PAPER if stage.cell is not None and stage.cell.simulated else INK
         axes.plot(top1[stage.name], row, "o", color=INK, markerfacecolor=fill, markersize=6, zorder=4)
         _figures(axes, row, stage)
+        return stage_label(stage, "\n")
 
-    return row_panel(
-        title,
+    svg = row_plot(
         name,
         f"Top-1 from stage to stage of {title}",
         stages,
-        lambda stage: stage_label(stage, "\n"),
         draw,
         "top-1, %",
-        _caption(record, stages),
-        row_in=ROW_IN,
+        ROW_IN,
         finish=lambda axes: axes.set_xlim(*_window(record)),
     )
+    caption = _caption(record, stages)
+    return Panel(title, svg, caption)
 
 
 def _step(axes: Axes, row: int, previous_row: int, before: float, step: StepRecord) -> None:
@@ -195,39 +195,37 @@ def _drift(run: RunRecord, number: int, colour: str) -> Iterator[Panel]:
     if not images:
         return
     simulated = f"; hollow: {SIMULATED}" if any(len(stage.scored) > 1 for stage in stages) else ""
-    yield row_panel(
-        f"{run.model}: top-1",
+    svg = row_plot(
         f"drift-top1-{number}",
         f"Top-1 by stage of {run.model}",
         stages,
-        lambda stage: stage.label,
         lambda axes, row, stage: _top1_row(axes, row, stage, colour),
         "top-1, %",
-        f"n {images} images, 95% Wilson intervals; line: float{simulated}",
-        row_in=0.36,
-        edge_in=0.7,
+        0.36,
+        0.7,
         finish=lambda axes: axes.set_xlim(*_top1_window(stages)),
     )
-    yield row_panel(
-        f"{run.model}: SQNR of the logits",
+    caption = f"n {images} images, 95% Wilson intervals; line: float{simulated}"
+    yield Panel(f"{run.model}: top-1", svg, caption)
+    svg = row_plot(
         f"drift-sqnr-{number}",
         f"SQNR by stage of {run.model}",
         stages,
-        lambda stage: stage.label,
         lambda axes, row, stage: _sqnr_row(axes, row, stage, colour),
         "SQNR, dB",
-        f"n {images} images; filled: to float, hollow: to QDQ; right is closer",
-        row_in=0.36,
-        edge_in=0.7,
+        0.36,
+        0.7,
         finish=lambda axes: axes.set_xlim(*_sqnr_window(stages)),
     )
+    caption = f"n {images} images; filled: to float, hollow: to QDQ; right is closer"
+    yield Panel(f"{run.model}: SQNR of the logits", svg, caption)
 
 
-def _top1_row(axes: Axes, row: int, stage: _Stage, colour: str) -> None:
+def _top1_row(axes: Axes, row: int, stage: _Stage, colour: str) -> str:
     """A point with its Wilson interval; of a simulation a hollow point for each rounding model and all intervals."""
     if not stage.scored:
         missing(axes, row, stage.why)
-        return
+        return stage.label
     tops = sorted({right.top1_percent for right in stage.scored})
     ends = [wilson_percent(right.top1, right.n) for right in stage.scored]
     axes.plot([min(e[0] for e in ends), max(e[1] for e in ends)], [row, row], color=colour, linewidth=1.2)
@@ -238,6 +236,7 @@ def _top1_row(axes: Axes, row: int, stage: _Stage, colour: str) -> None:
     axes.annotate(text, middle, (0, 5), textcoords="offset points", ha="center", bbox=HALO)
     if stage.label == STAGE_LABELS["float"]:
         axes.axvline(tops[0], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+    return stage.label
 
 
 def _top1_window(stages: list[_Stage]) -> tuple[float, float]:
@@ -247,7 +246,7 @@ def _top1_window(stages: list[_Stage]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _sqnr_row(axes: Axes, row: int, stage: _Stage, colour: str) -> None:
+def _sqnr_row(axes: Axes, row: int, stage: _Stage, colour: str) -> str:
     """Filled: to float, hollow: to QDQ; the worst and the best rounding model of a simulation, joined by a line."""
     named = {"float": stage.to_float, "QDQ": stage.to_qdq}
     exact = [name for name, drifts in named.items() if drifts and all(d.exact for d in drifts)]
@@ -268,6 +267,7 @@ def _sqnr_row(axes: Axes, row: int, stage: _Stage, colour: str) -> None:
     if exact:
         text = f"equal to {' and '.join(exact)}"
         axes.text(1, row, text, transform=axes.get_yaxis_transform(), ha="right", va="center")
+    return stage.label
 
 
 def _sqnr_window(stages: list[_Stage]) -> tuple[float, float]:
