@@ -27,7 +27,7 @@ from pipeline.files import write_json  # noqa: E402
 from pipeline.metrics.accuracy import accuracy  # noqa: E402
 from pipeline.metrics.paired import paired_drop_of_logits  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
-from pipeline.quiet import quiet_sdks  # noqa: E402
+from pipeline.process import quiet_sdks  # noqa: E402
 from pipeline.run.folder import Run  # noqa: E402
 from pipeline.run.layout import CONFIG, artifact_name  # noqa: E402
 from pipeline.run.logits import (  # noqa: E402

@@ -26,15 +26,15 @@ from pipeline.commands.options import say  # noqa: E402
 from pipeline.config import RunConfig  # noqa: E402
 from pipeline.metrics.drift import drift  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
+from pipeline.process import quiet_sdks  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
-from pipeline.quiet import quiet_sdks  # noqa: E402
 from pipeline.run.cells import artifact_path, load_conversions  # noqa: E402
 from pipeline.run.folder import Run  # noqa: E402
 from pipeline.run.layout import artifact_name  # noqa: E402
 from pipeline.run.logits import load_logits_subset  # noqa: E402
 from pipeline.stages.convert import as_made, convert_cells, plan_cells  # noqa: E402
 from pipeline.stages.validate import CHUNK  # noqa: E402
-from pipeline.training.scored_images import scored_images  # noqa: E402
+from pipeline.training.subject import scored_images  # noqa: E402
 from targets.devices import registry  # noqa: E402
 from targets.devices.address import Address  # noqa: E402
 from targets.devices.device import CountsInstructions, Device, DeviceOptions  # noqa: E402

@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.quiet import quiet_sdks  # noqa: E402
+from pipeline.process import quiet_sdks  # noqa: E402
 from pipeline.run.folder import Run, list_runs  # noqa: E402
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from targets.devices.arm64.known_products import ANSWERS, FOLDER, file_name
+from targets.devices.arm64.emulation import ANSWERS, FOLDER, file_name
 from targets.tflite import flatbuffer
 
 # The channels fill the tiles of XNNPACK's Arm kernels (16 outputs, 4 or 8 inputs) and leave a rest of 8; the side and

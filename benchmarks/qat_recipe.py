@@ -26,10 +26,9 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.config import RunConfig  # noqa: E402
 from pipeline.files import write_json  # noqa: E402
-from pipeline.metrics.drift import drift  # noqa: E402
+from pipeline.metrics.drift import drift, kl_divergence  # noqa: E402
 from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits  # noqa: E402
-from pipeline.metrics.waterfall import kl_divergence  # noqa: E402
-from pipeline.quiet import quiet_sdks  # noqa: E402
+from pipeline.process import quiet_sdks  # noqa: E402
 from pipeline.run.logits import load_logits  # noqa: E402
 from pipeline.stages.quantize import default_weights, new_run  # noqa: E402
 

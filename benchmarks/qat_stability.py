@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.quiet import quiet_sdks  # noqa: E402
+from pipeline.process import quiet_sdks  # noqa: E402
 
 quiet_sdks()
 
@@ -40,8 +40,8 @@ from pipeline.quantization.ranges import learn_ranges, ranges  # noqa: E402
 from pipeline.quantization.trainee import QatTrainee  # noqa: E402
 from pipeline.rewrites.deploy import in_form  # noqa: E402
 from pipeline.run import provenance  # noqa: E402
-from pipeline.training.float_plan import qat_plan  # noqa: E402
 from pipeline.training.loop import EpochRecord, Phase, fit  # noqa: E402
+from pipeline.training.plan import qat_plan  # noqa: E402
 from pipeline.training.setting import training_batches  # noqa: E402
 from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything  # noqa: E402
 

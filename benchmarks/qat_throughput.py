@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.quiet import quiet_sdks  # noqa: E402
+from pipeline.process import quiet_sdks  # noqa: E402
 
 quiet_sdks()
 
@@ -39,7 +39,7 @@ from pipeline.quantization.ranges import learn_ranges  # noqa: E402
 from pipeline.quantization.trainee import QatTrainee, teacher_of  # noqa: E402
 from pipeline.rewrites.deploy import in_form  # noqa: E402
 from pipeline.run import provenance  # noqa: E402
-from pipeline.training.float_plan import qat_plan  # noqa: E402
+from pipeline.training.plan import qat_plan  # noqa: E402
 from pipeline.training.subject import choose_device, seed_everything  # noqa: E402
 from pipeline.training.trainees import FloatTrainee  # noqa: E402
 

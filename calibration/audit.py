@@ -7,8 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from calibration.dataset import DataSource, Split, Stream
-from calibration.errors import DataError
+from calibration.dataset import DataError, DataSource, Split, Stream
 
 SHOWN = 20  # lines of the list in an error; the count is always told
 

@@ -1,4 +1,4 @@
-"""The types of a data set: its training and validation splits, or training stream, with labels, classes and digests."""
+"""Data sets: splits, streams, their encoded images and digests; and the error of images that cannot be used."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from calibration.errors import DataError
-
 if TYPE_CHECKING:
     from PIL.Image import Image
+
 
 DIGITS = "digits"
 
@@ -199,3 +198,7 @@ class DataSource:
     def pool(self) -> Split:
         """Training images that can be had by position: all of them, or those that are kept of a stream."""
         return self.train.pool if isinstance(self.train, Stream) else self.train
+
+
+class DataError(Exception):
+    """Data that cannot be used: what was found, and what to do next."""

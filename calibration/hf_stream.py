@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from calibration import remote
-from calibration.dataset import DataSource, Encoded
-from calibration.errors import DataError
+from calibration.dataset import DataError, DataSource, Encoded
 from calibration.hub import INSTALL, VAL_SPLITS
 from calibration.stream import ShuffledShards, kept_split, streamed
 

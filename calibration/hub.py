@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.dataset import DataSource, Split
-from calibration.errors import DataError
+from calibration.dataset import DataError, DataSource, Split
 from calibration.preprocess import read_image, to_rgb
 from calibration.remote import data_folder
 from calibration.torchvision_compat import ensure_torchvision

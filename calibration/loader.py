@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from calibration.augment import Mixing
-from calibration.dataset import Encoded, Split, Stream
-from calibration.errors import DataError
+from calibration.dataset import DataError, Encoded, Split, Stream
 from calibration.preprocess import EvalTransform, read_encoded
 
 if TYPE_CHECKING:

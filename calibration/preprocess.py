@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from calibration.errors import DataError
+from calibration.dataset import DataError
 from calibration.torchvision_compat import ensure_torchvision
 
 if TYPE_CHECKING:

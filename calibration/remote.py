@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from calibration.dataset import Encoded
-from calibration.errors import DataError
+from calibration.dataset import DataError, Encoded
 from calibration.shards import IncompleteShard, read_shard
 
 CACHE_VARIABLE = "EDGE_T2T_CACHE"

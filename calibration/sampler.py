@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.errors import DataError
+from calibration.dataset import DataError
 
 if TYPE_CHECKING:
     from calibration.dataset import Split

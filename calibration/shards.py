@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from calibration.dataset import Split
-from calibration.errors import DataError
+from calibration.dataset import DataError, Split
 from calibration.preprocess import read_encoded
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Opens a data set by name: the embedded digits, a folder, shards, or one of timm, torchvision or Hugging Face."""
+"""Open the data that `--data` names: digits, a folder of class folders, shards, or a reader of timm."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration import hf_stream, hub, image_folder, webdataset
-from calibration.dataset import DIGITS, DataSource, Split
-from calibration.errors import DataError
+from calibration import hf_stream, hub, webdataset
+from calibration.dataset import DIGITS, DataError, DataSource, Split
+from calibration.preprocess import read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
 
 SPLIT_SEED = 0
 VAL_IMAGES = 360  # a fifth of 1,797
@@ -35,7 +36,7 @@ def open_data(spec: str) -> DataSource:
         return _digits()
     path = Path(spec)
     if path.is_dir():
-        return webdataset.load_folder(path) if webdataset.holds_shards(path) else image_folder.load(path)
+        return webdataset.load_folder(path) if webdataset.holds_shards(path) else load(path)
     if spec.lower().startswith(webdataset.PREFIX):
         return webdataset.load(spec)
     if spec.lower().startswith(hf_stream.PREFIX):
@@ -86,3 +87,72 @@ def _digits() -> DataSource:
         return Split(name, labels[ordered], tuple(f"digit-{p:04d}" for p in ordered), images, ordered)
 
     return DataSource(DIGITS, tuple(map(str, data.target_names)), split("train", train), split("val", val))
+
+
+TRAIN = ("train", "training")
+VAL = ("val", "validation")
+#: Left by operating systems. Every other file in a class folder is taken for an image, and named if it is none.
+IGNORED = ("Thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Image files."""
+
+    paths: tuple[Path, ...]
+
+    def image(self, position: int) -> Image:
+        return read_image(self.paths[position])
+
+    def content(self, position: int) -> bytes:
+        try:
+            return self.paths[position].read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.paths[position]} cannot be read: {error.strerror}") from None
+
+
+def load(root: Path) -> DataSource:
+    """Classes are the sorted folder names of the training split, as torchvision and timm number them.
+
+    Raises:
+        DataError: a split folder is missing, an empty class or split, classes that differ between the splits.
+    """
+    train, val = _split_folder(root, TRAIN), _split_folder(root, VAL)
+    classes = _classes(train)
+    strange = sorted(set(_classes(val)) - set(classes))
+    if strange:
+        raise DataError(
+            f"{val} has {len(strange)} classes that {train} does not have ({', '.join(strange[:5])}): "
+            "both splits need the same class folders"
+        )
+    return DataSource(root.name or str(root), classes, _split(root, train, classes), _split(root, val, classes))
+
+
+def _split_folder(root: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    found = sorted(p.name for p in root.iterdir())[:8]
+    raise DataError(
+        f"{root} has no folder {' or '.join(names)}: it holds {', '.join(found) or 'nothing'}. "
+        "Expected: train/<class>/<image> and val/<class>/<image>"
+    )
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+
+
+def _split(root: Path, folder: Path, classes: tuple[str, ...]) -> Split:
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        files = [p for p in sorted((folder / name).rglob("*")) if p.is_file() and _is_meant(p)]
+        paths += files
+        labels += [label] * len(files)
+    ids = tuple(p.relative_to(root).as_posix() for p in paths)
+    return Split(folder.name, np.array(labels, dtype=np.int64), ids, FileImages(tuple(paths)), np.arange(len(paths)))
+
+
+def _is_meant(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name not in IGNORED

@@ -15,8 +15,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from calibration.dataset import Encoded, Feed, Split, Stream
-from calibration.errors import DataError
+from calibration.dataset import DataError, Encoded, Feed, Split, Stream
 from calibration.remote import CACHE_VARIABLE, data_folder
 from calibration.shards import PackedImages
 

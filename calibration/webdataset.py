@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from calibration import remote
-from calibration.dataset import DataSource, Split
-from calibration.errors import DataError
+from calibration.dataset import DataError, DataSource, Split
 from calibration.shards import split_of
 from calibration.stream import ShuffledShards, kept_split, streamed
 

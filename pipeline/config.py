@@ -1,7 +1,7 @@
 """The options of a run, grouped into plans; RunConfig, what `quantize` was asked for, is composed of them.
 
 Names, defaults, help texts and allowed values are declared here and nowhere else (options of `train` alone:
-pipeline.training.float_plan; of `benchmark`: pipeline.stages.timing; of a device: pipeline.commands.device_options).
+pipeline.training.plan; of `benchmark`: pipeline.stages.timing; of a device: pipeline.commands.device_options).
 """
 
 from __future__ import annotations

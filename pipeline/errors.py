@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from calibration.errors import DataError
+from calibration.dataset import DataError
 from targets.registry import UnknownTarget
 from targets.types import TargetError
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.launch import chief
+from pipeline.process import chief
 
 
 class Tracker:

@@ -1,4 +1,4 @@
-"""Check how many of the trained scales are in a converted file."""
+"""Match the scales found in a file with the trained ones, and tell trained weights from other constants."""
 
 from __future__ import annotations
 
@@ -69,3 +69,13 @@ def _same_zero_point(trained: tuple[int, ...], found: tuple[int, ...]) -> bool:
         return False
     offsets = {f - t for f, t in zip(found, trained, strict=True)}
     return offsets in ({0}, {UINT8_OFFSET}, {-UINT8_OFFSET})
+
+
+def is_trained(weight: np.ndarray) -> bool:
+    """Whether the weight is more than a way to copy, add or average: these have equal elements beside zeros.
+
+    One-hot kernels, rows of ones and rows of 1/n are constants of the architecture, written as products because a
+    delegate takes those. They hold no float weight that a quantizer forgot.
+    """
+    values = np.unique(weight[weight != 0])
+    return len(values) > 1

@@ -1,14 +1,22 @@
-"""What every target offers: the class that each folder fills in once."""
+"""What every target declares and offers: runtimes, precisions, options, compute plans; each folder fills it in once.
+
+Each target's folder has its table in `schemes.py`; targets.registry joins them. Every reason names where it comes
+from: a source file of the SDK as pinned in pyproject.toml, or a run of our own.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
-from targets.compute_plan import ComputePlan
-from targets.schemes import Schemes
-from targets.types import Artifact, ConvertRequest, GraphFacts, PackageOptions, Precision, Probe, Session
+from targets.types import PRECISIONS, Artifact, ConvertRequest, GraphFacts, PackageOptions, Precision, Probe, Session
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -65,3 +73,148 @@ class Target:
     @property
     def precisions(self) -> tuple[Precision, ...]:
         return self.schemes.made
+
+
+#: Input channels that share a scale where nothing else is asked for: the default of coremltools and of torchao.
+GROUP_SIZE = 32
+#: Schemes by the name that papers and other tools use, where that is not the precision's own.
+ALIASES: dict[str, Precision] = {"w8a8": "int8", "w8a8-dynamic": "int8-dynamic"}
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether and how.
+
+    Attributes:
+        made: whether `convert` makes such files.
+        words: of a made file what it holds and where it is slow; otherwise the reason and its source.
+        group_sizes: input channels that may share a scale of an int4 weight; empty where there is no choice.
+    """
+
+    made: bool
+    words: str
+    group_sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.words:
+            raise ValueError("a scheme needs words: how it is made, or why it is not")
+        if self.group_sizes and not self.made:
+            raise ValueError(f"group sizes {self.group_sizes} of a scheme that is not made")
+
+
+def made(words: str, *group_sizes: int) -> Support:
+    return Support(True, words, group_sizes)
+
+
+def not_made(reason: str) -> Support:
+    return Support(False, reason)
+
+
+@dataclass(frozen=True)
+class Schemes:
+    """The table of one target. `convert --list-schemes` prints it, docs/convert.md repeats it.
+
+    Attributes:
+        by_precision: every precision there is.
+    """
+
+    target: str
+    by_precision: Mapping[Precision, Support]
+
+    def __post_init__(self) -> None:
+        if tuple(self.by_precision) != PRECISIONS:
+            raise ValueError(
+                f"{self.target}: schemes of {', '.join(self.by_precision)}, not of {', '.join(PRECISIONS)}"
+            )
+
+    def __getitem__(self, precision: Precision) -> Support:
+        return self.by_precision[precision]
+
+    @property
+    def made(self) -> tuple[Precision, ...]:
+        """The precisions that files are made in."""
+        return tuple(precision for precision, support in self.by_precision.items() if support.made)
+
+    def why_not(self, precision: Precision) -> str:
+        """One sentence; empty where such files are made."""
+        support = self[precision]
+        return "" if support.made else f"{self.target} is not converted in {precision}: {support.words}"
+
+    def group_size(self, precision: Precision, asked: int | None) -> int:
+        """Input channels that share a scale.
+
+        Raises:
+            ValueError: `asked` is none that the target has, or there are no groups.
+        """
+        sizes = self[precision].group_sizes
+        if asked is not None and asked not in sizes:
+            known = f"one of {', '.join(map(str, sizes))}" if sizes else "no groups"
+            raise ValueError(f"group size {asked}: {self.target} has {known} in {precision}")
+        return asked or GROUP_SIZE
+
+
+Unit = Literal["cpu", "gpu", "neural engine"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+#: For an operation whose unit the framework does not tell.
+NOT_TOLD = "not told"
+
+
+@dataclass(frozen=True)
+class PlannedOperation:
+    """One operation of the program.
+
+    Attributes:
+        type: as the framework names it, with or without the version of its operator set ("ios17.conv").
+        name: of its first output; empty where it has none.
+        preferred: the unit that the framework means to run it on; None where it does not tell.
+        supported: units that could run it; empty where it does not tell.
+        cost: share of the whole program's estimated work, 0 to 1; None where it does not tell.
+    """
+
+    type: str
+    name: str
+    preferred: Unit | None
+    supported: tuple[Unit, ...]
+    cost: float | None
+
+    def __post_init__(self) -> None:
+        for unit in (*self.supported, *((self.preferred,) if self.preferred else ())):
+            if unit not in UNITS:
+                raise ValueError(f"{self.name}: unit {unit!r} is not one of {', '.join(UNITS)}")
+        if self.cost is not None and not (math.isfinite(self.cost) and 0 <= self.cost <= 1):
+            raise ValueError(f"{self.name}: cost {self.cost} is no share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class ComputePlan:
+    """The plan of one package on one machine.
+
+    Attributes:
+        units: the choice that it was loaded with (targets.coreml.units).
+        load_ms: milliseconds that compiling and loading the package took before, by the wall clock. Core ML keeps what
+            it compiled: the first load on a machine is the slow one.
+        operations: of the main function in order, nested blocks included, constants left out.
+    """
+
+    units: str
+    load_ms: float
+    operations: tuple[PlannedOperation, ...]
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.load_ms) and self.load_ms > 0):
+            raise ValueError(f"load_ms is {self.load_ms}")
+        if not self.operations:
+            raise ValueError("a compute plan without operations")
+
+    def operations_by_unit(self) -> dict[str, int]:
+        """How many operations each unit is preferred for, in the order of `UNITS`, then those not told."""
+        counts = Counter(operation.preferred or NOT_TOLD for operation in self.operations)
+        return {unit: counts[unit] for unit in (*UNITS, NOT_TOLD) if counts[unit]}
+
+    def cost_by_unit(self) -> dict[str, float | None]:
+        """Share of the estimated work on each unit of `operations_by_unit`; None where no operation tells its cost."""
+        shares: dict[str, float | None] = {}
+        for unit in self.operations_by_unit():
+            told = [o.cost for o in self.operations if (o.preferred or NOT_TOLD) == unit and o.cost is not None]
+            shares[unit] = math.fsum(told) if told else None
+        return shares

@@ -88,7 +88,7 @@ class PackageOptions:
         unsigned_weights: int8 weights are stored unsigned, zero point 128, for systems that read signed ones wrongly
             (targets.coreml.encodings); their values are the same.
         author, license: of the model, where the format has room for them.
-        group_size: input channels that share a scale in a precision with int4 weights in groups (targets.schemes);
+        group_size: input channels that share a scale in a precision with int4 weights in groups (targets.target);
             None: the target's default.
     """
 
@@ -163,7 +163,7 @@ class GraphFacts:
         fallback: operators outside any delegate by name; None likewise.
         partitions: delegate partitions; None likewise.
         int8_weights, float_weights: trained constants that feed Linear, convolution and matmul operators; rows of a
-            mean and one-hot kernels are not counted (targets.weights.is_trained).
+            mean and one-hot kernels are not counted (targets.match.is_trained).
         float_weight_names: of `float_weights`, for the error message.
         quant_params: of every quantized tensor in the file, weights and activations.
         operators_by_dtype: "conv fp16" -> count, where the format tells what an operator computes in; else empty.

@@ -22,7 +22,7 @@ from pipeline.commands import (
     validate,
 )
 from pipeline.errors import exit_code_of
-from pipeline.quiet import quiet_sdks
+from pipeline.process import quiet_sdks
 
 app = typer.Typer(
     name="edge-t2t",

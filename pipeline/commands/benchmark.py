@@ -57,8 +57,7 @@ def benchmark(
         )
     from pipeline.report.tables.artifacts import plan_tables
     from pipeline.report.tables.table import print_tables
-    from pipeline.stages.benchmark import benchmark_run
-    from pipeline.stages.control import ensure_control
+    from pipeline.stages.benchmark import benchmark_run, ensure_control
     from pipeline.stages.cost import count_run
 
     named = "processes" in timing.named

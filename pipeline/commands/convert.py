@@ -90,7 +90,7 @@ def convert(
 ) -> None:
     """Convert, read the file back, run it in a fresh process, and only then put it into the run folder."""
     if list_schemes:
-        from pipeline.report.tables.schemes import show
+        from pipeline.report.tables.artifacts import show
 
         show()
         return

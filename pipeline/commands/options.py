@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import CellsFailedError, UsageError, suggest
-from pipeline.launch import chief
 from pipeline.options import Option
+from pipeline.process import chief
 from pipeline.records.keys import Outcome
 from pipeline.run.folder import Run, find_run
 from targets import registry
-from targets.schemes import ALIASES
+from targets.target import ALIASES
 from targets.types import PRECISIONS, Precision
 
 TargetName = Annotated[

@@ -18,11 +18,9 @@ def report(*, where: RunChoice) -> None:
 def report_on(found: Run, runs_dir: Path) -> None:
     """Write the report of a run, and print its tables."""
     from pipeline.report.collect import collect_report
-    from pipeline.report.page import write_report
-    from pipeline.report.sections import terminal_tables
+    from pipeline.report.page import terminal_tables, write_report
     from pipeline.report.tables.table import print_tables
-    from pipeline.run.control import CONTROL_MODEL
-    from pipeline.run.facts import read_config
+    from pipeline.run.facts import CONTROL_MODEL, read_config
     from pipeline.run.layout import REPORT_HTML
 
     collected = collect_report(found, runs_dir)

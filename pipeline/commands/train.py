@@ -8,8 +8,8 @@ import typer
 
 from pipeline.commands.from_plans import Given, from_plans
 from pipeline.commands.options import MODEL_HELP, say
-from pipeline.launch import chief
-from pipeline.training.float_plan import FloatRecipe, FloatTraining
+from pipeline.process import chief
+from pipeline.training.plan import FloatRecipe, FloatTraining
 
 
 @from_plans

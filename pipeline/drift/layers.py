@@ -13,8 +13,8 @@ from torch.fx import Node
 
 from pipeline.drift.walk import NOTHING, Values, Walk
 from pipeline.metrics.accuracy import correct
+from pipeline.metrics.drift import kl_divergence
 from pipeline.metrics.tensor_match import Int8Tensor, Power, compare, find
-from pipeline.metrics.waterfall import kl_divergence
 from pipeline.quantization.float_layers import Int8Layer, QdqGraph
 from pipeline.records.keys import ArtifactKey, CellKey
 from targets import registry

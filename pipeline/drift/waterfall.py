@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.files import write_json
 from pipeline.metrics.accuracy import accuracy, per_class
-from pipeline.metrics.waterfall import agreement_matrix, most_moved, step
+from pipeline.metrics.drift import agreement_matrix, most_moved, step
 from pipeline.records.codec import to_dict
 from pipeline.records.keys import CellKey
 from pipeline.records.waterfall import Explanation, ImageRecord, WaterfallRecord, WaterfallStage
@@ -25,7 +25,7 @@ from pipeline.run.cells import load_conversions, load_validation
 from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.logits import ArtifactLogits, StageLogits, load_artifact_logits, rows_of
-from pipeline.training.scored_images import ScoredImages
+from pipeline.training.subject import ScoredImages
 
 if TYPE_CHECKING:
     from PIL.Image import Image

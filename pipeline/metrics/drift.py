@@ -1,14 +1,20 @@
-"""Measures how far the logits of two stages are apart, over the same images in the same order."""
+"""How far the logits of two stages are apart: on the same images, by image, and from stage to stage of a waterfall.
+
+KL divergence is that of the softmax outputs, KL(first || other): the information that is lost when `other` stands in
+for `first`, in nats, in float64.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.accuracy import agreement
+from pipeline.metrics.accuracy import agreement, check_logits, top_classes
+from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,162 @@ def drift(reference: NDArray[np.floating], other: NDArray[np.floating]) -> Drift
         agreement_same=same,
         nonfinite=0,
     )
+
+
+ROWS = 4096  # at once in float64: 33 MB of 1000 classes
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One stage against another over the same images.
+
+    Attributes:
+        change: images whose answer became wrong or right.
+        kl_mean, kl_max: Kullback-Leibler divergence of the softmax outputs, other stage to this one, in nats over the
+            images; None (not measured) where a logit is not finite.
+        margin_mean: mean change of (true class's logit - the best other one's); negative is towards a wrong answer.
+            None likewise.
+    """
+
+    drift: Drift
+    change: PairedDrop
+    kl_mean: float | None
+    kl_max: float | None
+    margin_mean: float | None
+
+    def __post_init__(self) -> None:
+        if self.drift.n != self.change.n:
+            raise ValueError(f"drift over {self.drift.n} images, change over {self.change.n}")
+        values = (self.kl_mean, self.kl_max, self.margin_mean)
+        if any(value is not None and not math.isfinite(value) for value in values):
+            raise ValueError(f"{values}: what is not finite was not measured and must be None")
+        if len({value is None for value in values}) != 1:
+            raise ValueError(f"{values}: all are measured, or none is")
+
+
+@dataclass(frozen=True)
+class MovedImage:
+    """One image over all stages.
+
+    Attributes:
+        row: of the logits.
+        classes: the top class at each stage, the first of several that share the maximum; None where a logit is NaN.
+        kl: from the first stage to the stage furthest from it, in nats; None where a logit is not finite.
+    """
+
+    row: int
+    classes: tuple[int | None, ...]
+    kl: float | None
+
+
+def step(before: NDArray[np.floating], after: NDArray[np.floating], labels: NDArray[np.integer]) -> StepRecord:
+    """[N, C], [N, C] and [N] -> what changed from `before` to `after`.
+
+    Raises:
+        ValueError: as `pipeline.metrics.accuracy.accuracy`, or different shapes.
+    """
+    change = paired_drop_of_logits(before, after, labels)
+    moved = drift(before, after)
+    if moved.nonfinite:
+        return StepRecord(moved, change, None, None, None)
+    kl = kl_divergence(before, after)
+    margin = margins(after, labels) - margins(before, labels)
+    return StepRecord(moved, change, float(kl.mean()), float(kl.max()), float(margin.mean()))
+
+
+def kl_divergence(first: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float64]:
+    """[N, C] and [N, C] -> KL(softmax(first) || softmax(other)) in nats, [N]; NaN where a logit is not finite.
+
+    Raises:
+        ValueError: no images, fewer than two classes, or different shapes.
+    """
+    from scipy.special import log_softmax
+
+    check_logits(first)
+    if first.shape != other.shape:
+        raise ValueError(f"logits of shape {first.shape} and {other.shape}: both must be of the same images")
+    found = np.full(len(first), np.nan)
+    finite = np.flatnonzero(_finite(first) & _finite(other))
+    for start in range(0, len(finite), ROWS):
+        rows = finite[start : start + ROWS]
+        log_p = log_softmax(first[rows].astype(np.float64), axis=1)
+        log_q = log_softmax(other[rows].astype(np.float64), axis=1)
+        # Never below 0 but for rounding.
+        found[rows] = np.maximum((np.exp(log_p) * (log_p - log_q)).sum(axis=1), 0.0)  # [rows, C] -> [rows]
+    return found
+
+
+def margins(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """[N, C] and [N] -> the true class's logit - the best other one's, [N]; above 0 the answer is right."""
+    check_logits(logits)
+    rows = np.arange(len(logits))
+    others = logits.astype(np.float64)
+    own = others[rows, labels].copy()
+    others[rows, labels] = -np.inf
+    return own - others.max(axis=1)
+
+
+def agreement_matrix(stages: Sequence[NDArray[np.floating]]) -> tuple[tuple[int, ...], ...]:
+    """S logits [N, C] -> on how many images two stages give the same top class, [S][S].
+
+    As `pipeline.metrics.accuracy.agreement` of each pair, from N class numbers a stage where no classes tie: 66 pairs
+    of 12 stages would otherwise compare 50,000 x 1000 logits each.
+
+    Raises:
+        ValueError: no images, fewer than two classes, or different shapes.
+    """
+    for logits in stages:
+        check_logits(logits)
+        if logits.shape != stages[0].shape:
+            raise ValueError(f"logits of shape {stages[0].shape} and {logits.shape}: the same images are needed")
+    top, tied, broken = [], [], []
+    for logits in stages:
+        best = logits.max(axis=1)
+        top.append(logits.argmax(axis=1))
+        tied.append((logits == best[:, None]).sum(axis=1) > 1)
+        broken.append(np.isnan(best))
+    counts = np.zeros((len(stages), len(stages)), dtype=np.int64)
+    for i, a in enumerate(stages):
+        for j, b in enumerate(stages[: i + 1]):
+            same = (top[i] == top[j]) & ~broken[i] & ~broken[j]
+            ties = np.flatnonzero((tied[i] | tied[j]) & same)
+            if len(ties):  # a tie agrees only with a tie of the same classes
+                same[ties] = (top_classes(a[ties]) == top_classes(b[ties])).all(axis=1)
+            counts[i, j] = counts[j, i] = same.sum()
+    return tuple(tuple(int(count) for count in row) for row in counts)
+
+
+def most_moved(stages: Sequence[NDArray[np.floating]], limit: int) -> tuple[MovedImage, ...]:
+    """S logits [N, C], the first the reference -> at most `limit` images, the one that moved most first.
+
+    An image whose answer changed at some stage comes before one whose answer did not; among them one with logits that
+    are not finite comes first, then the one with the larger KL divergence to the stage furthest away. An image that
+    no stage moved at all is not in it.
+
+    Raises:
+        ValueError: as `kl_divergence`.
+    """
+    classes = np.stack([_class(logits) for logits in stages], axis=1)  # [N, S], -1 for NaN
+    changed = (classes != classes[:, :1]).any(axis=1)
+    furthest = np.max([kl_divergence(stages[0], other) for other in stages], axis=0)  # [N], NaN if one is
+    distance = np.where(np.isnan(furthest), np.inf, furthest)
+    order = np.lexsort((-distance, ~changed))  # the last key is the first to sort by
+    return tuple(
+        MovedImage(
+            row=int(row),
+            classes=tuple(None if c < 0 else int(c) for c in classes[row]),
+            kl=None if np.isnan(furthest[row]) else float(furthest[row]),
+        )
+        for row in order[:limit]
+        if changed[row] or distance[row] > 0
+    )
+
+
+def _class(logits: NDArray[np.floating]) -> NDArray[np.integer]:
+    """[N, C] -> [N]"""
+    return np.where(np.isnan(logits).any(axis=1), -1, logits.argmax(axis=1))
+
+
+def _finite(logits: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """[N, C] -> [N]"""
+    return np.isfinite(logits).all(axis=1)

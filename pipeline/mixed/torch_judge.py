@@ -12,7 +12,7 @@ from pipeline.errors import TrainingError
 from pipeline.metrics.paired import paired_drop_of_logits
 from pipeline.records.mixed import QDQ, CellDrop, RankedLayer, Trial
 from pipeline.run.logits import StageLogits
-from pipeline.training.scored_images import ScoredImages
+from pipeline.training.subject import ScoredImages
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -36,13 +36,11 @@ from pipeline.run.logits import StageLogits, save_logits
 from pipeline.run.provenance import collect
 from pipeline.run.recipe import write_recipe
 from pipeline.training.distributed import share, spread_state, world
-from pipeline.training.execution import Execution, choose_precision
-from pipeline.training.float_plan import qat_plan, tuning_plan
 from pipeline.training.loop import EpochRecord, Trainee, fit
-from pipeline.training.plan import TrainPlan
+from pipeline.training.plan import TrainPlan, qat_plan, tuning_plan
 from pipeline.training.setting import Say, Setting, evenly
 from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything
-from pipeline.training.trainees import FloatTrainee
+from pipeline.training.trainees import Execution, FloatTrainee, choose_precision
 
 
 def start(config: RunConfig, root: Path) -> tuple[Run, Subject]:

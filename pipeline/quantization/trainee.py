@@ -17,9 +17,8 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from pipeline.errors import TrainingError
 from pipeline.quantization.graph import set_fake_quantization, set_observers, set_training
 from pipeline.quantization.ranges import range_parameters
-from pipeline.training.execution import Execution
 from pipeline.training.plan import TrainPlan
-from pipeline.training.trainees import cross_entropy, decayed_and_plain
+from pipeline.training.trainees import Execution, cross_entropy, decayed_and_plain
 
 
 class QatTrainee:

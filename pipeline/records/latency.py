@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pipeline.metrics.latency import RoundRatios, round_ratios
 from pipeline.metrics.throttling import Throttling, throttling
 from pipeline.records.keys import CellKey, Outcome, check_sha256
-from targets.compute_plan import ComputePlan
 from targets.devices.device import InstructionCount
+from targets.target import ComputePlan
 from targets.worker.facts import Conditions, DeviceFacts
 
 Rounds = tuple[tuple[float, ...], ...]  # samples in ms, by interleaved round

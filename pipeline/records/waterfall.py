@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.metrics.accuracy import Accuracy, ClassCount
-from pipeline.metrics.waterfall import StepRecord
+from pipeline.metrics.drift import StepRecord
 from pipeline.records.keys import CellKey
 
 #: Torch stages in their order; artifacts follow. "trained" has the weights after QAT without any rounding.

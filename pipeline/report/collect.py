@@ -18,8 +18,7 @@ from pipeline.run.cells import (
     load_validation,
     load_waterfall,
 )
-from pipeline.run.control import LATENCY_ONLY, existing_control
-from pipeline.run.facts import read_quantization, read_subject
+from pipeline.run.facts import LATENCY_ONLY, existing_control, read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.logits import load_logits
 

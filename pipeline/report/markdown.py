@@ -6,7 +6,7 @@ import html
 import re
 
 from pipeline.records.report import Report
-from pipeline.report.sections import all_tables
+from pipeline.report.page import all_tables
 from pipeline.report.tables.table import Table
 from pipeline.report.values import Value, printable
 

@@ -1,10 +1,11 @@
-"""What a run says of itself in JSON: its options, its model and data, how it was quantized, and its training."""
+"""What a run says about its subject and its quantization, typed; and the run of MobileNetV2 on the same images."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
@@ -15,7 +16,7 @@ from pipeline.records.codec import from_dict
 from pipeline.records.keys import ArtifactKey, Source
 from pipeline.records.report import DataRecord
 from pipeline.run import layout
-from pipeline.run.folder import Run
+from pipeline.run.folder import Run, list_runs
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,26 @@ def read_metrics(run: Run) -> list[dict[str, Any]]:
     """The history written so far; empty before the first epoch ended."""
     path = run.path / layout.METRICS
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+CONTROL_MODEL = "mobilenet_v2"
+#: Fact in the manifest of a control that was made here for its latency only: its accuracy means nothing.
+LATENCY_ONLY = "latency_only"
+
+
+def existing_control(root: Path, run: Run) -> Run | None:
+    """The newest finished MobileNetV2 run on the same images and input size, trained ones before latency-only ones."""
+    wanted = _conditions(run)
+    fitting = [
+        r for r in list_runs(root) if r.model == CONTROL_MODEL and r.status == "finished" and _conditions(r) == wanted
+    ]
+    fitting.sort(key=lambda r: (not r.manifest.get(LATENCY_ONLY, False), r.id))
+    return fitting[-1] if fitting else None
+
+
+def _conditions(run: Run) -> tuple[str, tuple[int, ...]] | None:
+    """Digest of the validation images and the size at which the model sees them; None if the run has none yet."""
+    if not run.has(layout.SUBJECT):
+        return None
+    subject = read_subject(run)
+    return subject.data.val_digest, subject.model_config.input_size

@@ -4,6 +4,8 @@ A cell, its control (MobileNetV2 in the same runtime and precision) and, if it i
 model are open in one worker process with the same number of threads, and take turns (pipeline.stages.timing). On this
 host the cells take turns too, process by process: what changes on the machine in a minute or two is then within each
 cell's spread. On a device that can be unplugged they follow each other, and each is kept as soon as it is done.
+
+Find or make the control of latency figures: a MobileNetV2 run on the same data, with the same artifacts.
 """
 
 from __future__ import annotations
@@ -15,15 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.config import RunConfig
+from pipeline.errors import UsageError
 from pipeline.metrics.latency import ratio_of, summarize
 from pipeline.progress import progress
 from pipeline.records.conversion import ConversionRecord
-from pipeline.records.keys import OK, CellKey, Outcome
+from pipeline.records.keys import OK, ArtifactKey, CellKey, Outcome
 from pipeline.records.latency import LatencyRecord
 from pipeline.run.cells import artifact_path, cell_key, chosen, load_conversions, load_latency, save_cells
-from pipeline.run.control import CONTROL_MODEL
-from pipeline.run.folder import Run
+from pipeline.run.facts import CONTROL_MODEL, LATENCY_ONLY, existing_control, read_config, read_subject
+from pipeline.run.folder import Run, find_run
 from pipeline.run.layout import LATENCY
+from pipeline.stages.convert import convert_cells, source_of
 from pipeline.stages.devices import Place
 from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, TimingPlan, cold_load, joined, one_process
 from targets import registry
@@ -281,3 +286,63 @@ def _line(record: LatencyRecord) -> str:
     over = f"{record.processes} processes" if record.processes > 1 else f"{beside.rounds} interleaved rounds"
     line += f"; {beside.ratio:.2f} x {CONTROL_MODEL}{spread} over {over}"
     return f"{line}; {ratio_of(record.to_float).ratio:.2f} x fp32" if record.to_float else line
+
+
+def ensure_control(
+    root: Path, run: Run, given: Path | None, targets: Sequence[str], say: Callable[[str], None]
+) -> Run | None:
+    """A control that has an artifact for each of the run's cells of `targets`.
+
+    It is made by calibration alone where there is none.
+
+    Returns:
+        None if the run is MobileNetV2 itself.
+
+    Raises:
+        UsageError: `given` is a run of another model.
+    """
+    if run.model == CONTROL_MODEL:
+        return None
+    control = find_run(root, given) if given is not None else existing_control(root, run)
+    if control is not None and control.model != CONTROL_MODEL:
+        raise UsageError(f"--control {control.id} is a run of {control.model}: give one of {CONTROL_MODEL}")
+    if control is None:
+        say(f"no run of {CONTROL_MODEL} on these images: making one by calibration, for its latency only")
+        control = _make(root, run, say)
+    have = {(c.target, c.precision) for c in load_conversions(control) if c.outcome.status == "ok"}
+    missing = [_cell(c) for c in _ok(run) if c.target in targets and (c.target, c.precision) not in have]
+    if missing:
+        say(f"converting {len(missing)} artifacts of the control {control.id}")
+        convert_cells(control, list(dict.fromkeys(missing)), say)
+    return control
+
+
+def _ok(run: Run) -> list[ConversionRecord]:
+    return [c for c in load_conversions(run) if c.outcome.status == "ok"]
+
+
+def _cell(record: ConversionRecord) -> ArtifactKey:
+    return ArtifactKey(record.target, record.precision, source_of(record.precision))
+
+
+def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:
+    from pipeline.quantization.qat import quantize, start
+
+    like = read_config(run)
+    config = RunConfig(
+        model=CONTROL_MODEL,
+        data=like.data,
+        weights="none",
+        epochs=0,
+        calibration_images=like.calibration_images,
+        limit_val=1,
+        skip_bad=like.skip_bad,
+        img_size=read_subject(run).model_config.input_size[1],
+        seed=like.seed,
+        device="cpu",
+        threads=like.threads,
+    )
+    control, subject = start(config, root)
+    control.record(facts={LATENCY_ONLY: True})
+    quantize(control, config, subject, say, latest=False)
+    return control

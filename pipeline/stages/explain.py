@@ -17,7 +17,7 @@ from pipeline.run import layout as files
 from pipeline.run.facts import read_quantization
 from pipeline.run.folder import Run
 from pipeline.run.logits import StageLogits, load_logits_subset
-from pipeline.training.scored_images import scored_images
+from pipeline.training.subject import scored_images
 from targets.devices.device import DeviceSession
 
 if TYPE_CHECKING:

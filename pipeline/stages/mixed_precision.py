@@ -30,7 +30,7 @@ from pipeline.run import layout as files
 from pipeline.run.facts import read_quantization, write_facts
 from pipeline.run.folder import MANIFEST_SCHEMA, Run
 from pipeline.run.logits import StageLogits, load_artifact_logits, load_logits, save_logits
-from pipeline.training.scored_images import ScoredImages, scored_images
+from pipeline.training.subject import ScoredImages, scored_images
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

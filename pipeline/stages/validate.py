@@ -33,7 +33,7 @@ from pipeline.run.logits import (
     save_artifact_logits,
 )
 from pipeline.stages.devices import Place
-from pipeline.training.scored_images import scored_images
+from pipeline.training.subject import scored_images
 from targets import registry
 from targets.devices.device import DeviceSession
 from targets.types import RangeEvent, TargetError

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.launch import launched
+from pipeline.process import launched
 
 T = TypeVar("T")
 

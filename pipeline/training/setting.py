@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from pipeline.progress import progress
 from pipeline.run.layout import TENSORBOARD
 from pipeline.training.distributed import rows_of_all, world
-from pipeline.training.execution import Precision
 from pipeline.training.loop import EpochRecord, Phase
 from pipeline.training.plan import TrainPlan
 from pipeline.training.subject import Subject
+from pipeline.training.trainees import Precision
 
 if TYPE_CHECKING:
     from calibration.dataset import Split

@@ -1,9 +1,9 @@
-"""What a run works on: names from the command line in; model, data, transform and weights record, all checked, out."""
+"""What is trained: the model, its data and transforms; and the images that the logits of a run are of, opened again."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.errors import UsageError
+from pipeline.errors import RunError, UsageError
 from pipeline.progress import progress
+from pipeline.run.facts import read_config, read_subject
+from pipeline.run.folder import Run
+from pipeline.run.logits import StageLogits
 from pipeline.training.distributed import wait, world
 
 if TYPE_CHECKING:
-    from calibration.dataset import DataSource
+    from torch import Tensor
+
+    from calibration.dataset import DataSource, Split
     from calibration.preprocess import EvalTransform
     from pipeline.models.build import ModelConfig
     from pipeline.models.weights import WeightsRecord
@@ -148,3 +153,46 @@ def eval_transform(config: ModelConfig) -> EvalTransform:
         interpolation=config.interpolation,
         crop_mode=config.crop_mode,
     )
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """Images of the validation split.
+
+    Attributes:
+        indices: positions in `split` of those that were scored, in the order of the logits.
+        workers: processes that read images.
+    """
+
+    split: Split
+    transform: EvalTransform
+    indices: tuple[int, ...]
+    workers: int
+
+    def batches(self, size: int, rows: Sequence[int] | None = None) -> Iterator[Tensor]:
+        """[B, 3, H, W] of all scored images, or of those at `rows` of the logits, in order."""
+        from calibration.loader import eval_batches
+
+        indices = self.indices if rows is None else [self.indices[row] for row in rows]
+        for images, _, _ in eval_batches(self.split, self.transform, size, indices, self.workers):
+            yield images
+
+
+def scored_images(run: Run, reference: StageLogits) -> ScoredImages:
+    """Open the run's data and compare it with what its checkpoint was scored on.
+
+    Raises:
+        RunError: they are other images.
+        DataError: the data is gone or cannot be read.
+    """
+
+    config = read_config(run)
+    data = load_data(config.data, config.skip_bad, val_only=True)
+    transform = eval_transform(read_subject(run).model_config)
+    digest = f"{data.val.digest()}-{transform.digest()}"
+    if digest != reference.digest:
+        raise RunError(
+            f"the validation images of {config.data} are not those that run {run.id} scored in float "
+            f"(digest {digest[:12]}, then {reference.digest[:12]}): the two are not comparable; quantize again"
+        )
+    return ScoredImages(data.val, transform, tuple(int(i) for i in reference.indices), config.workers)

@@ -1,6 +1,6 @@
 """Compress the trained weights of a half precision MLModel to integers or palettes.
 
-Compressed are the trained constants (targets.weights.is_trained) of linear, convolution and matmul operators. The rest,
+Compressed are the trained constants (targets.match.is_trained) of linear, convolution and matmul operators. The rest,
 activations included, stays as it was: the runtime decompresses weights to half precision, and computes in it.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from targets.coreml.mil import load_model
 from targets.coreml.schemes import SCHEMES
-from targets.quieted import typed_line
+from targets.match import is_trained
+from targets.sdk import typed_line
 from targets.types import Precision, TargetError
-from targets.weights import is_trained
 
 #: Operators that hold a layer's weights, and the input that is the weight.
 _WEIGHT_INPUT = {"linear": "weight", "conv": "weight", "conv_transpose": "weight", "matmul": "y"}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from targets.coreml import mil
 from targets.coreml.runner import compiled, run_unavailable_reason
-from targets.quieted import one_line
+from targets.sdk import one_line
 from targets.types import TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         MLModelStructureProgramBlock,
         MLModelStructureProgramOperation,
     )
-from targets.compute_plan import UNITS, ComputePlan, PlannedOperation, Unit
+from targets.target import UNITS, ComputePlan, PlannedOperation, Unit
 
 # The framework compiles and specialises the package first, which can take minutes for a large model.
 TIMEOUT_S = 1800.0

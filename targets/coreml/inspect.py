@@ -14,9 +14,9 @@ import numpy as np
 
 from targets.coreml import encodings, half_precision, mil, neural_engine
 from targets.coreml.convert import unavailable_reason
+from targets.coreml.encodings import FLOAT, INT8, weights
 from targets.coreml.package import missing
-from targets.coreml.stored import FLOAT, INT8, weights
-from targets.quieted import typed_line
+from targets.sdk import typed_line
 from targets.types import GraphFacts, QuantParams, TargetError, TensorSpec, Unavailable
 
 # Operators that hold the scales of a tensor.

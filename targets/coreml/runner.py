@@ -14,7 +14,7 @@ from targets.coreml import units
 from targets.coreml.convert import unavailable_reason
 from targets.coreml.package import check_seal, missing
 from targets.coreml.session import CoreMLSession, read_input
-from targets.quieted import one_line, quieted
+from targets.sdk import one_line, quieted
 from targets.sessions import check_threads
 from targets.types import Session, TargetError, Unavailable
 

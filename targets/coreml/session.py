@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from targets.coreml.package import OUTPUT
-from targets.quieted import one_line
+from targets.sdk import one_line
 from targets.sessions import check_batch
 from targets.types import TargetError
 

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
-from targets.compute_plan import ComputePlan
-from targets.coreml import convert, deployment, inspect, runner, units
+from targets.coreml import convert, inspect, runner, units
+from targets.coreml import schemes as deployment
 from targets.coreml.schemes import SCHEMES
-from targets.target import Target
+from targets.sdk import installed
+from targets.target import ComputePlan, Target
 from targets.types import Capability, PackageOptions, Precision, Probe
-from targets.versions import installed
 
 #: Precisions whose weights are stored as signed bytes.
 SIGNED: tuple[Precision, ...] = ("int8", "w8")

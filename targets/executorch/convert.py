@@ -1,18 +1,25 @@
-"""Convert a float or QDQ program to a `.pte` file for ExecuTorch with the XNNPACK delegate."""
+"""Convert a float or QDQ program to a `.pte` file for XNNPACK, dynamic quantization included.
+
+XNNPACK takes a Linear with activations per token and weights in int8 (a scale for each output channel) or int4 (one
+for each group of input channels), and a convolution without groups with activations per tensor and int8 weights. The
+rest stays float: depthwise convolutions have no dynamic kernel (gemm_configs.py of ExecuTorch's XNNPACK backend).
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from targets.executorch.dynamic import quantize_dynamically
 from targets.executorch.schemes import SCHEMES
-from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
-from targets.quieted import one_line, quieted, why_not_imported
-from targets.types import DYNAMIC, Artifact, ConvertRequest, TargetError, Unavailable
+from targets.match import is_trained
+from targets.program import check_quantized_as_asked, fold_quantized_weights, input_shape, static_batch
+from targets.sdk import one_line, quieted, why_not_imported
+from targets.types import DYNAMIC, Artifact, ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
     from torch.export import ExportedProgram
+    from torch.fx import Graph, GraphModule, Node
 
 
 def unavailable_reason() -> str:
@@ -62,3 +69,132 @@ def cause_of(error: Exception) -> str:
     operators = sorted(set(re.findall(r"\b(?:aten|torch\.ops\.\w+)[.:]+[\w.]+", text)))
     named = f" (operators named: {', '.join(operators)})" if operators else ""
     return f"ExecuTorch: {type(error).__name__}: {text[:400]}{named}"
+
+
+_QUANT_MIN, _QUANT_MAX = -127, 127
+# Of scales, as torchao's PT2E observers have it by default: float32's machine epsilon.
+_EPSILON = 2.0**-23
+
+
+def quantize_dynamically(
+    program: ExportedProgram, precision: Precision, asked_group_size: int | None = None
+) -> ExportedProgram:
+    """
+    Raises:
+        TargetError: stage "convert", a group size that XNNPACK has not, or no layer to quantize.
+    """
+    import torch
+
+    try:
+        size = SCHEMES.group_size(precision, asked_group_size)
+    except ValueError as error:
+        raise TargetError("convert", str(error)) from error
+    module = program.module()
+    changed = 0
+    for node in list(module.graph.nodes):
+        weight = _trained_weight(module, node)
+        if weight is None:
+            continue
+        if node.target == torch.ops.aten.linear.default:
+            bits = 4 if precision == "w4a8-dynamic" and weight.shape[1] % size == 0 else 8
+            layer = _linear(weight, _bias(module, node), bits, size)
+            module.add_submodule(f"dynamic_{changed}", layer)
+            with module.graph.inserting_before(node):
+                result = module.graph.call_module(f"dynamic_{changed}", (node.args[0],))
+        else:
+            result = _convolution(module, f"dynamic_{changed}", node, weight)
+        node.replace_all_uses_with(result)
+        module.graph.erase_node(node)
+        changed += 1
+    if not changed:
+        raise TargetError(
+            "convert", f"no Linear and no convolution has weights that {precision} takes: convert to fp32"
+        )
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    with torch.no_grad():
+        return torch.export.export(module, (torch.zeros(1, *input_shape(program)),))
+
+
+def _trained_weight(module: GraphModule, node: Node) -> Tensor | None:
+    """The weight of a Linear, or of a convolution without groups; None of anything else."""
+    import torch
+
+    aten = torch.ops.aten
+    if node.target not in (aten.linear.default, aten.conv2d.default):
+        return None
+    if node.target == aten.conv2d.default and (node.args[6] if len(node.args) > 6 else 1) != 1:
+        return None
+    source = cast("Node", node.args[1])
+    if source.op != "get_attr":  # computed: a product of two activations
+        return None
+    weight = _constant(module, source)
+    return weight if is_trained(weight.numpy()) else None
+
+
+def _bias(module: GraphModule, node: Node) -> Tensor | None:
+    source = cast("Node | None", node.args[2] if len(node.args) > 2 else None)
+    return None if source is None else _constant(module, source)
+
+
+def _constant(module: GraphModule, source: Node) -> Tensor:
+    from torch.fx.graph_module import _get_attr
+
+    constant: Tensor = _get_attr(module, str(source.target)).detach()
+    return constant
+
+
+def _linear(weight: Tensor, bias: Tensor | None, bits: int, size: int) -> nn.Module:
+    """torchao's quantized Linear, in the form that XNNPACK's partitioner looks for."""
+    import torch
+    from torch import nn
+    from torchao.quantization import quantize_
+    from torchao.quantization.granularity import PerAxis, PerGroup
+    from torchao.quantization.quant_api import Int8DynamicActivationIntxWeightConfig
+
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.clone(), requires_grad=False)
+    how = (
+        Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(size))  # type: ignore[attr-defined]
+        if bits == 4
+        else Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0))
+    )
+    # quantize_ replaces modules inside of the one that it is given.
+    holder = nn.Sequential(layer).eval()
+    quantize_(holder, how)
+    quantized: nn.Module = holder[0]
+    return quantized
+
+
+def _convolution(module: GraphModule, name: str, node: Node, weight: Tensor) -> Node:
+    """The convolution `node` between the quantize operators that XNNPACK's partitioner looks for."""
+    import torch
+
+    scales = (weight.abs().amax(dim=(1, 2, 3)) / _QUANT_MAX).clamp(min=_EPSILON)
+    stored = (weight / scales[:, None, None, None]).round().clamp(_QUANT_MIN, _QUANT_MAX).to(torch.int8)
+    module.register_buffer(f"{name}_weight", stored)
+    module.register_buffer(f"{name}_scales", scales)
+    module.register_buffer(f"{name}_zero_points", torch.zeros(len(scales), dtype=torch.int64))
+    with module.graph.inserting_before(node):
+        constants = [module.graph.get_attr(f"{name}_{what}") for what in ("weight", "scales", "zero_points")]
+        image = _quantized_activation(module.graph, cast("Node", node.args[0]))
+        weight_node = module.graph.call_function(
+            torch.ops.quantized_decomposed.dequantize_per_channel.default,
+            (*constants, 0, _QUANT_MIN, _QUANT_MAX, torch.int8),
+        )
+        return module.graph.call_function(torch.ops.aten.conv2d.default, (image, weight_node, *node.args[2:]))
+
+
+def _quantized_activation(graph: Graph, node: Node) -> Node:
+    import operator
+
+    import torch
+
+    ops = torch.ops.quantized_decomposed
+    chosen = graph.call_function(ops.choose_qparams.tensor, (node, -128, 127, _EPSILON, torch.int8))
+    scale, zero_point = (graph.call_function(operator.getitem, (chosen, i)) for i in (0, 1))
+    limits = (scale, zero_point, -128, 127, torch.int8)
+    quantized = graph.call_function(ops.quantize_per_tensor.tensor, (node, *limits))
+    return graph.call_function(ops.dequantize_per_tensor.tensor, (quantized, *limits))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from targets.schemes import Schemes, made, not_made
+from targets.target import Schemes, made, not_made
 
 _XNNPACK_CONFIG = "executorch/backends/xnnpack/partition/config/gemm_configs.py"
 _PALETTE = not_made("the format has no palettes (dtypes of the TFLite schema and of xnnpack/serialization/schema.fbs)")

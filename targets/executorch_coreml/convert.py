@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from targets.executorch.convert import cause_of
 from targets.executorch_coreml.schemes import SCHEMES
 from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
-from targets.quieted import quieted, why_not_imported
+from targets.sdk import quieted, why_not_imported
 from targets.types import Artifact, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from targets.schemes import Schemes, made, not_made
+from targets.target import Schemes, made, not_made
 
 _MIL_QUANTIZE = "coremltools .../mil/ops/defs/iOS17/quantization_ops.py"
 _ELSEWHERE = not_made("weights alone are compressed in Core ML packages of their own: --target coreml")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from targets.executorch_coreml import convert, inspect, runner
 from targets.executorch_coreml.schemes import SCHEMES
+from targets.sdk import installed
 from targets.target import Target
 from targets.types import Capability, Probe
-from targets.versions import installed
 
 
 def probe() -> Probe:

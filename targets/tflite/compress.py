@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from targets.quieted import typed_line
+from targets.sdk import typed_line
 from targets.tflite import flatbuffer
 from targets.tflite.schemes import SCHEMES
 from targets.types import DYNAMIC, Precision, TargetError

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from targets.program import check_quantized_as_asked, input_shape, static_batch
-from targets.quieted import quieted, why_not_imported
-from targets.tflite import flatbuffer, passes, wide_activations
+from targets.sdk import quieted, why_not_imported
+from targets.tflite import flatbuffer, passes
+from targets.tflite import passes as wide_activations
 from targets.tflite.compress import compress
 from targets.tflite.schemes import SCHEMES
 from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, Artifact, ConvertRequest, Precision, TargetError, Unavailable
@@ -67,7 +68,7 @@ def lower(program: ExportedProgram, precision: Precision) -> bytes:
     """The TFLite file that litert-torch makes of a program for one image: float, or with the integers of a QDQ program.
 
     The boundary of an int8 file is as the converter leaves it: int8 where the program quantizes its input or output.
-    One with int16 activations has a second input and additions (targets.tflite.wide_activations).
+    One with int16 activations has a second input and additions (targets.tflite.passes).
 
     Raises:
         TargetError: stage "convert"; operators that litert-torch cannot lower are named.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from targets.match import is_trained
 from targets.types import TargetError
-from targets.weights import is_trained
 
 FILE_IDENTIFIER = b"TFL3"
 METADATA_NAME = b"edge-t2t"

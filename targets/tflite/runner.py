@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from targets.quieted import one_line
-from targets.sessions import check_batch, check_threads
-from targets.stopwatch import Stopwatch
+from targets.sdk import one_line
+from targets.sessions import Stopwatch, check_batch, check_threads
 from targets.types import QuantizedTensor, Samples, TargetError, Unavailable
 
 LITERT = "litert"

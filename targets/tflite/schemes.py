@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from targets.schemes import Schemes, made, not_made
+from targets.target import Schemes, made, not_made
 
 _AI_EDGE_POLICY = "ai_edge_quantizer/default_policy.py"
 _PALETTE = not_made("the format has no palettes (dtypes of the TFLite schema and of xnnpack/serialization/schema.fbs)")

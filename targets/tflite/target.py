@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from targets.sdk import installed
 from targets.target import Target
 from targets.tflite import convert, inspect, runner
 from targets.tflite.schemes import SCHEMES
 from targets.types import Capability, Probe
-from targets.versions import installed
 
 
 def probe() -> Probe:

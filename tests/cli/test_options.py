@@ -16,7 +16,7 @@ from pipeline.commands import app
 from pipeline.commands.from_plans import Given, from_plans
 from pipeline.config import RunConfig, ValidationPlan
 from pipeline.options import Option, options_of
-from pipeline.training.float_plan import LIGHT_LR, PAPER_LR, FloatRecipe
+from pipeline.training.plan import LIGHT_LR, PAPER_LR, FloatRecipe
 
 ROOT = Path(__file__).parents[2]
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent / "phone"
 sys.path.insert(0, str(ROOT))
 
 from targets.devices.address import Address  # noqa: E402
-from targets.devices.debian_packages import DebianUnavailable, unpack  # noqa: E402
+from targets.devices.arm64.setup import DebianUnavailable, unpack  # noqa: E402
 from targets.devices.device import DeviceOptions  # noqa: E402
 from targets.types import GraphFacts, TensorSpec  # noqa: E402
 
@@ -201,7 +201,7 @@ class Phone:
         return int(children[0])
 
     def _wait(self) -> None:
-        from targets.devices.adb.server import found
+        from targets.devices.adb.shell import found
 
         assert self._process is not None
         end, last = time.monotonic() + 120, ""

@@ -13,7 +13,7 @@ from pipeline.records.keys import OK, CellKey, Outcome, Source
 from pipeline.records.latency import LatencyRecord, Rounds
 from pipeline.records.report import SCHEMA_VERSION, DataRecord, Report, RunRecord, WeightsRecord
 from pipeline.records.validation import StageRecord, ValidationRecord
-from pipeline.report.sections import terminal_tables
+from pipeline.report.page import terminal_tables
 from pipeline.report.tables.table import WIDTH, as_text
 from targets.types import Precision, TensorSpec
 

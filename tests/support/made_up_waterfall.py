@@ -11,7 +11,7 @@ import numpy as np
 from made_up_report import made_up_report
 
 from pipeline.metrics.accuracy import accuracy, per_class
-from pipeline.metrics.waterfall import agreement_matrix, most_moved, step
+from pipeline.metrics.drift import agreement_matrix, most_moved, step
 from pipeline.records.keys import SIMULATED, CellKey, Source
 from pipeline.records.report import Report
 from pipeline.records.waterfall import (

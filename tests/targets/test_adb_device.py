@@ -20,9 +20,9 @@ from pipeline.stages.devices import EntryLimits, Place
 from pipeline.stages.timing import TimingPlan
 from targets import registry as targets
 from targets.devices import registry
-from targets.devices.adb import push, session
-from targets.devices.adb.server import only
-from targets.devices.adb.shell import Ended, Shell, quoted
+from targets.devices.adb import files as push
+from targets.devices.adb import session
+from targets.devices.adb.shell import Ended, Shell, only, quoted
 from targets.devices.device import Device
 from targets.types import Stage, TargetError, Unavailable
 from targets.worker.facts import Conditions

@@ -18,8 +18,7 @@ import pytest
 from targets.devices.address import Address
 from targets.devices.arm64 import instructions, setup
 from targets.devices.arm64.device import Arm64Device
-from targets.devices.arm64.emulation import Arm64Worker, Emulation
-from targets.devices.arm64.known_products import known_files
+from targets.devices.arm64.emulation import Arm64Worker, Emulation, known_files
 from targets.devices.device import DeviceOptions
 from targets.types import TargetError, Unavailable
 from targets.worker.host import HostWorker, ProcessLink

@@ -28,10 +28,10 @@ from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.keys import OK, CellKey, Outcome
 from pipeline.records.latency import PlanRecord
 from pipeline.report.tables.artifacts import plan_tables
-from targets.compute_plan import ComputePlan, PlannedOperation
 from targets.coreml import compute_plan
 from targets.coreml.compute_plan import planned_operations, unit_of
 from targets.coreml.mil import walk
+from targets.target import ComputePlan, PlannedOperation
 from targets.types import TargetError, Unavailable
 
 Operation, Block = MLModelStructureProgramOperation, MLModelStructureProgramBlock

@@ -20,7 +20,8 @@ from tiny_hybrid import SavedProgram
 from pipeline.records.conversion import FactsRecord
 from pipeline.records.keys import OK
 from pipeline.stages.inspection import Inspected, show
-from targets.coreml import neural_engine, stored
+from targets.coreml import encodings as stored
+from targets.coreml import neural_engine
 from targets.coreml.convert import convert
 from targets.coreml.encodings import store_unsigned
 from targets.coreml.inspect import inspect, load_operations

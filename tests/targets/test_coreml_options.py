@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from tiny_hybrid import CLASSES, INPUT_SIZE, SavedProgram
 
-from targets.coreml import deployment, preprocess
-from targets.coreml.boundary import wrap
+from targets.coreml import preprocess
+from targets.coreml import schemes as deployment
 from targets.coreml.compress import palette
+from targets.coreml.convert import wrap
 from targets.coreml.interpreter.program import load_program as load_package
 from targets.coreml.mil import load_main
 from targets.coreml.package import SEAL, check_seal

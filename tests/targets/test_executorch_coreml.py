@@ -19,8 +19,8 @@ from pipeline.models.t2t_vit import TokenPerformer
 from pipeline.quantization.graph import export
 from targets import registry
 from targets.coreml.interpreter.program import load_program
-from targets.executorch.container import read_container
-from targets.executorch_coreml.payload import write_package
+from targets.executorch.inspect import read_container
+from targets.executorch_coreml.inspect import write_package
 from targets.executorch_coreml.runner import BACKEND
 from targets.types import GraphFacts, PackageOptions, TargetError, Unavailable
 from targets.worker.host import HostWorker

@@ -27,7 +27,7 @@ from pipeline.run.logits import load_logits
 from pipeline.stages import mixed_precision as mixed_targets
 from pipeline.stages.convert import convert_cells
 from pipeline.stages.mixed_precision import mix, write_checkpoint
-from pipeline.training.scored_images import scored_images
+from pipeline.training.subject import scored_images
 from targets.program import load_program
 from targets.types import TargetError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from targets.devices.adb import device, server
+from targets.devices.adb import device
+from targets.devices.adb import shell as server
 from targets.devices.adb.android import (
     abis_of,
     chip_of,

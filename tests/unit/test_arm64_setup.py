@@ -11,7 +11,8 @@ import pytest
 
 from targets.devices import registry
 from targets.devices.address import Address
-from targets.devices.arm64 import counted, instructions, processor, setup
+from targets.devices.arm64 import counted, instructions, setup
+from targets.devices.arm64 import emulation as processor
 from targets.devices.arm64.device import Arm64Device, found
 from targets.devices.arm64.emulation import EXECUTORCH, LITERT, PYTHON, QEMU, Emulation, capability, wheel_versions
 from targets.devices.device import CountsInstructions, DeviceOptions

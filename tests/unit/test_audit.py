@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from calibration.audit import SHOWN, audit
-from calibration.dataset import DataSource
-from calibration.errors import DataError
+from calibration.dataset import DataError, DataSource
 from calibration.sources import open_data
 
 

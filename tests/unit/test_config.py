@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from calibration.errors import DataError
+from calibration.dataset import DataError
 from pipeline.config import OBSERVER_NAMES, RunConfig
 from pipeline.errors import (
     BelowBarError,

@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from calibration.audit import audit
-from calibration.dataset import DIGITS, Split
-from calibration.errors import DataError
+from calibration.dataset import DIGITS, DataError, Split
 from calibration.hub import INSTALL, HubImages
 from calibration.sources import open_data
 from calibration.torchvision_compat import ensure_torchvision

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from targets.devices import debian_packages
-from targets.devices.debian_packages import DebianUnavailable, unpack
+from targets.devices.arm64 import setup as debian_packages
+from targets.devices.arm64.setup import DebianUnavailable, unpack
 
 ProgramMaker = Callable[[str, str], None]
 

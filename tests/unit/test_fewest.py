@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.mixed.fewest import Names, fewest
+from pipeline.mixed.search import Names, fewest
 
 ORDER = ["a", "b", "c", "d", "e", "f", "g", "h"]
 

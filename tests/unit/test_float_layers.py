@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from pipeline.drift.layers import float_search, layer_drift, output_values, rounded_biases
 from pipeline.drift.walk import Walk
 from pipeline.errors import UsageError
-from pipeline.metrics.waterfall import kl_divergence
+from pipeline.metrics.drift import kl_divergence
 from pipeline.models.t2t_vit import T2TViT
 from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.float_layers import QdqGraph, leave_float, named_layers, without_rounding

@@ -14,8 +14,8 @@ from training_plan import train_plan
 from calibration.augment import PAPER, Augmentation
 from pipeline.errors import UsageError
 from pipeline.models.t2t_vit import T2TViT
-from pipeline.training.drop_path import stochastic_depth
-from pipeline.training.float_plan import FloatRecipe, FloatTraining
+from pipeline.training.float_training import stochastic_depth
+from pipeline.training.plan import FloatRecipe, FloatTraining
 
 
 def test_the_paper_recipe_has_the_authors_numbers() -> None:

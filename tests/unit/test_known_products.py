@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import known_products
-from targets.devices.arm64.known_products import ANSWERS, FOLDER, check, known_files
+from targets.devices.arm64.emulation import ANSWERS, FOLDER, check, known_files
 from targets.tflite import runner
 from targets.types import TargetError
 from targets.worker.host import HostWorker

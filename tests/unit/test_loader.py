@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from calibration.augment import Mixing, train_transform
-from calibration.dataset import DIGITS, Split
-from calibration.errors import DataError
+from calibration.dataset import DIGITS, DataError, Split
 from calibration.loader import eval_batches, train_loader
 from calibration.preprocess import EvalTransform
 from calibration.sources import open_data

@@ -16,7 +16,7 @@ from pipeline.records.mixed import QDQ, CellDrop, RankedLayer, Trial
 from pipeline.run import layout as files
 from pipeline.run.folder import Run
 from pipeline.run.logits import load_logits
-from pipeline.training.scored_images import scored_images
+from pipeline.training.subject import scored_images
 from targets.program import load_program
 
 BUDGET = 15.0  # of 72 images: the two layers leave 5 wrong, any smaller set 64

@@ -24,9 +24,8 @@ from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.graph import prepare
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.trainee import QatTrainee
-from pipeline.training.float_plan import FloatRecipe, qat_plan, tuning_plan
 from pipeline.training.loop import Phase, fit
-from pipeline.training.plan import TrainPlan
+from pipeline.training.plan import FloatRecipe, TrainPlan, qat_plan, tuning_plan
 
 
 def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from calibration.augment import train_transform
-from calibration.errors import DataError
+from calibration.dataset import DataError
 from calibration.preprocess import EvalTransform, read_image
 from calibration.torchvision_compat import ensure_torchvision
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.errors import WeightsError
 from pipeline.models import download
 from pipeline.models.build import build, create_timm
-from pipeline.models.pretrained import pretrained_classes
+from pipeline.models.download import pretrained_classes
 from pipeline.models.t2t_vit import PUBLISHED_QK_SCALE
 from pipeline.models.weights import load_model, peek
 from pipeline.models.zoo import ZOO, timm_name

@@ -17,7 +17,7 @@ from pipeline.records.validation import ValidationRecord
 from pipeline.report import markdown
 from pipeline.report import page as html
 from pipeline.report.cells import run_cells
-from pipeline.report.sections import all_tables
+from pipeline.report.page import all_tables
 from pipeline.report.tables.accuracy import overview, range_events
 from pipeline.report.tables.latency import latencies
 from pipeline.run.cells import cell_key

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration.dataset import DIGITS
-from calibration.errors import DataError
+from calibration.dataset import DIGITS, DataError
 from calibration.preprocess import EvalTransform
 from calibration.sampler import calibration_subset, subset_digest
 from calibration.sources import open_data

@@ -16,12 +16,11 @@ from pipeline.quantization.quantizer import Scheme
 from pipeline.records.keys import ArtifactKey, CellKey
 from pipeline.report.page import GLYPHS
 from pipeline.report.plots.panels import MARKERS
-from pipeline.report.tables.schemes import markdown
+from pipeline.report.tables.artifacts import markdown
 from pipeline.stages.convert import plan_cells
 from pipeline.stages.package_options import Wishes, check_wishes
 from targets import registry
-from targets.schemes import Schemes, made
-from targets.target import Target
+from targets.target import Schemes, Target, made
 from targets.types import PRECISIONS, STATIC
 
 ROOT = Path(__file__).resolve().parents[2]

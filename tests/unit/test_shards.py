@@ -16,7 +16,7 @@ from shard_files import picture, write_shards, write_tar
 
 from calibration.audit import audit
 from calibration.augment import train_transform
-from calibration.errors import DataError
+from calibration.dataset import DataError
 from calibration.loader import train_loader
 from calibration.preprocess import EvalTransform
 from calibration.sources import open_data

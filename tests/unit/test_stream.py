@@ -23,8 +23,7 @@ from calibration import remote
 from calibration import stream as streams
 from calibration.audit import audit, images_to_check
 from calibration.augment import train_transform
-from calibration.dataset import DataSource, Encoded, Stream
-from calibration.errors import DataError
+from calibration.dataset import DataError, DataSource, Encoded, Stream
 from calibration.loader import read_ahead, train_loader
 from calibration.preprocess import EvalTransform
 from calibration.remote import UrlShards

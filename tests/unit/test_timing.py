@@ -17,7 +17,7 @@ from pipeline.records.keys import OK, CellKey
 from pipeline.records.latency import LatencyRecord
 from pipeline.stages import timing
 from pipeline.stages.timing import TimingFailed, TimingPlan, spread, take_turns
-from targets.stopwatch import Stopwatch
+from targets.sessions import Stopwatch
 
 IMAGES = np.zeros((1, 3, 8, 8), np.float32)
 KEY = CellKey("t2t_vit_7", "tflite", "litert", "int8", "qat", "host")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from targets.weights import is_trained
+from targets.match import is_trained
 
 
 @pytest.mark.parametrize(

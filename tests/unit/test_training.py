@@ -21,10 +21,9 @@ from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of
 from pipeline.run.layout import RESUME_FILE
-from pipeline.training.execution import Format, Precision
 from pipeline.training.loop import EpochRecord, Phase, Trainee, fit
 from pipeline.training.plan import TrainPlan
-from pipeline.training.trainees import FloatTrainee
+from pipeline.training.trainees import FloatTrainee, Format, Precision
 
 BATCH, STEPS, EPOCHS = 4, 5, 2
 PLAN = train_plan(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, max_steps=STEPS)

@@ -8,7 +8,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from pipeline.metrics.accuracy import agreement
-from pipeline.metrics.waterfall import StepRecord, agreement_matrix, kl_divergence, margins, most_moved, step
+from pipeline.metrics.drift import StepRecord, agreement_matrix, kl_divergence, margins, most_moved, step
 
 
 def noisy(seed: int, n: int = 40, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +43,7 @@ def test_kl_of_logits_far_apart_is_finite_and_one_that_is_not_finite_is_not_meas
 def test_rows_beyond_one_chunk_are_all_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     first, other = noisy(1)
     whole = kl_divergence(first, other)
-    monkeypatch.setattr("pipeline.metrics.waterfall.ROWS", 7)
+    monkeypatch.setattr("pipeline.metrics.drift.ROWS", 7)
     np.testing.assert_array_equal(kl_divergence(first, other), whole)
 
 

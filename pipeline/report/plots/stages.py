@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.metrics.accuracy import Accuracy, wilson_percent
-from pipeline.metrics.drift import Drift
-from pipeline.metrics.waterfall import StepRecord
+from pipeline.metrics.drift import Drift, StepRecord
 from pipeline.records.keys import SIMULATED
 from pipeline.records.report import Report, RunRecord
 from pipeline.records.waterfall import WaterfallRecord, WaterfallStage

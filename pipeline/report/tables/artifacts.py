@@ -1,4 +1,4 @@
-"""Tables of files: what each one holds, and which unit its operators are planned on."""
+"""Tables of what files hold, of compute plans, and of the schemes that each target is made in."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pipeline.report import values as v
 from pipeline.report.cells import variant_name
 from pipeline.report.tables.table import Column, Columns, Table, grouped
 from pipeline.report.values import Value
-from targets.compute_plan import NOT_TOLD, ComputePlan
-from targets.types import TensorSpec
+from targets import registry
+from targets.target import ALIASES, NOT_TOLD, ComputePlan, Support
+from targets.types import PRECISIONS, Precision, TensorSpec
 
 ESTIMATED = "Core ML's own estimate before anything runs, as a share of the whole program; not a measurement."
 
@@ -151,3 +152,54 @@ def _by_type(plan: ComputePlan, what: str) -> Table:
 
 def _share(cost: float | None) -> Value:
     return Value("not told", "not measured") if cost is None else Value(f"{100 * cost:.1f}%", sort=cost)
+
+
+MADE, NOT = "yes", "no"
+
+
+def show() -> None:
+    """On stdout: which target is made in which precision, then how or why not, line by line."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    targets = registry.everyone()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in ("precision", *registry.variants()):
+        table.add_column(name, no_wrap=True)
+    for precision in PRECISIONS:
+        table.add_row(_name(precision), *(_short(target.schemes[precision]) for target in targets))
+    console = Console()
+    console.print(table)
+    for precision in PRECISIONS:
+        print(f"\n{_name(precision)}")
+        for target in targets:
+            print(f"  {target.name}: {_words(target.schemes[precision])}")
+
+
+def markdown() -> str:
+    """The same table with its words in the cells."""
+    targets = registry.everyone()
+    lines = [f"| precision | {' | '.join(registry.variants())} |", "|---" * (len(targets) + 1) + "|"]
+    for precision in PRECISIONS:
+        cells = " | ".join(_words(target.schemes[precision]) for target in targets)
+        lines.append(f"| `{precision}`{_alias(precision)} | {cells} |")
+    return "\n".join(lines)
+
+
+def _short(support: Support) -> str:
+    return MADE if support.made else NOT
+
+
+def _words(support: Support) -> str:
+    groups = f" (`--group-size` {', '.join(map(str, support.group_sizes))})" if support.group_sizes else ""
+    return f"{_short(support)}: {support.words}{groups}"
+
+
+def _name(precision: Precision) -> str:
+    return f"{precision}{_alias(precision).replace('`', '')}"
+
+
+def _alias(precision: Precision) -> str:
+    names = [f"`{alias}`" for alias, meant in ALIASES.items() if meant == precision]
+    return f" ({', '.join(names)})" if names else ""

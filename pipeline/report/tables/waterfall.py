@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pipeline.metrics.accuracy import ClassCount, wilson_percent
+from pipeline.metrics.drift import StepRecord
 from pipeline.metrics.paired import PairedDrop
-from pipeline.metrics.waterfall import StepRecord
 from pipeline.records.report import RunRecord
 from pipeline.records.waterfall import Explanation, LayerRecord, WaterfallRecord, WaterfallStage
 from pipeline.report import values as v

@@ -21,7 +21,7 @@ from targets.coreml.interpreter.arithmetic import FP32, Arithmetic, RangeCounts,
 from targets.coreml.interpreter.operators import MOVES, OPERATORS, RENAMED, Operator
 from targets.coreml.mil import load_main
 from targets.match import UINT8_OFFSET
-from targets.quieted import one_line, typed_line
+from targets.sdk import one_line, typed_line
 from targets.types import QuantizedTensor, TargetError
 
 #: MIL dtype -> how torch holds it. Half precision is held as float32 whose values were rounded.

@@ -6,10 +6,9 @@ from functools import cached_property
 
 from targets.devices.adb import android
 from targets.devices.adb.runners import RUNNERS, abi_of
-from targets.devices.adb.server import NONE_THERE, only, require_adbutils
-from targets.devices.adb.server import found as listed
 from targets.devices.adb.session import AdbWorker, program_of
-from targets.devices.adb.shell import Shell
+from targets.devices.adb.shell import NONE_THERE, Shell, only, require_adbutils
+from targets.devices.adb.shell import found as listed
 from targets.devices.address import Address
 from targets.devices.device import Device, DeviceOptions, Found, Say
 from targets.types import Capability, TargetError

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from targets.devices.adb.files import FileLink
-from targets.devices.adb.push import ROOT, Pusher, require_room
+from targets.devices.adb.files import ROOT, FileLink, Pusher, require_room
 from targets.devices.adb.runners import RUNNERS, Runner, Timing, abi_of
 from targets.devices.adb.shell import Ended, Shell, quoted
 from targets.devices.device import DeviceOptions, Say

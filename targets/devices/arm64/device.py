@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.devices.address import Address
-from targets.devices.arm64 import processor, setup
+from targets.devices.arm64 import emulation as processor
+from targets.devices.arm64 import setup
 from targets.devices.arm64.emulation import EXECUTORCH, LITERT, Arm64Worker, Emulation, capability, wheel_versions
 from targets.devices.arm64.instructions import count
 from targets.devices.device import Device, DeviceOptions, Found, InstructionCount, Say

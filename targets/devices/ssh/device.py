@@ -16,8 +16,7 @@ import numpy as np
 from targets import registry
 from targets.devices.address import Address
 from targets.devices.device import Device, DeviceOptions, Found, Say
-from targets.devices.ssh.ask import FOLDER, INSTALL, ask, python_word
-from targets.devices.ssh.connection import connect, deadline, loop, require_asyncssh
+from targets.devices.ssh.connection import FOLDER, INSTALL, ask, connect, deadline, loop, python_word, require_asyncssh
 from targets.devices.ssh.link import SshLink
 from targets.devices.ssh.push import NoRoom, Pusher, write_bundle
 from targets.devices.ssh.there import IMAGES

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.devices.device import Say
-from targets.devices.ssh.ask import FOLDER, ask
-from targets.devices.ssh.connection import deadline
+from targets.devices.ssh.connection import FOLDER, ask, deadline
 from targets.devices.ssh.there import digest
 from targets.types import TargetError
 from targets.worker.host import SOURCE_ROOT

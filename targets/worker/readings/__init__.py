@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from targets import registry
+from targets.sdk import installed
 from targets.types import Capability, TargetError
-from targets.versions import installed
 from targets.worker.facts import Conditions, DeviceFacts
 
 #: What decides a result on a device; the converters' own packages do not.

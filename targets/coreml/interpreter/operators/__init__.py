@@ -16,16 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from targets.coreml.interpreter.arithmetic import Arithmetic
-from targets.coreml.interpreter.operators import (
-    indexing,
-    pointwise,
-    products,
-    quantization,
-    resizing,
-    shapes,
-    statistics,
-    windows,
-)
+from targets.coreml.interpreter.operators import pointwise, products, quantization, shapes, statistics, windows
+from targets.coreml.interpreter.operators import shapes as indexing
+from targets.coreml.interpreter.operators import windows as resizing
 
 Operator = Callable[..., Any]
 

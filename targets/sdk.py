@@ -1,4 +1,4 @@
-"""Keep an SDK quiet while a target calls it."""
+"""Around the calls of an SDK: silence its messages, word its errors in one line, and tell its version."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 
 
 @contextmanager
@@ -44,3 +45,14 @@ def one_line(error: object, limit: int | None = None) -> str:
 def typed_line(error: BaseException, limit: int) -> str:
     """`one_line` behind the error's type: "KeyError: 'main'"."""
     return one_line(f"{type(error).__name__}: {error}", limit)
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """Package -> version, in the order given; what is not installed is left out."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,4 +1,4 @@
-"""Nothing in; SDKs without start-up chatter out. To be called before torch, torchao or TensorFlow is imported."""
+"""How this process starts: SDKs without start-up messages, and whether it trains with others (`torchrun`)."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def quiet_sdks() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     for category in (UserWarning, FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"(torch|torchao|timm|coremltools|executorch)\b")
+
+
+def launched() -> bool:
+    """Whether this process was started beside others to train together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
+
+
+def chief() -> bool:
+    """Whether this process writes and talks: the only one, or the first of those that train together."""
+    return not launched() or os.environ.get("RANK", "0") == "0"
