@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.compare.records import ClassFlips, ComparedCell, ComparedStage, Comparison, Difference, PairedImages
-from pipeline.compare.side import Scored, Side, Spot
+from pipeline.compare.side import LabelledLogits, Side, Spot
 from pipeline.metrics.accuracy import accuracy, agreement, correct
 from pipeline.metrics.latency import RatioChange, ratio_change
 from pipeline.metrics.paired import paired_drop
@@ -56,7 +56,7 @@ def _stage(a: Side, b: Side, name: StageName) -> ComparedStage:
     both = []
     for side in (a, b):
         logits = side.logits.stages.get(name)
-        both.append(NO_CELL if logits is None else Scored(logits, side.logits.indices, side.logits.labels))
+        both.append(NO_CELL if logits is None else LabelledLogits(logits, side.logits.indices, side.logits.labels))
     paired = _paired(a, b, both[0], both[1])
     counts = [None if isinstance(s, str) else accuracy(s.logits, s.labels) for s in both]
     found, why = (None, paired) if isinstance(paired, str) else (paired, "")
@@ -88,13 +88,13 @@ def _cell(a: Side, b: Side, spot: Spot) -> ComparedCell:
     )
 
 
-def _paired(a: Side, b: Side, one: Scored | str, other: Scored | str) -> PairedImages | str:
+def _paired(a: Side, b: Side, one: LabelledLogits | str, other: LabelledLogits | str) -> PairedImages | str:
     """What the same images say, or why there are no such images."""
     for side, scored in (("A", one), ("B", other)):
         if isinstance(scored, str):
             return scored if scored == NO_CELL else f"{side}: {scored}"
-    assert isinstance(one, Scored)
-    assert isinstance(other, Scored)
+    assert isinstance(one, LabelledLogits)
+    assert isinstance(other, LabelledLogits)
     if a.images != b.images:
         return "not paired: other images (their digests differ)"
     if not np.array_equal(one.indices, other.indices):

@@ -26,7 +26,7 @@ HOST_FACTS = ("processor", "vector_extensions", "cores")
 
 
 @dataclass(frozen=True)
-class Scored:
+class LabelledLogits:
     """Logits of some images, the images by their position in the validation split, and their labels."""
 
     logits: np.ndarray
@@ -106,7 +106,7 @@ class Side:
             latency=None if beside is None else ratio_of(beside),
         )
 
-    def scored(self, spot: Spot) -> Scored | str:
+    def scored(self, spot: Spot) -> LabelledLogits | str:
         """The logits of a cell, or why there are none that can be used."""
         key, conversion, validation = self.key(spot), self.conversion(spot), self.validation(spot)
         if key is None or validation is None or validation.accuracy is None:
@@ -117,7 +117,7 @@ class Side:
         if conversion is None or stored.sha256 != conversion.sha256:
             return "the file was converted again after it was validated: run validate again"
         rows = rows_of(stored.indices, self.logits.indices)
-        return Scored(stored.logits, stored.indices, self.logits.labels[rows])
+        return LabelledLogits(stored.logits, stored.indices, self.logits.labels[rows])
 
     def host(self, record: LatencyRecord) -> dict[str, str]:
         """The machine of a latency; records of older versions say only where the run began."""
