@@ -71,7 +71,7 @@ def _stage(a: Side, b: Side, name: StageName) -> ComparedStage:
     both = []
     for side in (a, b):
         logits = side.logits.stages.get(name)
-        both.append(NO_CELL if logits is None else Scored(logits, side.logits.indices, side.logits.labels))
+        both.append(NO_CELL if logits is None else LabelledLogits(logits, side.logits.indices, side.logits.labels))
     paired = _paired(a, b, both[0], both[1])
     counts = [None if isinstance(s, str) else accuracy(s.logits, s.labels) for s in both]
     found, why = (None, paired) if isinstance(paired, str) else (paired, "")
@@ -103,13 +103,13 @@ def _cell(a: Side, b: Side, spot: Spot) -> ComparedCell:
     )
 
 
-def _paired(a: Side, b: Side, one: Scored | str, other: Scored | str) -> PairedImages | str:
+def _paired(a: Side, b: Side, one: LabelledLogits | str, other: LabelledLogits | str) -> PairedImages | str:
     """What the same images say, or why there are no such images."""
     for side, scored in (("A", one), ("B", other)):
         if isinstance(scored, str):
             return scored if scored == NO_CELL else f"{side}: {scored}"
-    assert isinstance(one, Scored)
-    assert isinstance(other, Scored)
+    assert isinstance(one, LabelledLogits)
+    assert isinstance(other, LabelledLogits)
     if a.images != b.images:
         return "not paired: other images (their digests differ)"
     if not np.array_equal(one.indices, other.indices):
@@ -177,7 +177,7 @@ HOST_FACTS = ("processor", "vector_extensions", "cores")
 
 
 @dataclass(frozen=True)
-class Scored:
+class LabelledLogits:
     """Logits of some images, the images by their position in the validation split, and their labels."""
 
     logits: np.ndarray
@@ -257,7 +257,7 @@ class Side:
             latency=None if beside is None else ratio_of(beside),
         )
 
-    def scored(self, spot: Spot) -> Scored | str:
+    def scored(self, spot: Spot) -> LabelledLogits | str:
         """The logits of a cell, or why there are none that can be used."""
         key, conversion, validation = self.key(spot), self.conversion(spot), self.validation(spot)
         if key is None or validation is None or validation.accuracy is None:
@@ -268,7 +268,7 @@ class Side:
         if conversion is None or stored.sha256 != conversion.sha256:
             return "the file was converted again after it was validated: run validate again"
         rows = rows_of(stored.indices, self.logits.indices)
-        return Scored(stored.logits, stored.indices, self.logits.labels[rows])
+        return LabelledLogits(stored.logits, stored.indices, self.logits.labels[rows])
 
     def host(self, record: LatencyRecord) -> dict[str, str]:
         """The machine of a latency; records of older versions say only where the run began."""

@@ -37,7 +37,7 @@ class WeightsInfo:
 
 
 @dataclass(frozen=True)
-class WeightsRecord:
+class LoadedWeights:
     """Which weights a model got, for the manifest.
 
     Attributes:
@@ -60,7 +60,7 @@ class LoadedModel:
 
     model: nn.Module
     config: ModelConfig
-    record: WeightsRecord
+    record: LoadedWeights
     info: WeightsInfo
 
 
@@ -93,7 +93,7 @@ def load_weights(
     source: str | Path,
     classes: Sequence[str] | None = None,
     other_qk_scale: bool = False,
-) -> WeightsRecord:
+) -> LoadedWeights:
     """Fill `model`, built by `build` with what `peek` said, in place.
 
     Args:
@@ -104,7 +104,7 @@ def load_weights(
         WeightsError: see peek, and: tensors that do not fit; a model built with another qk_scale than the source needs.
     """
     if str(source) == "none":
-        return WeightsRecord("none", None, None, False, False, config.qk_scale)
+        return LoadedWeights("none", None, None, False, False, config.qk_scale)
     checkpoint = _checkpoint(source, config)
     needed = _scale(config.name, None, checkpoint.metadata, checkpoint.path)
     if needed != config.qk_scale and not other_qk_scale:
@@ -116,7 +116,7 @@ def load_weights(
     other_classes = classes is not None and named is not None and tuple(classes) != named
     fitted = fit_state(model, config.name, checkpoint, other_classes)
     model.load_state_dict(dict(fitted.state), strict=True)
-    return WeightsRecord(
+    return LoadedWeights(
         source=str(source),
         sha256=checkpoint.sha256,
         container=checkpoint.container,

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.files import write_atomic, write_json
 from pipeline.models.build import ModelConfig
-from pipeline.models.weights import WeightsRecord
+from pipeline.models.weights import LoadedWeights
 from pipeline.records.codec import from_dict
 from pipeline.records.keys import ArtifactKey, Source
 from pipeline.records.report import DataRecord
@@ -33,7 +33,7 @@ class SubjectFacts:
     parameters: int
     classes: tuple[str, ...]
     data: DataRecord
-    weights: WeightsRecord
+    weights: LoadedWeights
     transform_digest: str = ""
 
 

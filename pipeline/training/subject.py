@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from calibration.dataset import DataSource, Split
     from calibration.preprocess import EvalTransform
     from pipeline.models.build import ModelConfig
-    from pipeline.models.weights import WeightsRecord
+    from pipeline.models.weights import LoadedWeights
     from pipeline.run.facts import SubjectFacts
 
 
@@ -36,7 +36,7 @@ class Subject:
     model_config: ModelConfig
     data: DataSource
     transform: EvalTransform
-    weights: WeightsRecord
+    weights: LoadedWeights
 
     @property
     def input_size(self) -> tuple[int, int, int]:

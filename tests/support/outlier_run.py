@@ -14,7 +14,7 @@ from calibration.sources import open_data
 from pipeline.config import RunConfig
 from pipeline.files import write_json
 from pipeline.models.build import ModelConfig
-from pipeline.models.weights import WeightsRecord
+from pipeline.models.weights import LoadedWeights
 from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.graph import prepare, save_program, to_qdq_program
 from pipeline.quantization.quantizer import Scheme
@@ -98,7 +98,7 @@ def outlier_run(root: Path, outlier: float = OUTLIER) -> Run:
     write_facts(
         run,
         files.SUBJECT,
-        Subject(model, config, data, transform, WeightsRecord("none", None, None, False, False, None)).facts(),
+        Subject(model, config, data, transform, LoadedWeights("none", None, None, False, False, None)).facts(),
     )
     facts = QuantizationFacts({"observer": "moving-average"}, training={"qat": {"epochs": 0}})
     write_facts(run, files.QUANTIZATION, facts)

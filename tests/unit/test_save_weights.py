@@ -14,7 +14,7 @@ from pipeline.errors import WeightsError
 from pipeline.files import sha256_of
 from pipeline.models.build import build
 from pipeline.models.checkpoint import read_checkpoint
-from pipeline.models.weights import WeightsRecord, load_weights, peek, save_weights
+from pipeline.models.weights import LoadedWeights, load_weights, peek, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_saved_file_says_what_it_is_for_and_is_read_back(file: Path, made: Made)
     fresh = make(seed=9)
     record = load_weights(fresh.model, fresh.config, file, classes=CLASSES)
     assert_equal_tensors(fresh.state, made.state)
-    assert record == WeightsRecord(str(file), sha256_of(file), "plain", False, False, OWN_SCALE)
+    assert record == LoadedWeights(str(file), sha256_of(file), "plain", False, False, OWN_SCALE)
 
 
 def test_metadata_of_the_caller_is_added(made: Made, tmp_path: Path) -> None:

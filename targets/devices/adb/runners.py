@@ -27,7 +27,7 @@ _QUIET = ("--print_output=none", "--undefok=print_output")
 
 
 @dataclass(frozen=True)
-class Timing:
+class RunnerOutput:
     """What one process of a runner measured.
 
     Attributes:
@@ -68,7 +68,7 @@ class LiteRT:
         return result
 
     @staticmethod
-    def read(text: str, runs: int) -> Timing:
+    def read(text: str, runs: int) -> RunnerOutput:
         """The tool tells the mean of all runs, not each of them.
 
         Raises:
@@ -84,7 +84,7 @@ class LiteRT:
         mean_us, load_us = float(summary[2]), float(summary[1])
         if mean_us <= 0 or load_us <= 0:
             raise TargetError("run", f"benchmark_model tells of {mean_us:g} us an inference, {load_us:g} us to open")
-        return Timing(Samples([mean_us / 1e3], None, per_sample=runs), load_us / 1e3)
+        return RunnerOutput(Samples([mean_us / 1e3], None, per_sample=runs), load_us / 1e3)
 
 
 class ExecuTorch:
@@ -112,7 +112,7 @@ class ExecuTorch:
         return f"{result}-0.bin"
 
     @staticmethod
-    def read(text: str, runs: int) -> Timing:
+    def read(text: str, runs: int) -> RunnerOutput:
         """Each run where this version prints each ("Iteration 1 of 9: 3.1 ms"), else the mean of all, warm-up too.
 
         Raises:
@@ -135,7 +135,7 @@ class ExecuTorch:
             samples = Samples([float(total[2]) / (runs + 1)], None, per_sample=runs + 1)
         if not all(ms > 0 for ms in samples.wall_ms):
             raise TargetError("run", f"executor_runner tells of an inference in 0 ms: {tail(text)}")
-        return Timing(samples, load_ms)
+        return RunnerOutput(samples, load_ms)
 
 
 Runner = type[LiteRT] | type[ExecuTorch]

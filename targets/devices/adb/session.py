@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from targets.devices.adb.files import ROOT, FileLink, Pusher, require_room
-from targets.devices.adb.runners import RUNNERS, Runner, Timing, abi_of
+from targets.devices.adb.runners import RUNNERS, Runner, RunnerOutput, abi_of
 from targets.devices.adb.shell import Ended, Shell, quoted
 from targets.devices.device import DeviceOptions, Say
 from targets.types import GraphFacts, QuantizedTensor, RangeEvent, Samples, Stage, TargetError, TensorSpec, Unavailable
@@ -157,7 +157,7 @@ class AdbSession:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _timed(self, runs: int, stage: Stage) -> Timing:
+    def _timed(self, runs: int, stage: Stage) -> RunnerOutput:
         command = self._runner.timing(self._program, self._model, self._input.shape, self._threads, runs)
         ended = self._shell.script(_logged([*self._bound, *command]), stage)
         self._check(ended, stage)
