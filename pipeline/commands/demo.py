@@ -13,7 +13,6 @@ from pipeline.commands.report import report_on
 from pipeline.config import RunConfig, ValidationPlan
 from pipeline.records.keys import Outcome
 from pipeline.run.folder import Run, set_latest
-from pipeline.stages.quantize import new_run
 from targets import registry
 
 CONTROL = "mobilenet_v2"
@@ -60,6 +59,7 @@ def demo(
 
 def _quantize_and_convert(model: str, max_steps: int, runs_dir: Path) -> Run:
     from pipeline.stages.convert import convert_cells, plan_cells
+    from pipeline.stages.quantize import new_run
 
     say(f"\n=== {model}")
     run = new_run(RunConfig(model=model, max_steps=max_steps), runs_dir, say)

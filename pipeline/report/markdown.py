@@ -1,23 +1,15 @@
-"""Write the report as Markdown; names from outside can neither break a table nor smuggle in markup."""
+"""Tables as Markdown; names from outside can neither break a table nor smuggle in markup."""
 
 from __future__ import annotations
 
 import html
 import re
 
-from pipeline.records.report import Report
-from pipeline.report.page import all_tables
 from pipeline.report.tables.table import Table
 from pipeline.report.values import Value, printable
 
 # `_` only at the edge of a word: inside one (t2t_vit_10) it is no emphasis in GitHub's Markdown
 SPECIAL = re.compile(r"([\\`*\[\]|~#$]|(?<!\w)_|_(?!\w))")
-
-
-def render(report: Report) -> str:
-    """GitHub-flavoured Markdown."""
-    title = f"# Report of {escaped(report.runs[0].model)}\n\nMade {escaped(report.generated_utc)}.\n"
-    return "\n".join([title, *map(table_lines, all_tables(report))])
 
 
 def table_lines(table: Table) -> str:

@@ -12,9 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.files import write_atomic
 from pipeline.records.report import Report, RunRecord, report_to_json
-from pipeline.report import markdown
 from pipeline.report import values as v
 from pipeline.report.cells import cells, control_model, variant_name
+from pipeline.report.markdown import escaped, table_lines
 from pipeline.report.plots.answers import agreements, by_class, flipped
 from pipeline.report.plots.files import coverage, sizes
 from pipeline.report.plots.latency import accuracy_against_latency, latency_samples
@@ -86,7 +86,7 @@ REPORT_FILES = (REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML)
 
 def write_report(report: Report, folder: Path) -> tuple[str, ...]:
     """Write all three; everything is rendered before the first byte is written. Returns their names."""
-    texts = (report_to_json(report), markdown.render(report), render(report))
+    texts = (report_to_json(report), as_markdown(report), render(report))
     for name, text in zip(REPORT_FILES, texts, strict=True):
         write_atomic(folder / name, text)
     return REPORT_FILES
@@ -174,3 +174,9 @@ def terminal_tables(report: Report) -> tuple[Table, ...]:
 def _made(runs: Sequence[RunRecord], makers: tuple[RunTable, ...]) -> tuple[Table, ...]:
     made = (make(run) for run in runs for make in makers)
     return tuple(table for table in made if table is not None)
+
+
+def as_markdown(report: Report) -> str:
+    """GitHub-flavoured Markdown."""
+    title = f"# Report of {escaped(report.runs[0].model)}\n\nMade {escaped(report.generated_utc)}.\n"
+    return "\n".join([title, *map(table_lines, all_tables(report))])

@@ -12,7 +12,6 @@ from pipeline.gate.judge import judge
 from pipeline.gate.settings import settings_of
 from pipeline.records.mixed import QDQ, CellDrop, MixedRecord, RankedLayer, Trial
 from pipeline.records.report import report_from_json, report_to_json
-from pipeline.report import markdown
 from pipeline.report import page as html
 from pipeline.report.tables.mixed import mixed_precision
 
@@ -70,7 +69,7 @@ def test_all_three_reports_have_the_table_and_runs_without_a_search_do_not() -> 
     report = made_up_report()
     mixed = replace(report, runs=(replace(report.runs[0], mixed=RECORD), *report.runs[1:]))
     title = f"{report.runs[0].model}: mixed precision"
-    for render in (html.render, markdown.render, terminal_text):
+    for render in (html.render, html.as_markdown, terminal_text):
         assert title.replace("_", "") in render(mixed).replace("_", "").replace("\\", ""), render
         assert title.replace("_", "") not in render(report).replace("_", "").replace("\\", ""), render
     assert report_from_json(report_to_json(mixed)) == mixed

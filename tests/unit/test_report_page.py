@@ -264,9 +264,8 @@ def test_the_script_is_short_and_plain(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown"])
 def test_other_reports_have_the_waterfall_as_a_table(kind: str, report: Report) -> None:
-    from pipeline.report import markdown
 
-    text = {"terminal": terminal_text, "markdown": markdown.render}[kind](report)
+    text = {"terminal": terminal_text, "markdown": html.as_markdown}[kind](report)
     record = report.runs[0].waterfall
     assert record is not None
     assert "t2t_vit_10: waterfall" in text

@@ -14,7 +14,6 @@ from made_up_report import N, made_up_report, made_up_run, terminal_text
 
 from pipeline.metrics.accuracy import wilson_percent
 from pipeline.records.report import Report
-from pipeline.report import markdown
 from pipeline.report import page as html
 from pipeline.report.page import REPORT_FILES, write_report
 
@@ -58,7 +57,7 @@ def named(model: str) -> Report:
 def texts(report: Report) -> dict[str, str]:
     return {
         "terminal": terminal_text(report, 140),
-        "markdown": markdown.render(report),
+        "markdown": html.as_markdown(report),
         "html": html.render(report),
     }
 
@@ -86,7 +85,7 @@ def test_what_was_not_measured_says_so(kind: str, rendered: dict[str, str]) -> N
 
 
 def test_a_core_ml_row_has_no_figure_for_its_accuracy(report: Report) -> None:
-    rows = [line for line in markdown.render(report).split("## ")[1].splitlines() if "coreml" in line]
+    rows = [line for line in html.as_markdown(report).split("## ")[1].splitlines() if "coreml" in line]
     assert len(rows) == 4
     for row in rows:
         top1, agreement, median, times = (cell.strip() for cell in row.strip("|").split("|")[3:7])
@@ -96,7 +95,7 @@ def test_a_core_ml_row_has_no_figure_for_its_accuracy(report: Report) -> None:
 
 def test_a_control_that_was_timed_only_beside_another_model_shows_those_samples(report: Report) -> None:
     subject, control = report.runs
-    text = markdown.render(replace(report, runs=(subject, replace(control, latencies=()))))
+    text = html.as_markdown(replace(report, runs=(subject, replace(control, latencies=()))))
     (row,) = [
         line for line in text.split("## ")[1].splitlines() if re.match(r"\| mobilenet_v2 .*executorch.*qat", line)
     ]
@@ -115,7 +114,7 @@ def test_a_terminal_of_eighty_columns_keeps_every_figure_whole(report: Report) -
 
 
 def test_names_cannot_break_markdown() -> None:
-    text = markdown.render(named(HOSTILE))
+    text = html.as_markdown(named(HOSTILE))
     assert "<script>" not in text
     for line in text.splitlines():
         if line.startswith("|"):

@@ -14,7 +14,6 @@ from pipeline.records.keys import OK, SIMULATED, CellKey, Outcome
 from pipeline.records.latency import LatencyRecord
 from pipeline.records.report import Report, report_from_json, report_to_json
 from pipeline.records.validation import ValidationRecord
-from pipeline.report import markdown
 from pipeline.report import page as html
 from pipeline.report.cells import run_cells
 from pipeline.report.page import all_tables
@@ -91,7 +90,7 @@ def test_what_left_its_range_is_told_worst_first(report: Report) -> None:
     assert range_events(made_up_report().runs[0]) is None
 
 
-@pytest.mark.parametrize("render", [terminal_text, markdown.render, html.render])
+@pytest.mark.parametrize("render", [terminal_text, html.as_markdown, html.render])
 def test_every_kind_of_report_carries_the_label(render, report: Report) -> None:  # type: ignore[no-untyped-def]
     text = " ".join(render(report).split())
     assert text.count("simulated") >= 3
