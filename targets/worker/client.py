@@ -23,6 +23,7 @@ from targets.types import (
     QuantizedTensor,
     RangeEvent,
     Samples,
+    Session,
     Stage,
     TargetError,
     Unavailable,
@@ -162,7 +163,7 @@ class WorkerClient(ABC):
         return wire.decode_facts({key: value for key, value in reply.items() if key != "ok"})
 
     def open(self, target: str, path: Path, runtime: str, threads: int) -> RemoteSession:
-        """Load the file at `path`; a targets.types.Session whose work happens in the worker."""
+        """Load the file at `path`; its work happens in the worker."""
         request = {
             "op": "open",
             "target": target,
@@ -225,8 +226,8 @@ class WorkerClient(ABC):
         return reply, array
 
 
-class RemoteSession:
-    """A targets.types.Session in a worker."""
+class RemoteSession(Session):
+    """A session in a worker."""
 
     def __init__(self, worker: WorkerClient, number: int, load_ms: float | None):
         self._worker = worker
@@ -240,11 +241,7 @@ class RemoteSession:
         assert logits is not None
         return logits
 
-    def time(self, batch: np.ndarray, n: int) -> list[float]:
-        return self.samples(batch, n).wall_ms
-
     def samples(self, batch: np.ndarray, n: int) -> Samples:
-        """As `time`, with the processor time of the same calls where the runtime computes in the worker."""
         reply, _ = self._worker._call("run", {"op": "time", "session": self._number, "n": n}, batch)
         cpu_ms = reply.get("cpu_ms")
         wall_ms = [float(sample) for sample in reply["samples_ms"]]
@@ -252,12 +249,10 @@ class RemoteSession:
         return Samples(wall_ms, cpu_ms, int(reply.get("per_sample", 1)))
 
     def range_events(self) -> tuple[RangeEvent, ...] | None:
-        """What the session counted so far; None where the runtime does not tell."""
         reply, _ = self._worker._call("run", {"op": "range_events", "session": self._number})
         return None if reply["events"] is None else tuple(RangeEvent(**event) for event in reply["events"])
 
     def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
-        """The int8 tensors inside of the artifact for one image [1, 3, H, W]; None where the runtime shows none."""
         request = {"op": "quantized_tensors", "session": self._number}
         reply, values = self._worker._call("run", request, image)
         return None if reply["tensors"] is None or values is None else wire.decode_tensors(reply, values)

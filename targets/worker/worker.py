@@ -24,11 +24,7 @@ import numpy as np
 from targets import registry
 from targets.types import (
     ConvertRequest,
-    CountsProcessorTime,
-    CountsRanges,
-    Samples,
     Session,
-    ShowsTensors,
     Stage,
     TargetError,
     Unavailable,
@@ -116,23 +112,16 @@ class Worker:
         return {}, self._session(request).infer(_required(batch))
 
     def time(self, request: Message, batch: np.ndarray | None) -> Reply:
-        session, images, n = self._session(request), _required(batch), request["n"]
-        if isinstance(session, CountsProcessorTime):
-            samples = session.samples(images, n)
-        else:
-            samples = Samples(session.time(images, n), None)
+        samples = self._session(request).samples(_required(batch), request["n"])
         return {"samples_ms": samples.wall_ms, "cpu_ms": samples.cpu_ms, "per_sample": samples.per_sample}, None
 
     def range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
-        session = self._session(request)
-        events = session.range_events() if isinstance(session, CountsRanges) else None
+        events = self._session(request).range_events()
         return {"events": None if events is None else [asdict(event) for event in events]}, None
 
     def quantized_tensors(self, request: Message, batch: np.ndarray | None) -> Reply:
-        session = self._session(request)
-        if not isinstance(session, ShowsTensors):
-            return {"tensors": None}, None
-        return wire.encode_tensors(session.quantized_tensors(_required(batch)))
+        tensors = self._session(request).quantized_tensors(_required(batch))
+        return ({"tensors": None}, None) if tensors is None else wire.encode_tensors(tensors)
 
     def close(self, request: Message, batch: np.ndarray | None) -> Reply:
         self._session(request).close()
