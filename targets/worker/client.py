@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 import numpy as np
 
+from targets.codec import from_dict
+from targets.target import ComputePlan
 from targets.types import (
     Artifact,
     GraphFacts,
@@ -129,7 +132,7 @@ class WorkerClient(ABC):
 
     def probe(self, target: str) -> Probe:
         """What `target` can do in the worker."""
-        return wire.decode_probe(self._call("probe", {"op": "probe", "target": target})[0])
+        return from_dict(Probe, self._call("probe", {"op": "probe", "target": target})[0]["probe"])
 
     def convert(
         self,
@@ -152,7 +155,7 @@ class WorkerClient(ABC):
                 "precision": precision,
                 "output": str(output.resolve()),
                 "metadata": dict(metadata or {}),
-                "options": wire.encode_options(options or PackageOptions()),
+                "options": asdict(options or PackageOptions()),
             },
         )
         return Artifact(target, precision, Path(reply["path"]))
@@ -160,7 +163,12 @@ class WorkerClient(ABC):
     def inspect(self, target: str, path: Path) -> GraphFacts:
         """Facts read from the file at `path`."""
         reply, _ = self._call("inspect", {"op": "inspect", "target": target, "path": str(path.resolve())})
-        return wire.decode_facts({key: value for key, value in reply.items() if key != "ok"})
+        return from_dict(GraphFacts, reply["facts"])
+
+    def plan(self, target: str, path: Path, compute_units: str) -> ComputePlan:
+        """What the framework of `target` plans for the file at `path`, given the choice of compute units."""
+        request = {"op": "plan", "target": target, "path": str(path.resolve()), "compute_units": compute_units}
+        return from_dict(ComputePlan, self._call("load", request)[0]["plan"])
 
     def open(self, target: str, path: Path, runtime: str, threads: int) -> RemoteSession:
         """Load the file at `path`; its work happens in the worker."""
@@ -176,11 +184,11 @@ class WorkerClient(ABC):
 
     def facts(self) -> DeviceFacts:
         """What the machine is that the worker runs on."""
-        return DeviceFacts.from_dict(self._call("device", {"op": "facts"})[0]["facts"])
+        return from_dict(DeviceFacts, self._call("device", {"op": "facts"})[0]["facts"])
 
     def conditions(self) -> Conditions:
         """The state that it is in now."""
-        return Conditions.from_dict(self._call("device", {"op": "conditions"})[0]["conditions"])
+        return from_dict(Conditions, self._call("device", {"op": "conditions"})[0]["conditions"])
 
     def bind(self, cpus: Sequence[int]) -> None:
         """Bind the worker, and with it every runtime that it opens from now on, to these cores.

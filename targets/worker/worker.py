@@ -22,8 +22,10 @@ from typing import BinaryIO
 import numpy as np
 
 from targets import registry
+from targets.codec import from_dict
 from targets.types import (
     ConvertRequest,
+    PackageOptions,
     Session,
     Stage,
     TargetError,
@@ -62,17 +64,17 @@ class Worker:
         return {"pid": os.getpid(), "cpus": _usable_cpus(), "machine": platform.machine(), "versions": versions}, None
 
     def facts(self, request: Message, batch: np.ndarray | None) -> Reply:
-        return {"facts": readings.facts().to_dict()}, None
+        return {"facts": asdict(readings.facts())}, None
 
     def conditions(self, request: Message, batch: np.ndarray | None) -> Reply:
-        return {"conditions": readings.conditions().to_dict()}, None
+        return {"conditions": asdict(readings.conditions())}, None
 
     def bind(self, request: Message, batch: np.ndarray | None) -> Reply:
         readings.bind(request["cpus"])
         return {}, None
 
     def probe(self, request: Message, batch: np.ndarray | None) -> Reply:
-        return wire.encode_probe(registry.get(request["target"]).probe()), None
+        return {"probe": asdict(registry.get(request["target"]).probe())}, None
 
     def convert(self, request: Message, batch: np.ndarray | None) -> Reply:
         program = Path(request["program"])
@@ -91,13 +93,19 @@ class Worker:
                 request["precision"],
                 Path(request["output"]),
                 request["metadata"],
-                wire.decode_options(request["options"]),
+                from_dict(PackageOptions, request["options"]),
             )
         )
         return {"path": str(artifact.path)}, None
 
     def inspect(self, request: Message, batch: np.ndarray | None) -> Reply:
-        return wire.encode_facts(registry.get(request["target"]).inspect(Path(request["path"]))), None
+        return {"facts": asdict(registry.get(request["target"]).inspect(Path(request["path"])))}, None
+
+    def plan(self, request: Message, batch: np.ndarray | None) -> Reply:
+        plan = registry.get(request["target"]).plan
+        if plan is None:
+            raise TargetError("load", f"the framework of {request['target']} cannot be asked for a compute plan")
+        return {"plan": asdict(plan(Path(request["path"]), request["compute_units"]))}, None
 
     def open(self, request: Message, batch: np.ndarray | None) -> Reply:
         target = registry.get(request["target"])
@@ -146,6 +154,7 @@ OPERATIONS: dict[str, tuple[Stage, Callable[[Worker, Message, np.ndarray | None]
     "probe": ("probe", Worker.probe),
     "convert": ("convert", Worker.convert),
     "inspect": ("inspect", Worker.inspect),
+    "plan": ("load", Worker.plan),
     "open": ("load", Worker.open),
     "infer": ("run", Worker.infer),
     "time": ("run", Worker.time),
