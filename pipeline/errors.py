@@ -7,10 +7,9 @@ the bar that was asked for; of `check`: 9 regressed, 10 missing or not comparabl
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 from calibration.dataset import DataError
+from targets.codec import RecordError
+from targets.codec import suggest as suggest
 from targets.registry import UnknownTarget
 from targets.types import TargetError
 
@@ -76,7 +75,7 @@ class InconclusiveError(EdgeT2TError):
 
 
 #: Errors of the packages below the pipeline, which do not know it.
-FOREIGN: dict[type[Exception], int] = {DataError: 3, UnknownTarget: 2, TargetError: 6}
+FOREIGN: dict[type[Exception], int] = {DataError: 3, RecordError: 7, UnknownTarget: 2, TargetError: 6}
 
 
 def exit_code_of(error: BaseException) -> int | None:
@@ -84,9 +83,3 @@ def exit_code_of(error: BaseException) -> int | None:
     if isinstance(error, EdgeT2TError):
         return error.exit_code
     return next((code for kind, code in FOREIGN.items() if isinstance(error, kind)), None)
-
-
-def suggest(wrong: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -210,13 +211,6 @@ class RangeEvent:
             raise ValueError(f"{self.count} numbers {self.kind!r}: known are {', '.join(get_args(RangeKind))}")
 
 
-@runtime_checkable
-class CountsRanges(Protocol):
-    """A session that can tell which operators left the range of their number format."""
-
-    def range_events(self) -> tuple[RangeEvent, ...]: ...
-
-
 @dataclass(frozen=True)
 class Samples:
     """Times of single inferences in milliseconds, in order.
@@ -230,15 +224,6 @@ class Samples:
     wall_ms: list[float]
     cpu_ms: list[float] | None
     per_sample: int = 1
-
-
-@runtime_checkable
-class CountsProcessorTime(Protocol):
-    """A session whose inferences run on this process's own threads."""
-
-    def samples(self, batch: np.ndarray, n: int) -> Samples:
-        """As `Session.time`, with the processor time beside it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -261,39 +246,46 @@ class QuantizedTensor:
             raise ValueError(f"tensor {self.name!r} is {self.values.dtype}, not int8")
 
 
-@runtime_checkable
-class ShowsTensors(Protocol):
-    """A session that can show the int8 tensors inside of the artifact."""
-
-    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...]:
-        """Of one image, float32 [1, 3, H, W].
-
-        Raises:
-            TargetError: stage "run".
-        """
-        ...
-
-
-class Session(Protocol):
-    """A loaded artifact.
+class Session(ABC):
+    """A loaded artifact; what only some runtimes can tell is None where they cannot.
 
     Attributes:
-        load_ms: how long the runtime took to open it, without the import of its own modules; None for a reference.
+        load_ms: how long the runtime took to open it, without the import of its own modules, on the clock of the
+            device where it runs; None for a reference.
     """
 
-    @property
-    def load_ms(self) -> float | None: ...
+    load_ms: float | None
 
+    @abstractmethod
     def infer(self, batch: np.ndarray) -> np.ndarray:
         """float32 images [N, 3, H, W] -> float32 logits [N, classes]; the runtime sees one image at a time.
 
         Raises:
             TargetError: stage "run".
         """
-        ...
+
+    @abstractmethod
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
+        """`n` inferences of single images of `batch` in turn: times of the runtime's call alone, in order.
+
+        Processor time is told where inferences run on the threads of the session's own process.
+        """
 
     def time(self, batch: np.ndarray, n: int) -> list[float]:
-        """`n` inferences of single images of `batch` in turn; milliseconds of the runtime's call alone, in order."""
-        ...
+        """The milliseconds of `samples` by the clock on the wall."""
+        return self.samples(batch, n).wall_ms
 
+    def range_events(self) -> tuple[RangeEvent, ...] | None:
+        """Which operators left the range of their number format, over all images so far."""
+        return None
+
+    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
+        """The int8 tensors inside of the artifact for one image, float32 [1, 3, H, W].
+
+        Raises:
+            TargetError: stage "run".
+        """
+        return None
+
+    @abstractmethod
     def close(self) -> None: ...

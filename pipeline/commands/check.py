@@ -12,6 +12,7 @@ from pipeline.commands.options import RunChoice, say
 from pipeline.errors import CellsFailedError, RunError, UsageError
 from pipeline.files import write_atomic
 from pipeline.run.folder import Run
+from targets.codec import RecordError
 
 if TYPE_CHECKING:
     from pipeline.gate.settings import Settings
@@ -141,7 +142,7 @@ def _update(found: Run, path: Path, allow_failed: bool) -> None:
     old = None
     try:
         old = read_baseline(path) if path.exists() else None
-    except RunError as error:  # it is about to be replaced
+    except (RunError, RecordError) as error:  # it is about to be replaced
         say(f"the old baseline cannot be shown beside the new one: {error}")
     print_tables([baseline_table(old, new)])
     write_baseline(path, new)

@@ -9,7 +9,6 @@ from typing import Any
 from pipeline.compare.records import ClassFlips, ComparedCell, ComparedStage, Comparison, Difference, Half, PairedImages
 from pipeline.metrics.accuracy import CONFIDENCE, Accuracy, wilson_percent
 from pipeline.metrics.latency import RatioChange
-from pipeline.records.codec import to_dict
 from pipeline.report import markdown as layout
 from pipeline.report import values as v
 from pipeline.report.cells import variant_name
@@ -17,6 +16,7 @@ from pipeline.report.page import environment
 from pipeline.report.tables.accuracy import STAGE_TITLES
 from pipeline.report.tables.table import Column, Columns, Table, as_text, grouped, print_tables
 from pipeline.report.values import Value
+from targets.codec import to_dict
 
 MAX_FLIPS = 12  # classes of one cell in the table of flips; all are in the JSON
 SCHEMA_VERSION = 1

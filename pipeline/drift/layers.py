@@ -18,8 +18,7 @@ from pipeline.metrics.tensor_match import Int8Tensor, Power, compare, find
 from pipeline.quantization.float_layers import Int8Layer, QdqGraph
 from pipeline.records.keys import ArtifactKey, CellKey
 from targets import registry
-from targets.devices.device import DeviceSession
-from targets.types import TargetError
+from targets.types import Session, TargetError
 
 
 @dataclass
@@ -227,7 +226,7 @@ class ShownTensors:
         ]
         self._seen: dict[CellKey, ByLayer | str] = {}
 
-    def look(self, key: CellKey, session: DeviceSession) -> None:
+    def look(self, key: CellKey, session: Session) -> None:
         """Compare what the session shows."""
         if not self._has_scales(key.artifact):
             return

@@ -17,7 +17,6 @@ import numpy as np
 from pipeline.files import write_json
 from pipeline.metrics.accuracy import accuracy, per_class
 from pipeline.metrics.drift import agreement_matrix, most_moved, step
-from pipeline.records.codec import to_dict
 from pipeline.records.keys import CellKey
 from pipeline.records.waterfall import Explanation, ImageRecord, WaterfallRecord, WaterfallStage
 from pipeline.run import layout as files
@@ -26,6 +25,7 @@ from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.logits import ArtifactLogits, StageLogits, load_artifact_logits, rows_of
 from pipeline.training.subject import ScoredImages
+from targets.codec import to_dict
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -29,7 +29,6 @@ from pipeline.gate.baseline import (
 )
 from pipeline.metrics.accuracy import accuracy, agrees, correct
 from pipeline.metrics.latency import RoundRatios
-from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import CellKey, Outcome
 from pipeline.records.latency import InstructionRecord, LatencyRecord
@@ -42,6 +41,7 @@ from pipeline.run.folder import Run
 from pipeline.run.layout import INSTRUCTIONS, LATENCY, VALIDATION
 from pipeline.run.logits import ArtifactLogits, StageLogits, load_artifact_logits, load_logits, rows_of
 from targets import registry
+from targets.codec import from_dict, to_dict
 
 ONE_LINE = ("key", "outcome")  # of a cell, in the file
 
@@ -98,7 +98,7 @@ def read_baseline(path: Path) -> RunFacts:
     """
     Raises:
         UsageError: there is no such file.
-        RunError: it is damaged, or of another schema; the message names the key.
+        RunError, RecordError: it is damaged, or of another schema; the message names the key.
     """
     try:
         data = json.loads(path.read_text())

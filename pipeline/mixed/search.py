@@ -12,8 +12,8 @@ from pipeline.config import ValidationPlan
 from pipeline.errors import BelowBarError, RunError
 from pipeline.files import write_atomic
 from pipeline.mixed.torch_judge import TorchJudge
-from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.mixed import RankedLayer, Trial
+from targets.codec import RecordError, from_dict, to_dict
 
 Say = Callable[[str], None]
 
@@ -163,7 +163,7 @@ class TrialLog:
         for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), start=1):
             try:
                 self._keep(json.loads(line), f"{path.name} line {number}")
-            except (ValueError, KeyError, TypeError, RunError) as error:
+            except (ValueError, KeyError, TypeError, RecordError) as error:
                 raise RunError(
                     f"{path} line {number} is no trial of this version ({error}): remove the file, and the search "
                     "begins anew"

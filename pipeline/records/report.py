@@ -11,13 +11,13 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import RunError
-from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import check_sha256
 from pipeline.records.latency import InstructionRecord, LatencyRecord
 from pipeline.records.mixed import MixedRecord
 from pipeline.records.validation import StageRecord, ValidationRecord
 from pipeline.records.waterfall import WaterfallRecord
+from targets.codec import from_dict, to_dict
 
 SCHEMA_VERSION = 1
 
@@ -112,7 +112,8 @@ def report_from_json(text: str) -> Report:
     """The opposite of `report_to_json`.
 
     Raises:
-        RunError: not JSON, another schema version, or a key or value that the schema does not know.
+        RunError: not JSON, or another schema version.
+        RecordError: a key or value that the schema does not know.
     """
     try:
         data = json.loads(text)

@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.errors import UsageError
 from pipeline.files import write_json
-from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import HOST, SIMULATED, CellKey
 from pipeline.records.latency import InstructionRecord, LatencyRecord
@@ -19,6 +18,7 @@ from pipeline.run import layout
 from pipeline.run.folder import Run
 from pipeline.run.layout import record_name
 from targets import registry
+from targets.codec import from_dict, to_dict
 
 
 def save_conversion(run: Run, record: ConversionRecord, artifact: str) -> None:
@@ -111,7 +111,7 @@ def load_mixed(run: Run) -> MixedRecord | None:
     """None for a run that no float layers were asked for in.
 
     Raises:
-        RunError: the file changed or is damaged.
+        RunError, RecordError: the file changed or is damaged.
     """
     if not run.has(layout.MIXED):
         return None
@@ -122,7 +122,7 @@ def load_waterfall(run: Run) -> WaterfallRecord | None:
     """None if there is none, or if an artifact in it was converted again since.
 
     Raises:
-        RunError: the file changed or is damaged.
+        RunError, RecordError: the file changed or is damaged.
     """
     if not run.has(layout.WATERFALL):
         return None

@@ -12,11 +12,11 @@ from pipeline.config import RunConfig
 from pipeline.files import write_atomic, write_json
 from pipeline.models.build import ModelConfig
 from pipeline.models.weights import LoadedWeights
-from pipeline.records.codec import from_dict
 from pipeline.records.keys import ArtifactKey, Source
 from pipeline.records.report import DataRecord
 from pipeline.run import layout
 from pipeline.run.folder import Run, list_runs
+from targets.codec import from_dict
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_config(run: Run) -> RunConfig:
 def read_subject(run: Run) -> SubjectFacts:
     """
     Raises:
-        RunError: the run has none yet, or the file changed or is of another version.
+        RunError, RecordError: the run has none yet, or the file changed or is of another version.
     """
     return from_dict(SubjectFacts, run.read_json(layout.SUBJECT), layout.SUBJECT)
 
@@ -91,7 +91,7 @@ def read_quantization(run: Run, name: str = layout.QUANTIZATION) -> Quantization
         name: of the file in the run folder.
 
     Raises:
-        RunError: the run is not trained yet, or the file changed or is of another version.
+        RunError, RecordError: the run is not trained yet, or the file changed or is of another version.
     """
     return from_dict(QuantizationFacts, run.read_json(name), name)
 

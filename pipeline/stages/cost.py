@@ -18,6 +18,7 @@ from pipeline.stages.devices import Place
 from targets import registry
 from targets.devices.device import CountsInstructions
 from targets.types import TargetError
+from targets.worker.host import HostWorker
 
 
 def count_run(
@@ -80,10 +81,10 @@ def plan_run(run: Run, compute_units: str, say: Callable[[str], None]) -> tuple[
 
 def _plan(run: Run, conversion: ConversionRecord, compute_units: str) -> PlanRecord:
     (runtime,) = registry.runtimes(conversion.target, compute_units)
-    key, plan = cell_key(conversion, runtime), registry.get(conversion.target).plan
-    assert plan is not None  # of planning()
+    key = cell_key(conversion, runtime)
     try:
-        return PlanRecord(key, OK, plan(artifact_path(run, conversion), compute_units))
+        with HostWorker() as worker:  # a framework that aborts ends this file's plan alone
+            return PlanRecord(key, OK, worker.plan(conversion.target, artifact_path(run, conversion), compute_units))
     except TargetError as error:
         return PlanRecord(key, Outcome.of(error), None)
 

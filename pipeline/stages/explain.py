@@ -18,7 +18,7 @@ from pipeline.run.facts import read_quantization
 from pipeline.run.folder import Run
 from pipeline.run.logits import StageLogits, load_logits_subset
 from pipeline.training.subject import scored_images
-from targets.devices.device import DeviceSession
+from targets.types import Session
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ class Explainer:
         self._batches = list(self._images.batches(BATCH, self._rows))
         self._shown = ShownTensors(self._walk, self._batches[0][:SHOWN], self._quantization.made)
 
-    def look(self, key: CellKey, session: DeviceSession) -> None:
+    def look(self, key: CellKey, session: Session) -> None:
         """Into the tensors of an artifact, where its runtime shows them."""
         self._shown.look(key, session)
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.records.codec import to_dict
 from pipeline.records.conversion import FactsRecord
 from pipeline.records.keys import OK, Outcome
 from pipeline.run.cells import artifact_path, load_conversions
 from pipeline.run.folder import Run
 from targets import registry
+from targets.codec import to_dict
 from targets.types import TargetError
 from targets.worker.host import HostWorker
 

@@ -21,7 +21,6 @@ from pipeline.files import sha256_of, write_atomic, write_json
 from pipeline.mixed.search import MixedPlan, MixedSearch, Say, TrialLog
 from pipeline.mixed.torch_judge import TorchJudge, cell_drop
 from pipeline.quantization.graph import save_program
-from pipeline.records.codec import to_dict
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import ArtifactKey
 from pipeline.records.mixed import QDQ, CellDrop, MixedRecord, Trial
@@ -31,6 +30,7 @@ from pipeline.run.facts import read_quantization, write_facts
 from pipeline.run.folder import MANIFEST_SCHEMA, Run
 from pipeline.run.logits import StageLogits, load_artifact_logits, load_logits, save_logits
 from pipeline.training.subject import ScoredImages, scored_images
+from targets.codec import to_dict
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

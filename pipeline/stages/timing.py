@@ -18,8 +18,8 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.options import Option, check
 from pipeline.records.latency import Rounds
-from targets.devices.device import DeviceSession, DeviceWorker
-from targets.types import Samples, TargetError
+from targets.devices.device import DeviceWorker
+from targets.types import Samples, Session, TargetError
 from targets.worker.host import HostWorker
 
 COLD_LOADS = 3  # each in a fresh process: one says nothing about the spread
@@ -130,7 +130,7 @@ def one_process(
     warmed: dict[str, Warmup] = {}
     rounds: dict[str, list[Samples]] = {name: [] for name in files}
     with (start or HostWorker)() as worker:
-        sessions: dict[str, DeviceSession] = {}
+        sessions: dict[str, Session] = {}
         for name in order:
             try:
                 sessions[name] = worker.open(target, files[name], runtime, plan.threads)
@@ -170,7 +170,7 @@ class Warmup:
     steady: bool | None
 
 
-def warm_up(session: DeviceSession, images: np.ndarray, batch: int) -> Warmup:
+def warm_up(session: Session, images: np.ndarray, batch: int) -> Warmup:
     """Batches of `batch` inferences until their time is steady, at most WARMUP_BATCHES of them; 0: none at all."""
     if not batch:
         return Warmup((), None)

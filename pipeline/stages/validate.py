@@ -35,8 +35,7 @@ from pipeline.run.logits import (
 from pipeline.stages.devices import Place
 from pipeline.training.subject import scored_images
 from targets import registry
-from targets.devices.device import DeviceSession
-from targets.types import RangeEvent, TargetError
+from targets.types import RangeEvent, Session, TargetError
 
 CHUNK = 16  # images a request: small enough for a smooth bar, large enough to hide the pipe
 
@@ -48,7 +47,7 @@ class _Open:
     key: CellKey
     sha256: str
     outcome: Outcome = OK
-    session: DeviceSession | None = None
+    session: Session | None = None
     range_events: tuple[RangeEvent, ...] | None = None
     rows: list[np.ndarray] = field(default_factory=list)
     seconds: float = 0.0
@@ -63,7 +62,7 @@ def validate_run(
     compute_units: str = registry.ALL_UNITS,
     simulate: bool = True,
     roundings: Sequence[str] = (),
-    look: Callable[[CellKey, DeviceSession], None] | None = None,
+    look: Callable[[CellKey, Session], None] | None = None,
     on: Place | None = None,
     resume: bool = False,
 ) -> tuple[ValidationRecord, ...]:
@@ -162,7 +161,7 @@ def _open(stack: ExitStack, run: Run, on: Place, conversion: ConversionRecord, r
     return cell
 
 
-def _look(cells: Sequence[_Open], look: Callable[[CellKey, DeviceSession], None], at_once: int) -> None:
+def _look(cells: Sequence[_Open], look: Callable[[CellKey, Session], None], at_once: int) -> None:
     live = [(cell.key, cell.session) for cell in cells if cell.session is not None]
     with progress("looking into sessions", len(live), "sessions") as bar, ThreadPoolExecutor(at_once) as pool:
         for _ in pool.map(lambda cell: look(*cell), live):

@@ -1,25 +1,19 @@
 """Ask Core ML on a Mac for its compute plan of a package: which unit runs each operation, at what estimated cost.
 
-The plan is what the framework intends before it runs, not a measurement. As a program it writes the plan as JSON, so
-that a framework which aborts ends that process alone: `python -m targets.coreml.compute_plan PACKAGE UNITS PLAN.json`.
-Source: Apple's MLComputePlan (macOS 14.4 and later) through coremltools.models.compute_plan.
+The plan is what the framework intends before it runs, not a measurement. Source: Apple's MLComputePlan
+(macOS 14.4 and later) through coremltools.models.compute_plan.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from targets.coreml import mil
 from targets.coreml.runner import compiled, run_unavailable_reason
 from targets.sdk import one_line
+from targets.target import UNITS, ComputePlan, PlannedOperation, Unit
 from targets.types import TargetError, Unavailable
 
 if TYPE_CHECKING:
@@ -30,16 +24,10 @@ if TYPE_CHECKING:
         MLModelStructureProgramBlock,
         MLModelStructureProgramOperation,
     )
-from targets.target import UNITS, ComputePlan, PlannedOperation, Unit
-
-# The framework compiles and specialises the package first, which can take minutes for a large model.
-TIMEOUT_S = 1800.0
-
-_SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
 def plan_of(path: Path, choice: str) -> ComputePlan:
-    """The compute plan of the package at `path`, read in a process of its own.
+    """The compute plan of the package at `path`; in the worker's process, because the framework may abort.
 
     Args:
         choice: of compute units (targets.coreml.units).
@@ -47,37 +35,6 @@ def plan_of(path: Path, choice: str) -> ComputePlan:
     Raises:
         Unavailable: not a Mac.
         TargetError: stage "load", Core ML refuses the package, or gives no plan on this system.
-    """
-    if reason := run_unavailable_reason():
-        raise Unavailable("load", reason)
-    with tempfile.TemporaryDirectory(prefix="compute-plan-") as folder:
-        answer = Path(folder, "plan.json")
-        # -P: the current folder must not shadow modules.
-        command = [sys.executable, "-P", "-m", "targets.coreml.compute_plan", str(path.resolve()), choice, str(answer)]
-        python_path = os.pathsep.join(filter(None, (str(_SOURCE_ROOT), os.environ.get("PYTHONPATH"))))
-        try:
-            ended = subprocess.run(
-                command,
-                env={**os.environ, "PYTHONPATH": python_path},
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=TIMEOUT_S,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise TargetError("load", f"{path.name}: no compute plan within {error.timeout:g} s") from error
-        if not answer.exists():
-            tail = " | ".join(line.strip() for line in ended.stderr.splitlines()[-6:] if line.strip())
-            raise TargetError("load", f"{path.name}: no compute plan (status {ended.returncode}): {tail or '(silent)'}")
-        return decode(json.loads(answer.read_text()))
-
-
-def read_plan(path: Path, choice: str) -> ComputePlan:
-    """`plan_of` in this process.
-
-    Raises:
-        Unavailable: not a Mac.
-        TargetError: stage "load".
     """
     if reason := run_unavailable_reason():
         raise Unavailable("load", reason)
@@ -143,23 +100,3 @@ def unit_of(device: MLComputeDevice) -> Unit:
         if isinstance(device, kind):
             return unit
     raise ValueError(f"the compute plan names a {type(device).__name__}, which is none of {', '.join(UNITS)}")
-
-
-def decode(message: Mapping[str, Any]) -> ComputePlan:
-    """The plan behind `dataclasses.asdict` and JSON."""
-    operations = (PlannedOperation(**{**o, "supported": tuple(o["supported"])}) for o in message["operations"])
-    return ComputePlan(message["units"], message["load_ms"], tuple(operations))
-
-
-def main() -> None:
-    """Write the plan; a TargetError becomes the last line of standard error and status 1."""
-    package, choice, output = sys.argv[1:]
-    try:
-        plan = read_plan(Path(package), choice)
-    except TargetError as error:
-        sys.exit(error.cause)
-    Path(output).write_text(json.dumps(asdict(plan)))
-
-
-if __name__ == "__main__":
-    main()

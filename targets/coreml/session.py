@@ -1,4 +1,4 @@
-"""Feed images to Core ML's `predict`, or to anything else that answers to it, as a targets.types.Session.
+"""Feed images to Core ML's `predict`, or to anything else that answers to it, as a session.
 
 `predict` is that of `coremltools.models.MLModel` on a Mac. Whatever else answers to it, as the reference interpreter of
 MIL programs does, gets the same images and is held to the same contract.
@@ -16,7 +16,7 @@ import numpy as np
 from targets.coreml.package import OUTPUT
 from targets.sdk import one_line
 from targets.sessions import check_batch
-from targets.types import TargetError
+from targets.types import Samples, Session, TargetError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,7 +77,7 @@ def read_input(spec: Any) -> PackageInput:
     return PackageInput(feature.name, shape, tuple(folded.mean), tuple(folded.std))
 
 
-class CoreMLSession:
+class CoreMLSession(Session):
     """A package that is ready to predict.
 
     Args:
@@ -95,7 +95,7 @@ class CoreMLSession:
     def infer(self, batch: np.ndarray) -> np.ndarray:
         return np.concatenate([self._predict(value) for value in self._values(batch)])
 
-    def time(self, batch: np.ndarray, n: int) -> list[float]:
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
         """Includes the copy of the image into and of the logits out of Core ML: `predict` does not part them.
 
         The way back from normalised floats to a picture, for a package that takes one, is outside the interval.
@@ -106,7 +106,7 @@ class CoreMLSession:
             start_ns = time.perf_counter_ns()
             self._predict(values[i % len(values)])
             samples_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
-        return samples_ms
+        return Samples(samples_ms, None)
 
     def close(self) -> None:
         self._run = None

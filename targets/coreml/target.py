@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import fields
-from pathlib import Path
 
-from targets.coreml import convert, inspect, runner, units
+from targets.coreml import compute_plan, convert, inspect, runner, units
 from targets.coreml import schemes as deployment
 from targets.coreml.schemes import SCHEMES
 from targets.sdk import installed
-from targets.target import ComputePlan, Target
+from targets.target import Target
 from targets.types import Capability, PackageOptions, Precision, Probe
 
 #: Precisions whose weights are stored as signed bytes.
@@ -39,12 +38,6 @@ def unused(precisions: Collection[Precision], options: PackageOptions) -> str:
     return ""
 
 
-def plan(path: Path, choice: str) -> ComputePlan:
-    from targets.coreml.compute_plan import plan_of
-
-    return plan_of(path, choice)
-
-
 TARGET = Target(
     name="coreml",
     suffix=".mlpackage",
@@ -60,5 +53,5 @@ TARGET = Target(
     options=frozenset(f.name for f in fields(PackageOptions)) - {"group_size"},
     refusal=refusal,
     unused=unused,
-    plan=plan,
+    plan=compute_plan.plan_of,
 )

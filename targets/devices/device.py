@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from targets.devices.address import Address
-from targets.types import QuantizedTensor, RangeEvent, Samples, Session
+from targets.types import Session
 from targets.worker.facts import Conditions, DeviceFacts
 
 if TYPE_CHECKING:
@@ -49,19 +49,6 @@ class Found:
     problem: str = ""
 
 
-class DeviceSession(Session, Protocol):
-    """A file that is open on a device; what only some runtimes can tell is None where they cannot.
-
-    `load_ms` is on the device's own clock.
-    """
-
-    def samples(self, batch: np.ndarray, n: int) -> Samples: ...
-
-    def range_events(self) -> tuple[RangeEvent, ...] | None: ...
-
-    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None: ...
-
-
 class DeviceWorker(Protocol):
     """A fresh process on the device that opens files and keeps them open; a context manager.
 
@@ -74,7 +61,7 @@ class DeviceWorker(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def open(self, target: str, path: Path, runtime: str, threads: int) -> DeviceSession:
+    def open(self, target: str, path: Path, runtime: str, threads: int) -> Session:
         """Bring the file at `path` (on this machine) to the device, unless it is there, and open it.
 
         Raises:

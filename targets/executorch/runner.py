@@ -11,7 +11,7 @@ import numpy as np
 
 from targets.sdk import one_line
 from targets.sessions import Stopwatch, check_batch, check_threads
-from targets.types import Samples, TargetError, Unavailable
+from targets.types import Samples, Session, TargetError, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,7 @@ def _fix_threads(threads: int) -> None:
         raise TargetError("load", f"ExecuTorch's thread pool has {now} threads, not the {threads} asked for")
 
 
-class ExecuTorchSession:
+class ExecuTorchSession(Session):
     """A loaded method `forward`, [1, 3, H, W] -> [1, classes]."""
 
     # Any: executorch.runtime.Program and Method, untyped.
@@ -122,9 +122,6 @@ class ExecuTorchSession:
                 raise TargetError("run", f"{self._name}: {one_line(error)}") from error
             outputs.append(logits)
         return torch.cat(outputs).float().numpy()
-
-    def time(self, batch: np.ndarray, n: int) -> list[float]:
-        return self.samples(batch, n).wall_ms
 
     def samples(self, batch: np.ndarray, n: int) -> Samples:
         """Setting the input and copying the output are outside the measured interval."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from targets.sdk import one_line
 from targets.sessions import Stopwatch, check_batch, check_threads
-from targets.types import QuantizedTensor, Samples, TargetError, Unavailable
+from targets.types import QuantizedTensor, Samples, Session, TargetError, Unavailable
 
 LITERT = "litert"
 TENSORFLOW = "tensorflow"
@@ -71,7 +71,7 @@ def open_interpreter(path: Path, runtime: str, threads: int, showing: bool = Fal
     return interpreter
 
 
-class TFLiteSession:
+class TFLiteSession(Session):
     """A loaded model, [1, 3, H, W] -> [1, classes]; float32 outside, whatever the file stores at its boundary."""
 
     # Any: the interpreters of both packages are untyped.
@@ -94,9 +94,6 @@ class TFLiteSession:
             self._invoke()
             logits.append(dequantize(self._interpreter.get_tensor(self._output["index"]), self._output))
         return np.concatenate(logits)
-
-    def time(self, batch: np.ndarray, n: int) -> list[float]:
-        return self.samples(batch, n).wall_ms
 
     def samples(self, batch: np.ndarray, n: int) -> Samples:
         """Setting the input and reading the output are outside the measured interval."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 import numpy as np
 
+from targets.codec import from_dict
+from targets.target import ComputePlan
 from targets.types import (
     Artifact,
     GraphFacts,
@@ -23,6 +26,7 @@ from targets.types import (
     QuantizedTensor,
     RangeEvent,
     Samples,
+    Session,
     Stage,
     TargetError,
     Unavailable,
@@ -128,7 +132,7 @@ class WorkerClient(ABC):
 
     def probe(self, target: str) -> Probe:
         """What `target` can do in the worker."""
-        return wire.decode_probe(self._call("probe", {"op": "probe", "target": target})[0])
+        return from_dict(Probe, self._call("probe", {"op": "probe", "target": target})[0]["probe"])
 
     def convert(
         self,
@@ -151,7 +155,7 @@ class WorkerClient(ABC):
                 "precision": precision,
                 "output": str(output.resolve()),
                 "metadata": dict(metadata or {}),
-                "options": wire.encode_options(options or PackageOptions()),
+                "options": asdict(options or PackageOptions()),
             },
         )
         return Artifact(target, precision, Path(reply["path"]))
@@ -159,10 +163,15 @@ class WorkerClient(ABC):
     def inspect(self, target: str, path: Path) -> GraphFacts:
         """Facts read from the file at `path`."""
         reply, _ = self._call("inspect", {"op": "inspect", "target": target, "path": str(path.resolve())})
-        return wire.decode_facts({key: value for key, value in reply.items() if key != "ok"})
+        return from_dict(GraphFacts, reply["facts"])
+
+    def plan(self, target: str, path: Path, compute_units: str) -> ComputePlan:
+        """What the framework of `target` plans for the file at `path`, given the choice of compute units."""
+        request = {"op": "plan", "target": target, "path": str(path.resolve()), "compute_units": compute_units}
+        return from_dict(ComputePlan, self._call("load", request)[0]["plan"])
 
     def open(self, target: str, path: Path, runtime: str, threads: int) -> RemoteSession:
-        """Load the file at `path`; a targets.types.Session whose work happens in the worker."""
+        """Load the file at `path`; its work happens in the worker."""
         request = {
             "op": "open",
             "target": target,
@@ -175,11 +184,11 @@ class WorkerClient(ABC):
 
     def facts(self) -> DeviceFacts:
         """What the machine is that the worker runs on."""
-        return DeviceFacts.from_dict(self._call("device", {"op": "facts"})[0]["facts"])
+        return from_dict(DeviceFacts, self._call("device", {"op": "facts"})[0]["facts"])
 
     def conditions(self) -> Conditions:
         """The state that it is in now."""
-        return Conditions.from_dict(self._call("device", {"op": "conditions"})[0]["conditions"])
+        return from_dict(Conditions, self._call("device", {"op": "conditions"})[0]["conditions"])
 
     def bind(self, cpus: Sequence[int]) -> None:
         """Bind the worker, and with it every runtime that it opens from now on, to these cores.
@@ -225,8 +234,8 @@ class WorkerClient(ABC):
         return reply, array
 
 
-class RemoteSession:
-    """A targets.types.Session in a worker."""
+class RemoteSession(Session):
+    """A session in a worker."""
 
     def __init__(self, worker: WorkerClient, number: int, load_ms: float | None):
         self._worker = worker
@@ -240,11 +249,7 @@ class RemoteSession:
         assert logits is not None
         return logits
 
-    def time(self, batch: np.ndarray, n: int) -> list[float]:
-        return self.samples(batch, n).wall_ms
-
     def samples(self, batch: np.ndarray, n: int) -> Samples:
-        """As `time`, with the processor time of the same calls where the runtime computes in the worker."""
         reply, _ = self._worker._call("run", {"op": "time", "session": self._number, "n": n}, batch)
         cpu_ms = reply.get("cpu_ms")
         wall_ms = [float(sample) for sample in reply["samples_ms"]]
@@ -252,12 +257,10 @@ class RemoteSession:
         return Samples(wall_ms, cpu_ms, int(reply.get("per_sample", 1)))
 
     def range_events(self) -> tuple[RangeEvent, ...] | None:
-        """What the session counted so far; None where the runtime does not tell."""
         reply, _ = self._worker._call("run", {"op": "range_events", "session": self._number})
         return None if reply["events"] is None else tuple(RangeEvent(**event) for event in reply["events"])
 
     def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
-        """The int8 tensors inside of the artifact for one image [1, 3, H, W]; None where the runtime shows none."""
         request = {"op": "quantized_tensors", "session": self._number}
         reply, values = self._worker._call("run", request, image)
         return None if reply["tensors"] is None or values is None else wire.decode_tensors(reply, values)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from targets.types import Capability
 
@@ -36,15 +36,6 @@ class DeviceFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     vector_extensions: tuple[str, ...] = ()
     emulated: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, message: Mapping[str, Any]) -> DeviceFacts:
-        runtimes = {name: Capability(**capability) for name, capability in message["runtimes"].items()}
-        extensions = tuple(message["vector_extensions"])
-        return cls(**{**message, "runtimes": runtimes, "vector_extensions": extensions})
 
 
 @dataclass(frozen=True)
@@ -78,14 +69,6 @@ class Conditions:
             raise ValueError(f"screen {self.screen!r} is not one of {', '.join(get_args(Screen))}")
         if self.thermal_status is not None and self.thermal_status not in THERMAL_STATUSES:
             raise ValueError(f"thermal status {self.thermal_status!r} is not one of {', '.join(THERMAL_STATUSES)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, message: Mapping[str, Any]) -> Conditions:
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in message.items()}
-        return cls(**values)
 
 
 #: In the order of Android's PowerManager.THERMAL_STATUS_*, 0 to 6.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from targets.types import Capability, GraphFacts, PackageOptions, Probe, QuantizedTensor, QuantParams, TensorSpec
+from targets.types import QuantizedTensor
 
 # A batch of 64 float32 images of 3 x 384 x 384 is 113 MB; more than this is a broken announcement.
 MAX_PAYLOAD_BYTES = 1 << 30
@@ -71,53 +70,6 @@ def _read_payload(stream: BinaryIO, message: Message, size: int) -> np.ndarray:
             raise ProtocolError(f"the stream ended after {len(payload)} of {size} payload bytes")
         payload += part
     return np.frombuffer(payload, dtype=dtype).reshape(shape)
-
-
-def encode_probe(probe: Probe) -> Message:
-    return {
-        "convert": asdict(probe.convert),
-        "run": {runtime: asdict(capability) for runtime, capability in probe.run.items()},
-        "versions": dict(probe.versions),
-    }
-
-
-def decode_probe(message: Mapping[str, Any]) -> Probe:
-    return Probe(
-        convert=Capability(**message["convert"]),
-        run={runtime: Capability(**capability) for runtime, capability in message["run"].items()},
-        versions=message["versions"],
-    )
-
-
-def encode_options(options: PackageOptions) -> Message:
-    return asdict(options)
-
-
-def decode_options(message: Mapping[str, Any]) -> PackageOptions:
-    values: Message = {key: tuple(v) if isinstance(v, list) else v for key, v in message.items()}
-    return PackageOptions(**values)
-
-
-def encode_facts(facts: GraphFacts) -> Message:
-    return asdict(facts)
-
-
-def decode_facts(message: Mapping[str, Any]) -> GraphFacts:
-    def spec(entry: Mapping[str, Any]) -> TensorSpec:
-        return TensorSpec(entry["name"], tuple(entry["shape"]), entry["dtype"])
-
-    return GraphFacts(
-        **{
-            **message,
-            "inputs": tuple(map(spec, message["inputs"])),
-            "outputs": tuple(map(spec, message["outputs"])),
-            "float_weight_names": tuple(message["float_weight_names"]),
-            "cautions": tuple(message["cautions"]),
-            "quant_params": tuple(
-                QuantParams(tuple(p["scale"]), tuple(p["zero_point"])) for p in message["quant_params"]
-            ),
-        }
-    )
 
 
 def encode_tensors(tensors: Sequence[QuantizedTensor]) -> tuple[Message, np.ndarray]:

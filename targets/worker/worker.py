@@ -22,13 +22,11 @@ from typing import BinaryIO
 import numpy as np
 
 from targets import registry
+from targets.codec import from_dict
 from targets.types import (
     ConvertRequest,
-    CountsProcessorTime,
-    CountsRanges,
-    Samples,
+    PackageOptions,
     Session,
-    ShowsTensors,
     Stage,
     TargetError,
     Unavailable,
@@ -66,17 +64,17 @@ class Worker:
         return {"pid": os.getpid(), "cpus": _usable_cpus(), "machine": platform.machine(), "versions": versions}, None
 
     def facts(self, request: Message, batch: np.ndarray | None) -> Reply:
-        return {"facts": readings.facts().to_dict()}, None
+        return {"facts": asdict(readings.facts())}, None
 
     def conditions(self, request: Message, batch: np.ndarray | None) -> Reply:
-        return {"conditions": readings.conditions().to_dict()}, None
+        return {"conditions": asdict(readings.conditions())}, None
 
     def bind(self, request: Message, batch: np.ndarray | None) -> Reply:
         readings.bind(request["cpus"])
         return {}, None
 
     def probe(self, request: Message, batch: np.ndarray | None) -> Reply:
-        return wire.encode_probe(registry.get(request["target"]).probe()), None
+        return {"probe": asdict(registry.get(request["target"]).probe())}, None
 
     def convert(self, request: Message, batch: np.ndarray | None) -> Reply:
         program = Path(request["program"])
@@ -95,13 +93,19 @@ class Worker:
                 request["precision"],
                 Path(request["output"]),
                 request["metadata"],
-                wire.decode_options(request["options"]),
+                from_dict(PackageOptions, request["options"]),
             )
         )
         return {"path": str(artifact.path)}, None
 
     def inspect(self, request: Message, batch: np.ndarray | None) -> Reply:
-        return wire.encode_facts(registry.get(request["target"]).inspect(Path(request["path"]))), None
+        return {"facts": asdict(registry.get(request["target"]).inspect(Path(request["path"])))}, None
+
+    def plan(self, request: Message, batch: np.ndarray | None) -> Reply:
+        plan = registry.get(request["target"]).plan
+        if plan is None:
+            raise TargetError("load", f"the framework of {request['target']} cannot be asked for a compute plan")
+        return {"plan": asdict(plan(Path(request["path"]), request["compute_units"]))}, None
 
     def open(self, request: Message, batch: np.ndarray | None) -> Reply:
         target = registry.get(request["target"])
@@ -116,23 +120,16 @@ class Worker:
         return {}, self._session(request).infer(_required(batch))
 
     def time(self, request: Message, batch: np.ndarray | None) -> Reply:
-        session, images, n = self._session(request), _required(batch), request["n"]
-        if isinstance(session, CountsProcessorTime):
-            samples = session.samples(images, n)
-        else:
-            samples = Samples(session.time(images, n), None)
+        samples = self._session(request).samples(_required(batch), request["n"])
         return {"samples_ms": samples.wall_ms, "cpu_ms": samples.cpu_ms, "per_sample": samples.per_sample}, None
 
     def range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
-        session = self._session(request)
-        events = session.range_events() if isinstance(session, CountsRanges) else None
+        events = self._session(request).range_events()
         return {"events": None if events is None else [asdict(event) for event in events]}, None
 
     def quantized_tensors(self, request: Message, batch: np.ndarray | None) -> Reply:
-        session = self._session(request)
-        if not isinstance(session, ShowsTensors):
-            return {"tensors": None}, None
-        return wire.encode_tensors(session.quantized_tensors(_required(batch)))
+        tensors = self._session(request).quantized_tensors(_required(batch))
+        return ({"tensors": None}, None) if tensors is None else wire.encode_tensors(tensors)
 
     def close(self, request: Message, batch: np.ndarray | None) -> Reply:
         self._session(request).close()
@@ -157,6 +154,7 @@ OPERATIONS: dict[str, tuple[Stage, Callable[[Worker, Message, np.ndarray | None]
     "probe": ("probe", Worker.probe),
     "convert": ("convert", Worker.convert),
     "inspect": ("inspect", Worker.inspect),
+    "plan": ("load", Worker.plan),
     "open": ("load", Worker.open),
     "infer": ("run", Worker.infer),
     "time": ("run", Worker.time),

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from command_line import main_py
 
-from pipeline.records.codec import from_dict
 from pipeline.records.validation import ValidationRecord
 from pipeline.run.cells import load_conversions
 from pipeline.run.folder import find_run
+from targets.codec import from_dict
 
 GARMENTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "garments"
 

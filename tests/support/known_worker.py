@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from targets.types import Samples, Session
+
 COMMAND = [sys.executable, "-P", str(Path(__file__).resolve())]
 
 
@@ -28,7 +30,7 @@ class KnownTarget:
         return KnownSession(path.read_bytes())
 
 
-class KnownSession:
+class KnownSession(Session):
     load_ms = 0.5
 
     def __init__(self, content: bytes):
@@ -38,9 +40,9 @@ class KnownSession:
         time.sleep(0.002 * len(batch))
         return logits(self._content, batch)
 
-    def time(self, batch: np.ndarray, n: int) -> list[float]:
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
         time.sleep(0.001 * n)
-        return wall_ms(n)
+        return Samples(wall_ms(n), None)
 
     def close(self) -> None: ...
 

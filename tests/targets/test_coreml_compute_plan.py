@@ -24,15 +24,15 @@ from coremltools.models.compute_plan import (
     MLModelStructureProgramValueType,
 )
 
-from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.keys import OK, CellKey, Outcome
 from pipeline.records.latency import PlanRecord
 from pipeline.report.tables.artifacts import plan_tables
-from targets.coreml import compute_plan
+from targets.codec import from_dict, to_dict
 from targets.coreml.compute_plan import planned_operations, unit_of
 from targets.coreml.mil import walk
 from targets.target import ComputePlan, PlannedOperation
 from targets.types import TargetError, Unavailable
+from targets.worker.host import HostWorker
 
 Operation, Block = MLModelStructureProgramOperation, MLModelStructureProgramBlock
 
@@ -127,7 +127,7 @@ def test_an_empty_plan_is_refused() -> None:
 
 def test_a_plan_survives_json(program: MLModelStructureProgramBlock) -> None:
     plan = ComputePlan("cpu-and-ne", 812.5, planned(program))
-    assert compute_plan.decode(json.loads(json.dumps(asdict(plan)))) == plan
+    assert from_dict(ComputePlan, json.loads(json.dumps(asdict(plan)))) == plan
     key = CellKey("t2t_vit_7", "coreml", "coreml-cpu-and-ne", "int8", "qat", "host")
     record = PlanRecord(key, OK, plan)
     assert from_dict(PlanRecord, json.loads(json.dumps(to_dict(record)))) == record
@@ -158,31 +158,14 @@ def test_a_record_has_a_plan_or_a_reason(program: MLModelStructureProgramBlock) 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
 def test_elsewhere_it_is_unavailable(tmp_path: Path) -> None:
-    for read in (compute_plan.plan_of, compute_plan.read_plan):
-        with pytest.raises(Unavailable, match=f"no Core ML runtime on {sys.platform}"):
-            read(tmp_path / "any.mlpackage", "all")
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
-def test_the_program_says_why_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = tmp_path / "plan.json"
-    monkeypatch.setattr(sys, "argv", ["compute_plan", str(tmp_path / "any.mlpackage"), "all", str(output)])
-    with pytest.raises(SystemExit) as ended:
-        compute_plan.main()
-    assert "no Core ML runtime" in str(ended.value)
-    assert not output.exists()
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
-def test_what_the_other_process_ended_with_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is really started, and finds no Core ML, as it would find none that works on an old Mac."""
-    monkeypatch.setattr(compute_plan, "run_unavailable_reason", lambda: "")
-    with pytest.raises(
-        TargetError, match=r"any\.mlpackage: no compute plan \(status 1\): .*no Core ML runtime"
-    ) as caught:
-        compute_plan.plan_of(tmp_path / "any.mlpackage", "all")
+    with HostWorker() as worker, pytest.raises(Unavailable, match=f"no Core ML runtime on {sys.platform}") as caught:
+        worker.plan("coreml", tmp_path / "any.mlpackage", "all")
     assert caught.value.stage == "load"
-    assert not isinstance(caught.value, Unavailable)
+
+
+def test_other_frameworks_have_no_plan(tmp_path: Path) -> None:
+    with HostWorker() as worker, pytest.raises(TargetError, match="tflite cannot be asked for a compute plan"):
+        worker.plan("tflite", tmp_path / "any.tflite", "all")
 
 
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on macOS only")
@@ -196,6 +179,7 @@ def test_on_a_mac_every_operation_of_a_package_is_planned(tmp_path: Path) -> Non
 
     path = tmp_path / "relu.mlpackage"
     ct.convert(relu, convert_to="mlprogram", compute_precision=ct.precision.FLOAT32).save(str(path))
-    plan = compute_plan.plan_of(path, "cpu-only")
+    with HostWorker() as worker:
+        plan = worker.plan("coreml", path, "cpu-only")
     assert [o.type.rpartition(".")[2] for o in plan.operations] == ["relu"]
     assert np.isfinite(plan.load_ms)

@@ -101,7 +101,7 @@ def test_what_goes_wrong_while_it_is_made_leaves_nothing(cache: Path, monkeypatc
     def unpack(packages: object, suite: str, architecture: str, into: Path, say: object) -> Path:
         return filled(into.parent) if into.name == "qemu" else into
 
-    monkeypatch.setattr(setup.debian_packages, "unpack", unpack)
+    monkeypatch.setattr(setup, "unpack", unpack)
     monkeypatch.setattr(setup, "WHEELS", ("numpy",))
     monkeypatch.setattr(setup, "wheels", lambda: {"numpy": "0.0.999"})
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -19,6 +19,7 @@ from pipeline.errors import (
     exit_code_of,
     suggest,
 )
+from targets.codec import RecordError
 from targets.registry import UnknownTarget
 from targets.types import TargetError
 
@@ -101,6 +102,7 @@ def test_errors_have_the_exit_codes_that_are_promised() -> None:
         CellsFailedError: 6,
         TargetError: 6,
         RunError: 7,
+        RecordError: 7,
         BelowBarError: 8,
         KeyError: None,
         OSError: None,

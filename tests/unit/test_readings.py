@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pipeline.run import provenance
+from targets.codec import from_dict
 from targets.types import Capability
 from targets.worker import readings
 from targets.worker.facts import DeviceFacts
@@ -153,7 +155,7 @@ def test_this_machine_is_told_as_its_provenance_tells_it(monkeypatch: pytest.Mon
     assert facts.versions["python"] == platform.python_version()
     assert facts.versions["numpy"] == provenance.versions()["numpy"]
     assert facts.runtimes == known
-    assert DeviceFacts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+    assert from_dict(DeviceFacts, json.loads(json.dumps(asdict(facts)))) == facts
     before = found = after = None
     while found is None or before != after:  # the kernel may count anew in between
         before, found, after = os.getloadavg()[0], readings.conditions().load_1min, os.getloadavg()[0]

@@ -15,6 +15,7 @@ from pipeline.run.facts import QuantizationFacts, read_quantization, read_subjec
 from pipeline.run.folder import DONE, PENDING, SEARCH, Run, create_run
 from pipeline.run.layout import QUANTIZATION, SUBJECT
 from pipeline.stages.convert import as_made, plan_cells
+from targets.codec import RecordError
 
 QAT, PTQ = ArtifactKey("tflite", "int8", "qat"), ArtifactKey("tflite", "int8", "ptq")
 
@@ -49,7 +50,7 @@ def test_the_subject_has_the_keys_of_earlier_versions(run: Run) -> None:
     assert (subject.data.n_val, subject.weights.qk_scale, subject.classes[-1]) == (2, 0.0625, "9")
     write_json(run.path / SUBJECT, {**stored, "parameter": 1})
     run.record(SUBJECT)
-    with pytest.raises(RunError, match=r"checkpoint/subject\.json has an unknown key 'parameter'"):
+    with pytest.raises(RecordError, match=r"checkpoint/subject\.json has an unknown key 'parameter'"):
         read_subject(run)
 
 

@@ -12,11 +12,11 @@ from fake_workers import FakeWorkers
 
 from pipeline.errors import UsageError
 from pipeline.metrics.latency import RoundRatios
-from pipeline.records.codec import from_dict, to_dict
 from pipeline.records.keys import OK, CellKey
 from pipeline.records.latency import LatencyRecord
 from pipeline.stages import timing
 from pipeline.stages.timing import TimingFailed, TimingPlan, spread, take_turns
+from targets.codec import from_dict, to_dict
 from targets.sessions import Stopwatch
 
 IMAGES = np.zeros((1, 3, 8, 8), np.float32)

@@ -13,13 +13,13 @@ from made_up_waterfall import made_up_waterfall
 
 from pipeline.drift import waterfall as stage
 from pipeline.files import write_json
-from pipeline.records.codec import to_dict
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import OK, CellKey
 from pipeline.records.validation import ValidationRecord
 from pipeline.report.tables.waterfall import attribution, tables
 from pipeline.run.folder import create_run
 from pipeline.run.logits import ArtifactLogits, StageLogits, save_artifact_logits
+from targets.codec import to_dict
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

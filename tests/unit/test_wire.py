@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,15 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from targets.codec import from_dict
 from targets.types import Capability, GraphFacts, Probe, QuantizedTensor, QuantParams, TensorSpec
 from targets.worker.wire import (
     MAX_PAYLOAD_BYTES,
     ProtocolError,
-    decode_facts,
-    decode_probe,
     decode_tensors,
-    encode_facts,
-    encode_probe,
     encode_tensors,
     read_message,
     write_message,
@@ -119,9 +117,9 @@ def test_facts_and_probes_come_back_equal() -> None:
         float_weight_names=("head",),
         quant_params=(QuantParams((0.1, 1 / 3), (0, -128)),),
     )
-    assert decode_facts(json.loads(json.dumps(encode_facts(facts)))) == facts
+    assert from_dict(GraphFacts, json.loads(json.dumps(asdict(facts)))) == facts
     probe = Probe(Capability(True), {"litert": Capability(False, "not installed")}, {"torch": "2.13.0"})
-    assert decode_probe(json.loads(json.dumps(encode_probe(probe)))) == probe
+    assert from_dict(Probe, json.loads(json.dumps(asdict(probe)))) == probe
 
 
 def test_tensors_arrive_with_their_shapes_scales_and_values() -> None:

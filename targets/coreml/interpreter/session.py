@@ -1,4 +1,4 @@
-"""Run a package in the reference interpreter under one rounding model, as a targets.types.Session."""
+"""Run a package in the reference interpreter under one rounding model, as a session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from targets.coreml.package import OUTPUT
 from targets.coreml.preprocess import read
 from targets.coreml.session import CoreMLSession, PackageInput
 from targets.coreml.units import REFERENCE_PREFIX
-from targets.types import QuantizedTensor, RangeEvent, TargetError, Unavailable
+from targets.types import QuantizedTensor, RangeEvent, Samples, TargetError, Unavailable
 
 
 def load(path: Path, runtime: str, threads: int) -> ReferenceSession:
@@ -40,7 +40,7 @@ class ReferenceSession(CoreMLSession):
         self._program, self._rounding = program, rounding
         super().__init__(partial(program.predict, rounding=rounding, ranges=self._ranges), takes, program.name)
 
-    def time(self, batch: np.ndarray, n: int) -> list[float]:
+    def samples(self, batch: np.ndarray, n: int) -> Samples:
         raise Unavailable("run", "the MIL reference has no latency: what it takes says nothing of a device")
 
     def range_events(self) -> tuple[RangeEvent, ...]:

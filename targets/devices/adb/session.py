@@ -17,7 +17,7 @@ from targets.devices.adb.files import ROOT, FileLink, Pusher, require_room
 from targets.devices.adb.runners import RUNNERS, Runner, RunnerOutput, abi_of
 from targets.devices.adb.shell import Ended, Shell, quoted
 from targets.devices.device import DeviceOptions, Say
-from targets.types import GraphFacts, QuantizedTensor, RangeEvent, Samples, Stage, TargetError, TensorSpec, Unavailable
+from targets.types import GraphFacts, Samples, Session, Stage, TargetError, TensorSpec, Unavailable
 from targets.worker.host import HostWorker, tail
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class AdbWorker:
         return AdbSession(self._shell, RUNNERS[target], *pushed, path.name, facts, threads, self._options.cpus)
 
 
-class AdbSession:
+class AdbSession(Session):
     """One file in the runtime's program; float32 images in, float32 logits out, whatever the file stores."""
 
     def __init__(
@@ -110,9 +110,6 @@ class AdbSession:
         self._input, self._output = Boundary(facts.inputs[0]), Boundary(facts.outputs[0])
         first = self._timed(1, "load")
         self.load_ms = first.load_ms
-
-    def time(self, batch: np.ndarray, n: int) -> list[float]:
-        return self.samples(batch, n).wall_ms
 
     def samples(self, batch: np.ndarray, n: int) -> Samples:
         """One process with `n` measured inferences; the programs make up their own input, whose values cost nothing."""
@@ -147,12 +144,6 @@ class AdbSession:
                 for number in range(len(images))
             ]
         return [self._output.decode(one) for one in raw]
-
-    def range_events(self) -> tuple[RangeEvent, ...] | None:
-        return None
-
-    def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
-        return None
 
     def close(self) -> None:
         """Nothing is open."""

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from targets.devices.arm64 import emulation as processor
 from targets.types import Capability, TargetError, Unavailable
 from targets.worker.client import TIMEOUT_S, RemoteSession
 from targets.worker.host import SOURCE_ROOT, HostWorker
@@ -51,17 +50,24 @@ _LOADERS = ("lib64/ld-linux-*.so.*", "lib/ld-linux-*.so.*", "usr/lib*/ld-linux-*
 # Of this machine's shell, and not for the emulated Python: libraries and modules of another processor or user.
 _UNSET = ("LD_LIBRARY_PATH", "LD_PRELOAD")
 
+#: As QEMU calls it. Products of the processor that it takes by default ("max") were wrong under QEMU 7.2.
+CPU = "cortex-a76"
+CHIP = "Cortex-A76"
+CORES = 4
+#: Of pipeline.run.provenance's names, what the processor has.
+VECTOR_EXTENSIONS = ("asimd", "asimddp")
+
 
 @dataclass(frozen=True)
 class Emulation:
     """
     Attributes:
         folder: as targets.devices.arm64.setup makes it.
-        cpu: as QEMU calls it. The folder describes processor.CPU; others are there to show what they get wrong.
+        cpu: as QEMU calls it. The folder describes CPU; others are there to show what they get wrong.
     """
 
     folder: Path
-    cpu: str = processor.CPU
+    cpu: str = CPU
 
     def command(self, *arguments: str, qemu_options: tuple[str, ...] = ()) -> list[str]:
         """Python under emulation with `arguments`; -P, because the current folder must not shadow its modules."""
@@ -225,13 +231,6 @@ def check(worker: WorkerClient, who: str) -> None:
                 f"{known.least_sqnr_db:g} are needed; nothing is run on it",
             )
 
-
-#: As QEMU calls it. Products of the processor that it takes by default ("max") were wrong under QEMU 7.2.
-CPU = "cortex-a76"
-CHIP = "Cortex-A76"
-CORES = 4
-#: Of pipeline.run.provenance's names, what the processor has.
-VECTOR_EXTENSIONS = ("asimd", "asimddp")
 
 # HWCAP of QEMU 7.2's cortex-a76, 0x119ffb, in the names of arch/arm64/kernel/cpuinfo.c.
 _FEATURES = "fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"

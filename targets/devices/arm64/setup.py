@@ -21,7 +21,6 @@ from importlib import metadata
 from pathlib import Path
 
 from targets.devices.arm64 import emulation as processor
-from targets.devices.arm64 import setup as debian_packages
 from targets.devices.arm64.emulation import PYTHON, QEMU, SITE, Arm64Worker, Emulation
 from targets.types import TargetError, Unavailable
 
@@ -135,8 +134,8 @@ def wheels() -> dict[str, str]:
 
 
 def _fill(work: Path, say: Callable[[str], None]) -> None:
-    debian_packages.unpack(PACKAGES, SUITE, "arm64", work / "root", say)
-    debian_packages.unpack(("qemu-user",), SUITE, _this_architecture(), work / "qemu", say)
+    unpack(PACKAGES, SUITE, "arm64", work / "root", say)
+    unpack(("qemu-user",), SUITE, _this_architecture(), work / "qemu", say)
     _keep_what_runs(work)
     processor.write(work / "root")
     _install_wheels(work / SITE, say)

@@ -5,17 +5,26 @@ A field with a default is younger than the others: a record that lacks it is an 
 
 from __future__ import annotations
 
+import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
-from pipeline.errors import RunError, suggest
-
 Record = TypeVar("Record")
+
+
+class RecordError(Exception):
+    """What was read is no record of its class: which key, the value seen, what was expected."""
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def to_dict(record: Any) -> dict[str, Any]:
@@ -36,7 +45,7 @@ def from_dict(cls: type[Record], data: object, where: str = "") -> Record:
         where: what `data` is, for the error message ("report.json").
 
     Raises:
-        RunError: which key, the value seen, what was expected.
+        RecordError: which key, the value seen, what was expected.
     """
     return typing.cast(Record, _read_dataclass(cls, data, where or cls.__name__))
 
@@ -62,21 +71,21 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _read_dataclass(cls: type, data: object, where: str) -> object:
     if not isinstance(data, Mapping):
-        raise RunError(f"{where} is {_shown(data)}, expected an object")
+        raise RecordError(f"{where} is {_shown(data)}, expected an object")
     names = [field.name for field in fields(cls)]
     for key in data:
         if key not in names:
-            raise RunError(f"{where} has an unknown key {key!r}.{suggest(str(key), names)}")
+            raise RecordError(f"{where} has an unknown key {key!r}.{suggest(str(key), names)}")
     needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in needed if name not in data]
     if missing:
-        raise RunError(f"{where} lacks {', '.join(missing)}")
+        raise RecordError(f"{where} lacks {', '.join(missing)}")
     hints = _hints(cls)
     values = {name: _read(hints[name], data[name], f"{where}.{name}") for name in names if name in data}
     try:
         return cls(**values)
     except ValueError as error:
-        raise RunError(f"{where}: {error}") from None
+        raise RecordError(f"{where}: {error}") from None
 
 
 def _read(hint: Any, data: Any, where: str) -> Any:
@@ -91,14 +100,14 @@ def _read(hint: Any, data: Any, where: str) -> Any:
     if origin is Literal:
         if data in args:
             return data
-        raise RunError(f"{where} is {_shown(data)}, expected one of {', '.join(map(str, args))}")
+        raise RecordError(f"{where} is {_shown(data)}, expected one of {', '.join(map(str, args))}")
     if origin is tuple:  # tuple[X, ...]
         if not isinstance(data, Sequence) or isinstance(data, str):
-            raise RunError(f"{where} is {_shown(data)}, expected a list")
+            raise RecordError(f"{where} is {_shown(data)}, expected a list")
         return tuple(_read(args[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     if origin is Mapping:
         if not isinstance(data, Mapping):
-            raise RunError(f"{where} is {_shown(data)}, expected an object")
+            raise RecordError(f"{where} is {_shown(data)}, expected an object")
         return {str(key): _read(args[1], item, f"{where}.{key}") for key, item in data.items()}
     return _read_scalar(hint, data, where)
 
@@ -108,14 +117,14 @@ def _read_scalar(hint: Any, data: Any, where: str) -> Any:
         try:
             return _plain(data, where)
         except TypeError as error:
-            raise RunError(str(error)) from None
+            raise RecordError(str(error)) from None
     if hint is float and type(data) in (int, float):
         if not math.isfinite(data):
-            raise RunError(f"{where} is {data}: what was not measured is null")
+            raise RecordError(f"{where} is {data}: what was not measured is null")
         return float(data)
     if type(data) is hint:  # `type`, not isinstance: True is no int here
         return data
-    raise RunError(f"{where} is {_shown(data)}, expected {hint.__name__}")
+    raise RecordError(f"{where} is {_shown(data)}, expected {hint.__name__}")
 
 
 def _shown(data: object) -> str:
