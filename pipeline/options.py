@@ -27,6 +27,7 @@ class Option:
         former: an old name of the option that still works, with a hint.
         environment: a variable that sets it too.
         panel: heading in `--help`.
+        metavar: what the value is called in `--help`; none: its type.
         choices: all allowed texts.
         above, least, below, most: bounds of a number; a bounded number is finite.
         wanted: the allowed values in words, for the message that refuses others.
@@ -39,6 +40,7 @@ class Option:
     former: str = ""
     environment: str = ""
     panel: str = ""
+    metavar: str = ""
     choices: tuple[str, ...] = ()
     above: float | None = None
     least: float | None = None

@@ -9,16 +9,7 @@ import typer
 
 from pipeline.commands.device_options import TimedDevice
 from pipeline.commands.from_plans import Given, from_plans
-from pipeline.commands.options import (
-    BackendName,
-    ComputeUnits,
-    RunChoice,
-    TargetName,
-    compute_units_of,
-    raise_if_failed,
-    say,
-    targets_of,
-)
+from pipeline.commands.options import ComputeUnits, RunChoice, TargetChoice, compute_units_of, raise_if_failed, say
 from pipeline.errors import UsageError
 from pipeline.stages.timing import TimingPlan, spread
 from targets import registry
@@ -27,8 +18,7 @@ from targets import registry
 @from_plans
 def benchmark(
     *,
-    target: TargetName = None,
-    backend: BackendName = None,
+    choice: TargetChoice,
     compute_units: ComputeUnits = registry.ALL_UNITS,
     compute_plan: Annotated[
         bool,
@@ -45,7 +35,7 @@ def benchmark(
     where: RunChoice,
 ) -> None:
     """Time every artifact on a device against MobileNetV2 in the same runtime and precision, round by round."""
-    targets = targets_of(target, backend)
+    targets = choice.names()
     from pipeline.stages.cost import plan_run, planning
 
     if compute_plan and device.address.kind != "host":

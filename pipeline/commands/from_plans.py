@@ -90,6 +90,7 @@ def _parameters(declared: Declared) -> Iterator[inspect.Parameter]:
         help=f"{option.help}  \\[default: {option.unset}]" if option.unset else option.help,
         show_default=not option.unset,
         envvar=option.environment or None,
+        metavar=option.metavar or None,
         rich_help_panel=option.panel or None,
     )
     kind = list[str] | None if is_list else declared.kind

@@ -19,14 +19,6 @@ from targets import registry
 from targets.target import ALIASES
 from targets.types import PRECISIONS, Precision
 
-TargetName = Annotated[
-    list[str] | None,
-    typer.Option("--target", "-t", help="executorch, coreml, tflite or all; may be repeated.  \\[default: all]"),
-]
-BackendName = Annotated[
-    list[str] | None,
-    typer.Option("--backend", help="Delegate of ExecuTorch: xnnpack or coreml; may be repeated.  \\[default: xnnpack]"),
-]
 ComputeUnits = Annotated[
     str, typer.Option(help="What Core ML may use on a Mac: all, cpu-only, cpu-and-gpu or cpu-and-ne.")
 ]
@@ -62,6 +54,23 @@ class RunChoice(RunsFolder):
             UsageError: there is no such run.
         """
         return find_run(self.runs_dir, self.run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetChoice:
+    """The targets that a command works for; none named: all."""
+
+    target: Annotated[
+        tuple[str, ...],
+        Option("executorch, coreml, tflite or all; may be repeated.", names=("--target", "-t"), unset="all"),
+    ] = ()
+    backend: Annotated[
+        tuple[str, ...], Option("Delegate of ExecuTorch: xnnpack or coreml; may be repeated.", unset="xnnpack")
+    ] = ()
+
+    def names(self) -> list[str]:
+        """As of targets_of."""
+        return targets_of(self.target, self.backend)
 
 
 def targets_of(names: Sequence[str] | None, backends: Sequence[str] | None = None) -> list[str]:

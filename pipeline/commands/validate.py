@@ -6,16 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.commands.device_options import DeviceChoice
 from pipeline.commands.from_plans import from_plans
-from pipeline.commands.options import (
-    BackendName,
-    ComputeUnits,
-    RunChoice,
-    TargetName,
-    compute_units_of,
-    raise_if_failed,
-    say,
-    targets_of,
-)
+from pipeline.commands.options import ComputeUnits, RunChoice, TargetChoice, compute_units_of, raise_if_failed, say
 from pipeline.config import ValidationPlan
 from pipeline.errors import BelowBarError, UsageError, suggest
 from pipeline.records.validation import ValidationRecord
@@ -25,15 +16,14 @@ from targets import registry
 @from_plans
 def validate(
     *,
-    target: TargetName = None,
-    backend: BackendName = None,
+    choice: TargetChoice,
     compute_units: ComputeUnits = registry.ALL_UNITS,
     plan: ValidationPlan,
     device: DeviceChoice,
     where: RunChoice,
 ) -> None:
     """Run every artifact in its real runtime, on this host or a device, on the images that scored the checkpoint."""
-    targets = targets_of(target, backend)
+    targets = choice.names()
     if plan.explain and device.address.kind != "host":
         raise UsageError(f"--explain looks into files on this host, not on --on {device.on}: leave one of them out")
     chosen_units = compute_units_of(compute_units, targets)

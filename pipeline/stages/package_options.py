@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 from pipeline.errors import UsageError
+from pipeline.options import Option, options_of
 from pipeline.records.keys import ArtifactKey
 from pipeline.run.facts import read_subject
 from pipeline.run.folder import Run
@@ -13,16 +15,7 @@ from targets import registry
 from targets.types import PRECISIONS, PackageOptions
 
 Say = Callable[[str], None]
-#: Field of PackageOptions -> the option that a user types for it.
-OPTIONS = {
-    "image_input": "--image-input",
-    "class_labels": "--class-labels",
-    "deployment_target": "--deployment-target",
-    "float32_operators": "--float32-op",
-    "unsigned_weights": "--unsigned-weights",
-    "author": "--author",
-    "license": "--license",
-}
+CORE_ML = "Core ML packages"  # heading in `--help`
 
 
 @dataclass(frozen=True)
@@ -32,20 +25,36 @@ class Wishes:
     Attributes:
         class_labels: whether the file shall name the run's classes.
         group_size: input channels that share a scale of an int4 weight, in any target that has groups.
+        others: as in targets.types.PackageOptions.
     """
 
-    image_input: bool = False
-    class_labels: bool = False
-    deployment_target: str = ""
-    float32_operators: tuple[str, ...] = ()
-    unsigned_weights: bool = False
-    author: str = ""
-    license: str = ""
-    group_size: int | None = None
-
-    def given(self) -> list[str]:
-        """The fields of OPTIONS that were used."""
-        return [field for field in OPTIONS if getattr(self, field)]
+    group_size: Annotated[
+        int | None,
+        Option("Input channels that share a scale of an int4 weight; default 32.  --list-schemes tells the choices."),
+    ] = None
+    image_input: Annotated[
+        bool, Option("Take an RGB picture, with the preprocessing inside.", names=("--image-input",), panel=CORE_ML)
+    ] = False
+    class_labels: Annotated[
+        bool, Option("Give the run's class names beside the logits.", names=("--class-labels",), panel=CORE_ML)
+    ] = False
+    deployment_target: Annotated[
+        str,
+        Option("Oldest system: iOS15 to iOS18, iOS26, macOS12 to macOS15, macOS26; default iOS17, for w4 iOS18.",
+               panel=CORE_ML),
+    ] = ""  # fmt: skip
+    float32_operators: Annotated[
+        tuple[str, ...],
+        Option("Operators that compute in float32 in a half precision file; may be repeated.", names=("--float32-op",),
+               metavar="TYPE_OR_NAME", panel=CORE_ML),
+    ] = ()  # fmt: skip
+    unsigned_weights: Annotated[
+        bool,
+        Option("Store int8 weights as uint8, with the same values: some systems read signed ones wrongly.",
+               names=("--unsigned-weights",), panel=CORE_ML),
+    ] = False  # fmt: skip
+    author: Annotated[str, Option("Of the model, as Xcode shows it.", panel=CORE_ML)] = ""
+    license: Annotated[str, Option("Likewise: a name or a text.", panel=CORE_ML)] = ""
 
     def of_the_file(self) -> PackageOptions:
         """What is known of the file before the run is read."""
@@ -66,9 +75,10 @@ def check_wishes(wishes: Wishes, cells: Sequence[ArtifactKey], say: Say) -> None
     """
     _check_group_size(wishes.group_size, cells)
     rooms: dict[tuple[str, ...], list[str]] = {}
-    for field in wishes.given():
-        room = tuple(target.name for target in registry.everyone() if field in target.options)
-        rooms.setdefault(room, []).append(OPTIONS[field])
+    for name, declared in options_of(Wishes).items():
+        if name != "group_size" and getattr(wishes, name):
+            room = tuple(target.name for target in registry.everyone() if name in target.options)
+            rooms.setdefault(room, []).append(declared.flag)
     for room, given in rooms.items():
         _check_room(room, given, wishes, cells, say)
 
@@ -127,16 +137,12 @@ def options_by_target(run: Run, wishes: Wishes, cells: Sequence[ArtifactKey]) ->
         RunError: the run has no record of them, or it changed.
     """
     subject = read_subject(run)
-    everything = PackageOptions(
+    everything = replace(
+        wishes.of_the_file(),
         image_input=wishes.image_input,
         mean=subject.model_config.mean,
         std=subject.model_config.std,
         class_labels=subject.classes if wishes.class_labels else (),
-        deployment_target=wishes.deployment_target,
-        float32_operators=wishes.float32_operators,
-        unsigned_weights=wishes.unsigned_weights,
-        author=wishes.author,
-        license=wishes.license,
     )
     found = {}
     for cell in cells:
