@@ -82,7 +82,7 @@ def test_the_stand_in_refuses_the_other_order(packages: Path) -> None:
 
 
 def test_this_test_run_has_the_order_too() -> None:
-    from targets.import_order import TritonFirst
+    from targets import TritonFirst
 
     assert any(isinstance(finder, TritonFirst) for finder in sys.meta_path)
 
