@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from targets.program import check_quantized_as_asked, input_shape, static_batch
 from targets.sdk import quieted, why_not_imported
 from targets.tflite import flatbuffer, passes
-from targets.tflite import passes as wide_activations
 from targets.tflite.compress import compress
 from targets.tflite.schemes import SCHEMES
 from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, Artifact, ConvertRequest, Precision, TargetError, Unavailable
@@ -53,8 +52,8 @@ def convert(request: ConvertRequest) -> Artifact:
             content = compress(content, request.precision, request.options.group_size)
     model = flatbuffer.parse(content, request.output.name)
     if request.precision == "w8a16":
-        wide_activations.remove_barriers(model)
-        wide_activations.widen_biases(model)
+        passes.remove_barriers(model)
+        passes.widen_biases(model)
     passes.make_boundary_float(model)
     passes.make_operators_float(model, _NOT_DELEGATED_IN_INT8)
     passes.make_products_of_activations(model)
@@ -82,7 +81,7 @@ def lower(program: ExportedProgram, precision: Precision) -> bytes:
         try:
             has_barriers = precision == "w8a16"
             model = litert_torch.convert(
-                _contiguous(wide_activations.with_barriers(program) if has_barriers else program.module()),
+                _contiguous(passes.with_barriers(program) if has_barriers else program.module()),
                 (*images, torch.zeros(1)) if has_barriers else images,
                 quant_config=_static_pt2e() if precision in STATIC else None,
             )

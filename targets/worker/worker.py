@@ -121,7 +121,7 @@ class Worker:
 
     def time(self, request: Message, batch: np.ndarray | None) -> Reply:
         samples = self._session(request).samples(_required(batch), request["n"])
-        return {"samples_ms": samples.wall_ms, "cpu_ms": samples.cpu_ms, "per_sample": samples.per_sample}, None
+        return {"samples": asdict(samples)}, None
 
     def range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
         events = self._session(request).range_events()
