@@ -16,7 +16,6 @@ from typing import Literal, get_args
 from targets.sdk import installed
 from targets.types import (
     PRECISIONS,
-    Artifact,
     Capability,
     ConvertRequest,
     GraphFacts,
@@ -63,7 +62,7 @@ class Target:
     cannot_convert: Callable[[], str]
     cannot_run: Callable[[str], str]
     packages: tuple[str, ...]
-    convert: Callable[[ConvertRequest], Artifact]
+    convert: Callable[[ConvertRequest], None]
     inspect: Callable[[Path], GraphFacts]
     load: Callable[[Path, str, int], Session]
     roundings: Mapping[str, str] = field(default_factory=dict)

@@ -30,7 +30,7 @@ from targets.program import (
     static_batch,
 )
 from targets.sdk import installed, one_line, quieted, why_not_imported
-from targets.types import WEIGHT_ONLY, Artifact, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
+from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -41,7 +41,7 @@ def unavailable_reason() -> str:
     return why_not_imported("coremltools", "coremltools", "coremltools")
 
 
-def convert(request: ConvertRequest) -> Artifact:
+def convert(request: ConvertRequest) -> None:
     """Write the package `request.output`, with `request.metadata` and a seal over its content in it.
 
     Raises:
@@ -71,7 +71,6 @@ def convert(request: ConvertRequest) -> Artifact:
             shutil.rmtree(request.output)
         model.save(str(request.output))
     seal(request.output)
-    return Artifact("coreml", request.precision, request.output)
 
 
 def _lower(program: ExportedProgram, precision: Precision, options: PackageOptions) -> Any:

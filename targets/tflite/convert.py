@@ -16,7 +16,7 @@ from targets.sdk import quieted, why_not_imported
 from targets.tflite import flatbuffer, passes
 from targets.tflite.compress import compress
 from targets.tflite.schemes import SCHEMES
-from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, Artifact, ConvertRequest, Precision, TargetError, Unavailable
+from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ def unavailable_reason() -> str:
         return why_not_imported("litert_torch", "litert-torch", "ai_edge_quantizer", "litert_torch")
 
 
-def convert(request: ConvertRequest) -> Artifact:
+def convert(request: ConvertRequest) -> None:
     """Write `request.output`, with `request.metadata` inside.
 
     Raises:
@@ -60,7 +60,6 @@ def convert(request: ConvertRequest) -> Artifact:
     passes.shorten_names(model)
     flatbuffer.write_metadata(model, request.metadata)
     request.output.write_bytes(flatbuffer.serialize(model))
-    return Artifact("tflite", request.precision, request.output)
 
 
 def lower(program: ExportedProgram, precision: Precision) -> bytes:

@@ -18,7 +18,6 @@ import numpy as np
 from targets.codec import from_dict
 from targets.target import ComputePlan
 from targets.types import (
-    Artifact,
     GraphFacts,
     PackageOptions,
     Precision,
@@ -147,9 +146,9 @@ class WorkerClient(ABC):
         output: Path,
         metadata: Mapping[str, str] | None = None,
         options: PackageOptions | None = None,
-    ) -> Artifact:
+    ) -> None:
         """Convert the `.pt2` at `program`, whose digest must be `sha256`, into `output`."""
-        reply, _ = self._call(
+        self._call(
             "convert",
             {
                 "op": "convert",
@@ -162,7 +161,6 @@ class WorkerClient(ABC):
                 "options": asdict(options or PackageOptions()),
             },
         )
-        return Artifact(target, precision, Path(reply["path"]))
 
     def inspect(self, target: str, path: Path) -> GraphFacts:
         """Facts read from the file at `path`."""

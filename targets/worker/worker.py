@@ -87,7 +87,7 @@ class Worker:
             )
         from targets.program import load_program
 
-        artifact = registry.get(request["target"]).convert(
+        registry.get(request["target"]).convert(
             ConvertRequest(
                 load_program(program),
                 request["precision"],
@@ -96,7 +96,7 @@ class Worker:
                 from_dict(PackageOptions, request["options"]),
             )
         )
-        return {"path": str(artifact.path)}, None
+        return {}, None
 
     def inspect(self, request: Message, batch: np.ndarray | None) -> Reply:
         return {"facts": asdict(registry.get(request["target"]).inspect(Path(request["path"])))}, None
