@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from calibration.dataset import DataError
 from targets.codec import RecordError
-from targets.codec import suggest as suggest
 from targets.registry import UnknownTarget
 from targets.types import TargetError
+from targets.words import suggest as suggest
 
 
 class EdgeT2TError(Exception):

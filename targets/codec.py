@@ -5,26 +5,21 @@ A field with a default is younger than the others: a record that lacks it is an 
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union
+
+from targets.words import suggest
 
 Record = TypeVar("Record")
 
 
 class RecordError(Exception):
     """What was read is no record of its class: which key, the value seen, what was expected."""
-
-
-def suggest(wrong: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def to_dict(record: Any) -> dict[str, Any]:

@@ -27,10 +27,6 @@ class ScaleMatch:
     found: int
     missing: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        if self.found + len(self.missing) != self.total:
-            raise ValueError(f"{self.found} found and {len(self.missing)} missing do not make {self.total}")
-
 
 def match_scales(trained: Mapping[str, QuantParams], found: Sequence[QuantParams], rtol: float = 1e-6) -> ScaleMatch:
     """Look up each trained tensor among the `found` ones, by value: formats do not keep the names.

@@ -11,12 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
-from targets.types import PRECISIONS, Artifact, ConvertRequest, GraphFacts, PackageOptions, Precision, Probe, Session
-
-if TYPE_CHECKING:
-    pass
+from targets.sdk import installed
+from targets.types import (
+    PRECISIONS,
+    Capability,
+    ConvertRequest,
+    GraphFacts,
+    PackageOptions,
+    Precision,
+    Probe,
+    Session,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,9 @@ class Target:
         suffix: of its files, with the dot.
         schemes: the precisions that it is made in, or why not.
         scale_rtol: how exactly the format keeps a scale, as a relative error.
-        probe: what can convert and run on this machine; imports the SDKs, which takes seconds.
+        cannot_convert: why nothing can be converted on this machine; empty where it can. Imports the SDK.
+        cannot_run: why nothing can be run on this machine in one of `runtimes`; likewise.
+        packages: that decide what is converted and run.
         convert: writes `request.output`. Raises TargetError, stage "convert"; unsupported operators are named.
         inspect: the facts of a file. Raises TargetError, stage "inspect", for a corrupt or foreign file.
         load: opens path, runtime, threads in this process (the worker's; see targets.worker.host for the parent's
@@ -50,8 +59,10 @@ class Target:
     runtimes: tuple[str, ...]
     schemes: Schemes
     scale_rtol: float
-    probe: Callable[[], Probe]
-    convert: Callable[[ConvertRequest], Artifact]
+    cannot_convert: Callable[[], str]
+    cannot_run: Callable[[str], str]
+    packages: tuple[str, ...]
+    convert: Callable[[ConvertRequest], None]
     inspect: Callable[[Path], GraphFacts]
     load: Callable[[Path, str, int], Session]
     roundings: Mapping[str, str] = field(default_factory=dict)
@@ -66,6 +77,11 @@ class Target:
         if unknown := self.options - {f.name for f in fields(PackageOptions)}:
             raise ValueError(f"{self.name}: {', '.join(sorted(unknown))} are no fields of PackageOptions")
 
+    def probe(self) -> Probe:
+        """What can convert and run on this machine; imports the SDKs, which takes seconds."""
+        run = {runtime: _capability(self.cannot_run(runtime)) for runtime in self.runtimes}
+        return Probe(_capability(self.cannot_convert()), run, installed(*self.packages))
+
     @property
     def simulated(self) -> tuple[str, ...]:
         return tuple(self.roundings.values())
@@ -73,6 +89,10 @@ class Target:
     @property
     def precisions(self) -> tuple[Precision, ...]:
         return self.schemes.made
+
+
+def _capability(problem: str) -> Capability:
+    return Capability(not problem, problem)
 
 
 #: Input channels that share a scale where nothing else is asked for: the default of coremltools and of torchao.

@@ -136,15 +136,6 @@ class ConvertRequest:
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """A converted model on disk (batch 1)."""
-
-    target: str
-    precision: Precision
-    path: Path
-
-
-@dataclass(frozen=True)
 class QuantParams:
     """Scale and zero point of one quantized tensor; more than one entry means per-channel."""
 

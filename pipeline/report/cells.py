@@ -17,8 +17,8 @@ from pipeline.records.validation import ValidationRecord
 from pipeline.records.waterfall import WaterfallRecord, WaterfallStage
 from pipeline.report import values as v
 from pipeline.report.values import Value
-from pipeline.words import plural
 from targets.types import Precision
+from targets.words import plural
 
 
 @dataclass(frozen=True)

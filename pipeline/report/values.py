@@ -10,7 +10,7 @@ from pipeline.metrics.accuracy import Accuracy, wilson_percent
 from pipeline.metrics.drift import Drift
 from pipeline.metrics.latency import LatencyRatio, summarize
 from pipeline.records.keys import Outcome
-from pipeline.words import first
+from targets.words import first
 
 T = TypeVar("T")
 Kind = Literal["figure", "text", "not measured", "unavailable", "failed"]

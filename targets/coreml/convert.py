@@ -9,6 +9,7 @@ What a package gets beside its network: preprocessing in front of it, and a clas
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from targets.coreml.encodings import store_unsigned
 from targets.coreml.half_precision import half_precision
 from targets.coreml.mil import load_model
 from targets.coreml.package import INPUT, OUTPUT, PREFIX, seal
-from targets.coreml.preprocess import Preprocessing
+from targets.coreml.preprocess import Preprocessing, record
 from targets.coreml.schemes import SCHEMES, problem, target_name
 from targets.program import (
     check_quantized_as_asked,
@@ -28,15 +29,11 @@ from targets.program import (
     input_shape,
     static_batch,
 )
-from targets.sdk import one_line, quieted, why_not_imported
-from targets.types import WEIGHT_ONLY, Artifact, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
+from targets.sdk import installed, one_line, quieted, why_not_imported
+from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-import json
-
-from targets.coreml.preprocess import record
-from targets.sdk import installed
 
 
 def unavailable_reason() -> str:
@@ -44,7 +41,7 @@ def unavailable_reason() -> str:
     return why_not_imported("coremltools", "coremltools", "coremltools")
 
 
-def convert(request: ConvertRequest) -> Artifact:
+def convert(request: ConvertRequest) -> None:
     """Write the package `request.output`, with `request.metadata` and a seal over its content in it.
 
     Raises:
@@ -74,7 +71,6 @@ def convert(request: ConvertRequest) -> Artifact:
             shutil.rmtree(request.output)
         model.save(str(request.output))
     seal(request.output)
-    return Artifact("coreml", request.precision, request.output)
 
 
 def _lower(program: ExportedProgram, precision: Precision, options: PackageOptions) -> Any:

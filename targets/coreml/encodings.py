@@ -18,6 +18,7 @@ import numpy as np
 
 from targets.coreml import mil
 from targets.match import is_trained
+from targets.words import plural
 
 _OPERATOR = "constexpr_affine_dequantize"
 # Added to data and zero point alike, so that their difference stays: -128..127 -> 0..255.
@@ -38,7 +39,7 @@ def caution(operations: Iterable[Any]) -> str:
     lowest = [op for op in found if (op.quantized_data.val == -_OFFSET).any()]
     at_lowest = f"; -128 is in {mil.listed(op.outputs[0].name for op in lowest)}" if lowest else "; none holds -128"
     return (
-        f"{mil.counted(len(found), 'constant')} in {_OPERATOR} as signed int8 "
+        f"{plural(len(found), 'constant')} in {_OPERATOR} as signed int8 "
         f"({mil.listed(op.outputs[0].name for op in found)}{at_lowest}): reported to be decoded wrongly on GPU and "
         f"Neural Engine ({_SOURCES}); compare with CPU only on the device, or store them as uint8 with zero point 128 "
         "(convert --unsigned-weights), which decodes to the same values"

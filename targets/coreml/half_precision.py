@@ -19,6 +19,7 @@ import numpy as np
 from targets.coreml import mil
 from targets.match import is_trained
 from targets.types import TargetError
+from targets.words import plural
 
 _HALF = np.finfo(np.float16)
 SMALLEST, SMALLEST_NORMAL = float(_HALF.smallest_subnormal), float(_HALF.tiny)
@@ -33,20 +34,20 @@ def cautions(operations: Sequence[Any]) -> Iterator[str]:
     """What is wrong with the constants in half precision; nothing for a file that has none."""
     if names := [op.name for op in operations if op.op_type == "const" and _overflowed(op.outputs[0])]:
         yield (
-            f"{mil.counted(len(names), 'constant')} in half precision with infinity or NaN ({mil.listed(names)}): "
+            f"{plural(len(names), 'constant')} in half precision with infinity or NaN ({mil.listed(names)}): "
             "unless it masks an attention, a value above 65504 overflowed: keep its operator in float32"
         )
     lost = {user: constant for op in operations for user, constant in _lost_epsilons(op)}
     if lost:
         yield (
-            f"{mil.counted(len(lost), 'operator')} with an epsilon that half precision has no room for "
+            f"{plural(len(lost), 'operator')} with an epsilon that half precision has no room for "
             f"({mil.listed(lost)}): it is 0, or {SMALLEST:.1e} where coremltools put the smallest number in its place; "
             "nearly zero inputs then give infinity or NaN: raise the epsilon, or keep the operator in float32"
         )
     vanished = [op.name for op in operations if op.op_type == "const" and _vanished(op.outputs[0])]
     if names := [name for name in vanished if name not in lost.values()]:
         yield (
-            f"{mil.counted(len(names), 'constant')} whose values are all too small for half precision "
+            f"{plural(len(names), 'constant')} whose values are all too small for half precision "
             f"({mil.listed(names)}): coremltools stored {SMALLEST:.1e} in their place"
         )
     yield from _scale_cautions(operations)
@@ -94,7 +95,7 @@ def _lost_epsilons(operation: Any) -> Iterator[tuple[str, str]]:
 def _scale_cautions(operations: Sequence[Any]) -> Iterator[str]:
     if zero := [name for name, values in _scales(operations, _ACTIVATIONS).items() if (values == 0).any()]:
         yield (
-            f"{mil.counted(len(zero), 'tensor')} with a scale of 0 in half precision ({mil.listed(zero)}): what it "
+            f"{plural(len(zero), 'tensor')} with a scale of 0 in half precision ({mil.listed(zero)}): what it "
             "scales is lost; quantize with a larger smallest scale"
         )
     scales = _scales(operations, _ACTIVATIONS + _WEIGHTS)
@@ -103,7 +104,7 @@ def _scale_cautions(operations: Sequence[Any]) -> Iterator[str]:
         smallest = min(float(values[values > 0].min()) for values in coarse.values())
         # Between two neighbours below the normal numbers lies one smallest number, whatever the scale.
         yield (
-            f"{mil.counted(len(coarse), 'tensor')} with a scale below {SMALLEST_NORMAL:.1e}, where half precision has "
+            f"{plural(len(coarse), 'tensor')} with a scale below {SMALLEST_NORMAL:.1e}, where half precision has "
             f"no normal numbers ({mil.listed(coarse)}; down to {smallest:.1e}): rounded by up to "
             f"{100 * SMALLEST / 2 / smallest:.2g}%, and 0 on a unit that flushes such numbers"
         )

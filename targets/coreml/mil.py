@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from targets.words import first
+
 #: Names or operators that a sentence lists before it counts the rest.
 _LISTED = 6
 
@@ -78,17 +80,10 @@ def typed(operation: Any) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """The first names, and how many more there are."""
-    unique = list(dict.fromkeys(names))
-    rest = len(unique) - _LISTED
-    return ", ".join(unique[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    return first(list(dict.fromkeys(names)), _LISTED)
 
 
 def tallied(operations: Iterable[Any]) -> str:
     """Operators by type, the most frequent first: "linear ×29, conv ×3"."""
     counts = Counter(operation.op_type for operation in operations)
     return listed(f"{name} ×{count}" for name, count in counts.most_common())
-
-
-def counted(count: int, noun: str) -> str:
-    """ "1 operator", "2 operators"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

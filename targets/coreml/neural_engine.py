@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from targets.coreml import mil
+from targets.words import plural
 
 _GUIDE = "https://apple.github.io/coremltools/docs-guides/source"
 _CORE_ML_TOOLS = "https://github.com/apple/coremltools"
@@ -47,7 +48,7 @@ def cautions(spec: Any, operations: Sequence[Any], size_bytes: int) -> Iterator[
     for rule in RULES:
         found = [op for op in operations if rule.applies(op)]
         if found:
-            which = f"{mil.counted(len(found), 'operator')} ({mil.tallied(found)})"
+            which = f"{plural(len(found), 'operator')} ({mil.tallied(found)})"
             yield f"Neural Engine, {rule.basis}: {which} {rule.says} ({rule.source})"
 
 

@@ -8,22 +8,11 @@ from dataclasses import fields
 from targets.coreml import compute_plan, convert, inspect, runner, units
 from targets.coreml import schemes as deployment
 from targets.coreml.schemes import SCHEMES
-from targets.sdk import installed
 from targets.target import Target
-from targets.types import Capability, PackageOptions, Precision, Probe
+from targets.types import PackageOptions, Precision
 
 #: Precisions whose weights are stored as signed bytes.
 SIGNED: tuple[Precision, ...] = ("int8", "w8")
-
-
-def probe() -> Probe:
-    """Import the SDK: the reason says what fails to import."""
-    convert_problem, run_problem = convert.unavailable_reason(), runner.run_unavailable_reason()
-    return Probe(
-        convert=Capability(not convert_problem, convert_problem),
-        run={runner.RUNTIME: Capability(not run_problem, run_problem)},
-        versions=installed("coremltools", "torch"),
-    )
 
 
 def refusal(precision: Precision, options: PackageOptions) -> str:
@@ -44,7 +33,9 @@ TARGET = Target(
     runtimes=(runner.RUNTIME,),
     schemes=SCHEMES,
     scale_rtol=1e-3,  # int8 files compute in float16, and keep their scales in it
-    probe=probe,
+    cannot_convert=convert.unavailable_reason,
+    cannot_run=lambda runtime: runner.run_unavailable_reason(),
+    packages=("coremltools", "torch"),
     convert=convert.convert,
     inspect=inspect.inspect,
     load=runner.load,

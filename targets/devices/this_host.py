@@ -30,22 +30,10 @@ class ThisHost:
         return registry.runtimes(target, compute_units)
 
     def worker(self) -> HostWorker:
-        return BoundHostWorker(self._options)
+        return HostWorker(self._options.timeout_s, cpus=self._options.cpus)
 
     def close(self) -> None:
         """Nothing is kept open between workers."""
-
-
-class BoundHostWorker(HostWorker):
-    """A worker whose runtimes use the cores that were asked for."""
-
-    def __init__(self, options: DeviceOptions):
-        super().__init__(options.timeout_s)
-        self._cpus = options.cpus
-
-    def _prepare(self) -> None:
-        if self._cpus:
-            self.bind(self._cpus)
 
 
 def device(address: Address, options: DeviceOptions, say: Say) -> Device:

@@ -14,7 +14,7 @@ from targets.executorch.schemes import SCHEMES
 from targets.match import is_trained
 from targets.program import check_quantized_as_asked, fold_quantized_weights, input_shape, static_batch
 from targets.sdk import one_line, quieted, why_not_imported
-from targets.types import DYNAMIC, Artifact, ConvertRequest, Precision, TargetError, Unavailable
+from targets.types import DYNAMIC, ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +28,7 @@ def unavailable_reason() -> str:
     return why_not_imported("executorch.exir", "executorch", *modules)
 
 
-def convert(request: ConvertRequest) -> Artifact:
+def convert(request: ConvertRequest) -> None:
     """Write `request.output`. The format has no room for `request.metadata`.
 
     Raises:
@@ -45,7 +45,6 @@ def convert(request: ConvertRequest) -> Artifact:
         with quieted():
             program = quantize_dynamically(program, request.precision, request.options.group_size)
     request.output.write_bytes(_lower(program))
-    return Artifact("executorch", request.precision, request.output)
 
 
 def _lower(program: ExportedProgram) -> bytes:

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from targets.executorch import convert, inspect, runner
 from targets.executorch.schemes import SCHEMES
-from targets.sdk import installed
 from targets.target import Target
-from targets.types import Capability, Probe
-
-
-def probe() -> Probe:
-    """Import the SDK: the reason says what fails to import."""
-    problem = runner.unavailable_reason()
-    run = Capability(not problem, problem)
-    problem = convert.unavailable_reason()
-    return Probe(Capability(not problem, problem), {runner.RUNTIME: run}, installed("executorch", "torch", "torchao"))
-
 
 TARGET = Target(
     name="executorch",
@@ -23,7 +12,9 @@ TARGET = Target(
     runtimes=(runner.RUNTIME,),
     schemes=SCHEMES,
     scale_rtol=1e-6,  # float32
-    probe=probe,
+    cannot_convert=convert.unavailable_reason,
+    cannot_run=lambda runtime: runner.unavailable_reason(),
+    packages=("executorch", "torch", "torchao"),
     convert=convert.convert,
     inspect=inspect.inspect,
     load=runner.load,

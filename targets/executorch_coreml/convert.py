@@ -13,7 +13,7 @@ from targets.executorch.convert import cause_of
 from targets.executorch_coreml.schemes import SCHEMES
 from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
 from targets.sdk import quieted, why_not_imported
-from targets.types import Artifact, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
+from targets.types import ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -25,7 +25,7 @@ def unavailable_reason() -> str:
     return why_not_imported("ExecuTorch's Core ML backend", "executorch coremltools", *modules)
 
 
-def convert(request: ConvertRequest) -> Artifact:
+def convert(request: ConvertRequest) -> None:
     """Write `request.output`. The format has no room for `request.metadata`.
 
     Raises:
@@ -42,7 +42,6 @@ def convert(request: ConvertRequest) -> Artifact:
         raise Unavailable("convert", reason)
     program = fold_quantized_weights(request.program) if request.precision == "int8" else static_batch(request.program)
     request.output.write_bytes(_lower(program, request.precision))
-    return Artifact("executorch-coreml", request.precision, request.output)
 
 
 def _lower(program: ExportedProgram, precision: Precision) -> bytes:

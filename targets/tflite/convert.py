@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from targets.program import check_quantized_as_asked, input_shape, static_batch
 from targets.sdk import quieted, why_not_imported
 from targets.tflite import flatbuffer, passes
-from targets.tflite import passes as wide_activations
 from targets.tflite.compress import compress
 from targets.tflite.schemes import SCHEMES
-from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, Artifact, ConvertRequest, Precision, TargetError, Unavailable
+from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, ConvertRequest, Precision, TargetError, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +32,7 @@ def unavailable_reason() -> str:
         return why_not_imported("litert_torch", "litert-torch", "ai_edge_quantizer", "litert_torch")
 
 
-def convert(request: ConvertRequest) -> Artifact:
+def convert(request: ConvertRequest) -> None:
     """Write `request.output`, with `request.metadata` inside.
 
     Raises:
@@ -53,15 +52,14 @@ def convert(request: ConvertRequest) -> Artifact:
             content = compress(content, request.precision, request.options.group_size)
     model = flatbuffer.parse(content, request.output.name)
     if request.precision == "w8a16":
-        wide_activations.remove_barriers(model)
-        wide_activations.widen_biases(model)
+        passes.remove_barriers(model)
+        passes.widen_biases(model)
     passes.make_boundary_float(model)
     passes.make_operators_float(model, _NOT_DELEGATED_IN_INT8)
     passes.make_products_of_activations(model)
     passes.shorten_names(model)
     flatbuffer.write_metadata(model, request.metadata)
     request.output.write_bytes(flatbuffer.serialize(model))
-    return Artifact("tflite", request.precision, request.output)
 
 
 def lower(program: ExportedProgram, precision: Precision) -> bytes:
@@ -82,7 +80,7 @@ def lower(program: ExportedProgram, precision: Precision) -> bytes:
         try:
             has_barriers = precision == "w8a16"
             model = litert_torch.convert(
-                _contiguous(wide_activations.with_barriers(program) if has_barriers else program.module()),
+                _contiguous(passes.with_barriers(program) if has_barriers else program.module()),
                 (*images, torch.zeros(1)) if has_barriers else images,
                 quant_config=_static_pt2e() if precision in STATIC else None,
             )

@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
 
 from targets.codec import from_dict
 from targets.target import ComputePlan
 from targets.types import (
-    Artifact,
     GraphFacts,
     PackageOptions,
     Precision,
@@ -75,10 +74,12 @@ class WorkerClient(ABC):
 
     Args:
         timeout_s: for each request.
+        cpus: cores that its runtimes use; empty: as the system likes.
     """
 
-    def __init__(self, timeout_s: float = TIMEOUT_S):
+    def __init__(self, timeout_s: float = TIMEOUT_S, cpus: Sequence[int] = ()):
         self.timeout_s = timeout_s
+        self._cpus = cpus
         self._link: Link | None = None
         self._end: str | None = None  # why there is no worker any more
         self._lock = threading.Lock()
@@ -107,8 +108,10 @@ class WorkerClient(ABC):
         """
         return {}, batch
 
-    def _prepare(self) -> None:  # noqa: B027  most workers need nothing more
+    def _prepare(self) -> None:
         """Done once in a worker that was just started, before it is handed out; the worker ends if this raises."""
+        if self._cpus:
+            self.bind(self._cpus)
 
     def __enter__(self) -> Self:
         self._link = self._start()
@@ -143,9 +146,9 @@ class WorkerClient(ABC):
         output: Path,
         metadata: Mapping[str, str] | None = None,
         options: PackageOptions | None = None,
-    ) -> Artifact:
+    ) -> None:
         """Convert the `.pt2` at `program`, whose digest must be `sha256`, into `output`."""
-        reply, _ = self._call(
+        self._call(
             "convert",
             {
                 "op": "convert",
@@ -158,7 +161,6 @@ class WorkerClient(ABC):
                 "options": asdict(options or PackageOptions()),
             },
         )
-        return Artifact(target, precision, Path(reply["path"]))
 
     def inspect(self, target: str, path: Path) -> GraphFacts:
         """Facts read from the file at `path`."""
@@ -245,28 +247,26 @@ class RemoteSession(Session):
     def infer(self, batch: np.ndarray) -> np.ndarray:
         """One request for the whole batch: pass 16 or so images at a time to be able to show progress."""
         where, payload = self._worker._images(batch)
-        _, logits = self._worker._call("run", {"op": "infer", "session": self._number, **where}, payload)
+        _, logits = self._ask("infer", payload, **where)
         assert logits is not None
         return logits
 
     def samples(self, batch: np.ndarray, n: int) -> Samples:
-        reply, _ = self._worker._call("run", {"op": "time", "session": self._number, "n": n}, batch)
-        cpu_ms = reply.get("cpu_ms")
-        wall_ms = [float(sample) for sample in reply["samples_ms"]]
-        cpu_ms = None if cpu_ms is None else [float(sample) for sample in cpu_ms]
-        return Samples(wall_ms, cpu_ms, int(reply.get("per_sample", 1)))
+        return Samples(**self._ask("time", batch, n=n)[0]["samples"])
 
     def range_events(self) -> tuple[RangeEvent, ...] | None:
-        reply, _ = self._worker._call("run", {"op": "range_events", "session": self._number})
-        return None if reply["events"] is None else tuple(RangeEvent(**event) for event in reply["events"])
+        events = self._ask("range_events")[0]["events"]
+        return None if events is None else tuple(RangeEvent(**event) for event in events)
 
     def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
-        request = {"op": "quantized_tensors", "session": self._number}
-        reply, values = self._worker._call("run", request, image)
+        reply, values = self._ask("quantized_tensors", image)
         return None if reply["tensors"] is None or values is None else wire.decode_tensors(reply, values)
 
     def close(self) -> None:
-        self._worker._call("run", {"op": "close", "session": self._number})
+        self._ask("close")
+
+    def _ask(self, op: str, batch: np.ndarray | None = None, **more: Any) -> tuple[Message, np.ndarray | None]:
+        return self._worker._call("run", {"op": op, "session": self._number, **more}, batch)
 
 
 def _give_up(link: Link, timed_out: threading.Event) -> None:

@@ -27,6 +27,7 @@ class HostWorker(WorkerClient):
         timeout_s: for each request.
         command: the program that speaks the protocol; `python -m targets.worker` if None.
         environment: added to this process's own for it.
+        cpus: cores that its runtimes use; empty: as the system likes.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class HostWorker(WorkerClient):
         timeout_s: float = TIMEOUT_S,
         command: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
+        cpus: Sequence[int] = (),
     ):
-        super().__init__(timeout_s)
+        super().__init__(timeout_s, cpus)
         # -P: the current folder must not shadow modules of the worker.
         self._command = list(command) if command else [sys.executable, "-P", "-m", "targets.worker"]
         self._environment = dict(environment or {})

@@ -87,7 +87,7 @@ class Worker:
             )
         from targets.program import load_program
 
-        artifact = registry.get(request["target"]).convert(
+        registry.get(request["target"]).convert(
             ConvertRequest(
                 load_program(program),
                 request["precision"],
@@ -96,7 +96,7 @@ class Worker:
                 from_dict(PackageOptions, request["options"]),
             )
         )
-        return {"path": str(artifact.path)}, None
+        return {}, None
 
     def inspect(self, request: Message, batch: np.ndarray | None) -> Reply:
         return {"facts": asdict(registry.get(request["target"]).inspect(Path(request["path"])))}, None
@@ -121,7 +121,7 @@ class Worker:
 
     def time(self, request: Message, batch: np.ndarray | None) -> Reply:
         samples = self._session(request).samples(_required(batch), request["n"])
-        return {"samples_ms": samples.wall_ms, "cpu_ms": samples.cpu_ms, "per_sample": samples.per_sample}, None
+        return {"samples": asdict(samples)}, None
 
     def range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
         events = self._session(request).range_events()

@@ -20,7 +20,7 @@ class FakeWorkers:
     processes: int = 0
     log: list[tuple[int, str, str]] = field(default_factory=list)
 
-    def __call__(self, *options: object) -> FakeWorkers:
+    def __call__(self, *options: object, **named: object) -> FakeWorkers:
         self.processes += 1
         return self
 

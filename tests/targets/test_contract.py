@@ -14,7 +14,7 @@ from tiny_hybrid import CLASSES, INPUT_SIZE, SavedProgram
 from targets import registry
 from targets.match import match_scales
 from targets.program import load_program, trained_quant_params
-from targets.types import PRECISIONS, STATIC, WEIGHT_ONLY, Artifact, GraphFacts, Probe, TargetError, Unavailable
+from targets.types import PRECISIONS, STATIC, WEIGHT_ONLY, GraphFacts, Precision, Probe, TargetError, Unavailable
 from targets.worker.host import HostWorker
 
 NAMES = registry.variants()
@@ -50,6 +50,13 @@ def worker() -> Iterator[HostWorker]:
 
 
 @dataclass(frozen=True)
+class Artifact:
+    target: str
+    precision: Precision
+    path: Path
+
+
+@dataclass(frozen=True)
 class Converted:
     artifact: Artifact
     program: SavedProgram
@@ -72,8 +79,8 @@ def converted(
     target, precision = request.param
     program = programs[precision]
     output = tmp_path_factory.mktemp(f"{target}-{precision}") / f"tiny{registry.get(target).suffix}"
-    artifact = worker.convert(target, program.path, program.sha256, precision, output, {"origin": "contract suite"})
-    return Converted(artifact, program, worker.inspect(target, artifact.path))
+    worker.convert(target, program.path, program.sha256, precision, output, {"origin": "contract suite"})
+    return Converted(Artifact(target, precision, output), program, worker.inspect(target, output))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,7 @@ PLAN = TimingPlan(rounds=4, samples=2, processes=2)
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> FakeWorkers:
     fake = FakeWorkers()
-    monkeypatch.setattr(this_host, "BoundHostWorker", fake)
+    monkeypatch.setattr(this_host, "HostWorker", fake)
     return fake
 
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from broken_workers import broken, ended, gone, hanging, started
 
-from targets.devices.device import DeviceOptions
-from targets.devices.this_host import BoundHostWorker
 from targets.types import TargetError
 from targets.worker.host import HostWorker, ProcessLink
 
@@ -90,7 +88,7 @@ def test_cores_that_are_not_there_leave_no_worker_behind(monkeypatch: pytest.Mon
     start = HostWorker._start
     monkeypatch.setattr(HostWorker, "_start", lambda self: links.append(start(self)) or links[-1])
     with pytest.raises(TargetError, match="no core 4096"):
-        BoundHostWorker(DeviceOptions(cpus=(4096,))).__enter__()
+        HostWorker(cpus=(4096,)).__enter__()
     (link,) = links
     assert link._process.returncode is not None
     assert link.requests.closed

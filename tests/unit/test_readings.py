@@ -74,7 +74,7 @@ def test_a_board_names_itself_its_chip_and_its_state(tmp_path: Path) -> None:
 
 def test_an_empty_tree_tells_nothing_and_makes_nothing_up(tmp_path: Path) -> None:
     found = linux.conditions(tmp_path)
-    assert set(found.to_dict().values()) == {None, ()}
+    assert set(asdict(found).values()) == {None, ()}
     assert linux.model(tmp_path) == linux.chip(tmp_path) == "unknown"
     assert linux.vector_extensions(tmp_path) == ()
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.report import values as v
 from pipeline.report.tables.table import Column, Columns, Table, as_text
-from pipeline.words import first, plural
+from targets.words import first, plural
 
 COLUMNS: Columns[dict[str, float]] = (
     Column("Name", lambda row: row["name"]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipeline.gate.records import Judgement
 from pipeline.gate.rule import Limits, Pair
-from pipeline.words import first
+from targets.words import first
 
 NAMES = 5  # in a sentence
 DELEGATE = "inspect names the operators; each one is a copy out of the delegate and back"

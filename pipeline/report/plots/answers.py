@@ -24,7 +24,7 @@ from pipeline.report.plots.panels import (
     span,
 )
 from pipeline.report.tables.waterfall import MOST_CLASSES, class_counts, class_drop, class_table
-from pipeline.words import plural
+from targets.words import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

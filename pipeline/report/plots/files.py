@@ -10,7 +10,7 @@ from pipeline.report import values as v
 from pipeline.report.cells import run_cells, variant_name
 from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, missing, row_plot
 from pipeline.report.tables.table import Column, Columns, Table
-from pipeline.words import plural
+from targets.words import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

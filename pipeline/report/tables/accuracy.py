@@ -22,8 +22,8 @@ from pipeline.report.cells import (
 )
 from pipeline.report.tables.table import Column, Columns, Table
 from pipeline.report.values import Value
-from pipeline.words import first
 from targets.types import RangeEvent
+from targets.words import first
 
 SIMULATION_NOTE = (
     f"{SIMULATED}: the file's operators computed on this machine under several models of rounding, lowest to highest "

@@ -7,7 +7,7 @@ from pipeline.records.report import RunRecord
 from pipeline.report import values as v
 from pipeline.report.tables.table import Column, Columns, Table
 from pipeline.report.values import Value
-from pipeline.words import first
+from targets.words import first
 
 SHOWN = 3  # names in a row
 

@@ -5,6 +5,7 @@ The service is that of adb's own source, file_sync_service.h: requests of four l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -193,7 +194,8 @@ class Pusher:
                 self.shell.checked(["chmod", "755", aside], f"making {path.name} executable")
             self.shell.checked(["mv", "-f", aside, goal], f"moving {path.name} into place")
         except TargetError:
-            self._drop(aside)
+            with contextlib.suppress(TargetError):  # the error that led here says more
+                self.shell.run(["rm", "-f", aside])
             raise
         return goal
 
@@ -201,12 +203,6 @@ class Pusher:
         ended = self.shell.run(["sha256sum", path])
         found = re.match(r"([0-9a-f]{64})\s", ended.output)
         return found[1] if found and not ended.status else None
-
-    def _drop(self, path: str) -> None:
-        try:
-            self.shell.run(["rm", "-f", path])
-        except TargetError:
-            return  # the error that led here says more
 
 
 def require_room(shell: Shell, what: str, size: int) -> None:

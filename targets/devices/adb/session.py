@@ -17,6 +17,7 @@ from targets.devices.adb.files import ROOT, FileLink, Pusher, require_room
 from targets.devices.adb.runners import RUNNERS, Runner, RunnerOutput, abi_of
 from targets.devices.adb.shell import Ended, Shell, quoted
 from targets.devices.device import DeviceOptions, Say
+from targets.sessions import check_batch, check_threads
 from targets.types import GraphFacts, Samples, Session, Stage, TargetError, TensorSpec, Unavailable
 from targets.worker.host import HostWorker, tail
 
@@ -66,8 +67,7 @@ class AdbWorker:
         """Push program and file, and run one inference: a file that does not load is told here."""
         if target not in RUNNERS or runtime != RUNNERS[target].runtime:
             raise Unavailable("load", f"files for {target} do not run in {runtime!r} on a phone behind adb")
-        if threads < 1:
-            raise TargetError("load", f"threads is {threads}: at least 1 is needed")
+        check_threads(threads)
         program = program_of(target, self._options)
         try:
             abi = abi_of(program)
@@ -189,12 +189,7 @@ class AdbSession(Session):
 
     def _raw(self, batch: np.ndarray) -> list[bytes]:
         """[N, 3, H, W] -> the bytes of each image as the file takes them."""
-        if batch.dtype != np.float32 or not len(batch) or batch.shape[1:] != self._input.shape[1:]:
-            raise TargetError(
-                "run",
-                f"{self._name} takes float32 images of {list(self._input.shape[1:])}, not {batch.dtype} "
-                f"{list(batch.shape)}",
-            )
+        check_batch(batch, self._input.shape[1:], self._name, is_open=True)
         return [self._input.encode(np.ascontiguousarray(image[None])) for image in batch]
 
 

@@ -81,16 +81,12 @@ class SshWorker(WorkerClient):
     """
 
     def __init__(self, address: Address, options: DeviceOptions, say: Say, command: Sequence[str] | None = None):
-        super().__init__(options.timeout_s)
+        super().__init__(options.timeout_s, options.cpus)
         self._address = address
         self._options = options
         self._say = say
         self._command = list(command or ())
         self._pusher: Pusher | None = None
-
-    def _prepare(self) -> None:
-        if self._options.cpus:
-            self.bind(self._options.cpus)
 
     def _start(self) -> SshLink:
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:

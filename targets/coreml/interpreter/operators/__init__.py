@@ -17,8 +17,6 @@ from torch import Tensor
 
 from targets.coreml.interpreter.arithmetic import Arithmetic
 from targets.coreml.interpreter.operators import pointwise, products, quantization, shapes, statistics, windows
-from targets.coreml.interpreter.operators import shapes as indexing
-from targets.coreml.interpreter.operators import windows as resizing
 
 Operator = Callable[..., Any]
 
@@ -43,7 +41,7 @@ def _defined_in(module: ModuleType) -> dict[str, Operator]:
     return {name: f for name, f in functions if f.__module__ == module.__name__ and not name.startswith("_")}
 
 
-_MODULES = (pointwise, products, windows, statistics, shapes, indexing, resizing, quantization)
+_MODULES = (pointwise, products, windows, statistics, shapes, quantization)
 OPERATORS: dict[str, Operator] = {
     **{name: _of_one(compute) for name, compute in pointwise.ONE_TENSOR.items()},
     **{name: _of_two(compute) for name, compute in pointwise.TWO_TENSORS.items()},
@@ -57,7 +55,6 @@ RENAMED: dict[str, dict[str, str]] = {"select": {"a": "x", "b": "y"}}
 MOVES = frozenset(
     {
         *_defined_in(shapes),
-        *_defined_in(indexing),
         *("abs", "clip", "maximum", "max_pool", "minimum", "reduce_max", "reduce_min"),
         *("relu", "relu6", "select", "threshold"),
     }
