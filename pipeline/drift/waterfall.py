@@ -56,22 +56,11 @@ def torch_stages(run: Run, reference: StageLogits, images: ScoredImages) -> list
     from targets.program import load_program
 
     def scored(what: str, program: Path, rounding: bool) -> np.ndarray:
-        import torch
-
         from pipeline.training.setting import collect_logits
 
         module = load_program(program).module()
         forward = module if rounding else without_rounding(module)
-        return collect_logits(
-            f"scoring {what}",
-            forward,
-            images.split,
-            images.transform,
-            BATCH,
-            torch.device("cpu"),
-            images.indices,
-            images.workers,
-        )
+        return collect_logits(f"scoring {what}", forward, images, BATCH)
 
     deploy = scored("the deploy form", run.file(files.FLOAT_PROGRAM), rounding=True)
     trained = scored("trained weights without rounding", run.file(files.QDQ_PROGRAM), rounding=False)

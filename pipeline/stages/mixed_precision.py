@@ -215,10 +215,8 @@ def write_checkpoint(
     Returns:
         The QDQ program's logits [N, classes], of the file that was written.
     """
-    import torch
-
     from pipeline.quantization.float_layers import leave_float
-    from pipeline.training.setting import EVAL_BATCH, collect_logits
+    from pipeline.training.setting import collect_logits
     from targets.program import load_program
 
     kept = load_logits(run, files.INT8[files.LOGITS])
@@ -228,16 +226,7 @@ def write_checkpoint(
         return kept.stages["qdq"]
     save_program(leave_float(program, float_layers), run.path / files.QDQ_PROGRAM)
     reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
-    logits = collect_logits(
-        "scoring the mixed program",
-        reloaded,
-        images.split,
-        images.transform,
-        EVAL_BATCH,
-        torch.device("cpu"),
-        images.indices,
-        images.workers,
-    )
+    logits = collect_logits("scoring the mixed program", reloaded, images)
     stages = {**kept.stages, "qdq": logits}
     save_logits(StageLogits(kept.labels, kept.indices, kept.digest, stages), run.path / files.LOGITS)
     facts = read_quantization(run, files.INT8[files.QUANTIZATION])
