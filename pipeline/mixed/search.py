@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.config import ValidationPlan
 from pipeline.errors import BelowBarError, RunError
@@ -36,22 +36,13 @@ class MixedPlan:
     rank_images: int
     threads: int = ValidationPlan.threads
 
-    def __post_init__(self) -> None:
-        if self.budget_pp is not None and not (0 <= self.budget_pp < 100 and self.targets and self.rank_images > 0):
-            raise ValueError(f"a budget of {self.budget_pp} pp over {self.targets} with {self.rank_images} images")
-
-
-class Confirms(Protocol):
-    """Scores a set of float layers where it counts: on the converted files."""
-
-    def trial(self, float_layers: tuple[str, ...], say: Say) -> Trial: ...
-
 
 class MixedSearch:
     """First in torch, which takes seconds or minutes a trial; what holds there is then confirmed on the targets.
 
     Args:
         key: of the log: which program, which images.
+        confirm: scores a set of float layers where it counts: on the converted files.
 
     Attributes:
         start: layers that are float in any case.
@@ -59,10 +50,16 @@ class MixedSearch:
     """
 
     def __init__(
-        self, plan: MixedPlan, key: str, torch_judge: TorchJudge, targets_judge: Confirms, log: TrialLog, say: Say
+        self,
+        plan: MixedPlan,
+        key: str,
+        torch_judge: TorchJudge,
+        confirm: Callable[[tuple[str, ...], Say], Trial],
+        log: TrialLog,
+        say: Say,
     ):
         self._plan, self._key, self._log, self._say = plan, key, log, say
-        self._torch, self._targets = torch_judge, targets_judge
+        self._torch, self._confirm = torch_judge, confirm
         self.start: Names = frozenset(torch_judge.named(plan.given))
         self.trials: list[Trial] = []
         self.ranking: tuple[RankedLayer, ...] = ()
@@ -106,7 +103,7 @@ class MixedSearch:
 
     def _on_targets(self, names: Names, budget_pp: float) -> bool:
         key = f"{self._key}:{','.join(self._plan.targets)}"
-        return self._trial(key, names, lambda layers: self._targets.trial(layers, self._say)).within(budget_pp)
+        return self._trial(key, names, lambda layers: self._confirm(layers, self._say)).within(budget_pp)
 
     def _everywhere(self, names: Names, budget_pp: float) -> bool:
         return self._in_torch(names, budget_pp) and self._on_targets(names, budget_pp)

@@ -75,10 +75,6 @@ class Inspected:
     outcome: Outcome
     facts: FactsRecord | None
 
-    def __post_init__(self) -> None:
-        if (self.outcome.status == "ok") != (self.facts is not None):
-            raise ValueError(f"{self.name}: an inspection that is {self.outcome.status} with facts {self.facts}")
-
 
 def show(files: Sequence[Inspected]) -> None:
     """A table for each file; a file that could not be read has one line with the reason."""
