@@ -29,7 +29,6 @@ from pipeline.training.subject import ScoredImages
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-from pipeline.run.layout import WATERFALL
 
 BATCH = 16  # images of a torch stage at once
 IMAGES = 24  # kept with thumbnails
@@ -130,8 +129,8 @@ def waterfall_of(
 
 def save_waterfall(run: Run, record: WaterfallRecord) -> None:
     """waterfall.json, atomically, and listed in the manifest."""
-    write_json(run.path / WATERFALL, to_dict(record))
-    run.record(WATERFALL)
+    write_json(run.path / files.WATERFALL, to_dict(record))
+    run.record(files.WATERFALL)
 
 
 def _moved(reference: StageLogits, images: ScoredImages, stages: Sequence[ScoredStage]) -> tuple[ImageRecord, ...]:
