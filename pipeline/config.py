@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from calibration.dataset import DIGITS
-from pipeline.errors import RunError, UsageError, suggest
+from pipeline.errors import RunError, UsageError
 from pipeline.options import Option, check
+from targets.words import suggest
 
 #: Names offered without importing torch; pipeline.quantization.observers is tested to hold exactly these.
 OBSERVER_NAMES = ("moving-average", "histogram", "mse")

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from pipeline.errors import UsageError, suggest
+from pipeline.errors import UsageError
+from targets.words import suggest
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import typer
 
 from pipeline.commands.from_plans import from_plans
 from pipeline.commands.options import RunsFolder, say
-from pipeline.errors import UsageError, suggest
+from pipeline.errors import UsageError
 from pipeline.files import write_atomic
 from pipeline.run.folder import find_run
+from targets.words import suggest
 
 FORMATS = ("table", "json", "markdown", "html")
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import CellsFailedError, UsageError, suggest
+from pipeline.errors import CellsFailedError, UsageError
 from pipeline.options import Option
 from pipeline.process import chief
 from pipeline.records.keys import Outcome
@@ -18,6 +18,7 @@ from pipeline.run.folder import Run, find_run
 from targets import registry
 from targets.target import ALIASES
 from targets.types import PRECISIONS, Precision
+from targets.words import suggest
 
 ComputeUnits = Annotated[
     str, typer.Option(help="What Core ML may use on a Mac: all, cpu-only, cpu-and-gpu or cpu-and-ne.")

@@ -8,9 +8,10 @@ from pipeline.commands.device_options import DeviceChoice
 from pipeline.commands.from_plans import from_plans
 from pipeline.commands.options import ComputeUnits, RunChoice, TargetChoice, compute_units_of, raise_if_failed, say
 from pipeline.config import ValidationPlan
-from pipeline.errors import BelowBarError, UsageError, suggest
+from pipeline.errors import BelowBarError, UsageError
 from pipeline.records.validation import ValidationRecord
 from targets import registry
+from targets.words import suggest
 
 
 @from_plans

@@ -29,7 +29,6 @@ from targets.codec import to_dict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-from pipeline.run.layout import WATERFALL
 
 BATCH = 16  # images of a torch stage at once
 IMAGES = 24  # kept with thumbnails
@@ -56,22 +55,11 @@ def torch_stages(run: Run, reference: StageLogits, images: ScoredImages) -> list
     from targets.program import load_program
 
     def scored(what: str, program: Path, rounding: bool) -> np.ndarray:
-        import torch
-
         from pipeline.training.setting import collect_logits
 
         module = load_program(program).module()
         forward = module if rounding else without_rounding(module)
-        return collect_logits(
-            f"scoring {what}",
-            forward,
-            images.split,
-            images.transform,
-            BATCH,
-            torch.device("cpu"),
-            images.indices,
-            images.workers,
-        )
+        return collect_logits(f"scoring {what}", forward, images, BATCH)
 
     deploy = scored("the deploy form", run.file(files.FLOAT_PROGRAM), rounding=True)
     trained = scored("trained weights without rounding", run.file(files.QDQ_PROGRAM), rounding=False)
@@ -141,8 +129,8 @@ def waterfall_of(
 
 def save_waterfall(run: Run, record: WaterfallRecord) -> None:
     """waterfall.json, atomically, and listed in the manifest."""
-    write_json(run.path / WATERFALL, to_dict(record))
-    run.record(WATERFALL)
+    write_json(run.path / files.WATERFALL, to_dict(record))
+    run.record(files.WATERFALL)
 
 
 def _moved(reference: StageLogits, images: ScoredImages, stages: Sequence[ScoredStage]) -> tuple[ImageRecord, ...]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from pipeline.errors import UsageError, suggest
+from pipeline.errors import UsageError
 from pipeline.gate.records import SEVERITIES, Inconclusive, Severity
 from pipeline.gate.rules import RULES
+from targets.words import suggest
 
 FILE = "edge-t2t.toml"
 SWITCHES = ("enabled", "severity")  # of every rule, beside its budgets

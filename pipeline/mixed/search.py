@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from pipeline.config import ValidationPlan
 from pipeline.errors import BelowBarError, RunError
@@ -36,22 +35,13 @@ class MixedPlan:
     rank_images: int
     threads: int = ValidationPlan.threads
 
-    def __post_init__(self) -> None:
-        if self.budget_pp is not None and not (0 <= self.budget_pp < 100 and self.targets and self.rank_images > 0):
-            raise ValueError(f"a budget of {self.budget_pp} pp over {self.targets} with {self.rank_images} images")
-
-
-class Confirms(Protocol):
-    """Scores a set of float layers where it counts: on the converted files."""
-
-    def trial(self, float_layers: tuple[str, ...], say: Say) -> Trial: ...
-
 
 class MixedSearch:
     """First in torch, which takes seconds or minutes a trial; what holds there is then confirmed on the targets.
 
     Args:
         key: of the log: which program, which images.
+        confirm: scores a set of float layers where it counts: on the converted files.
 
     Attributes:
         start: layers that are float in any case.
@@ -59,10 +49,16 @@ class MixedSearch:
     """
 
     def __init__(
-        self, plan: MixedPlan, key: str, torch_judge: TorchJudge, targets_judge: Confirms, log: TrialLog, say: Say
+        self,
+        plan: MixedPlan,
+        key: str,
+        torch_judge: TorchJudge,
+        confirm: Callable[[tuple[str, ...], Say], Trial],
+        log: TrialLog,
+        say: Say,
     ):
         self._plan, self._key, self._log, self._say = plan, key, log, say
-        self._torch, self._targets = torch_judge, targets_judge
+        self._torch, self._confirm = torch_judge, confirm
         self.start: Names = frozenset(torch_judge.named(plan.given))
         self.trials: list[Trial] = []
         self.ranking: tuple[RankedLayer, ...] = ()
@@ -106,7 +102,7 @@ class MixedSearch:
 
     def _on_targets(self, names: Names, budget_pp: float) -> bool:
         key = f"{self._key}:{','.join(self._plan.targets)}"
-        return self._trial(key, names, lambda layers: self._targets.trial(layers, self._say)).within(budget_pp)
+        return self._trial(key, names, lambda layers: self._confirm(layers, self._say)).within(budget_pp)
 
     def _everywhere(self, names: Names, budget_pp: float) -> bool:
         return self._in_torch(names, budget_pp) and self._on_targets(names, budget_pp)
@@ -149,6 +145,19 @@ def _line(trial: Trial) -> str:
     return f"{len(trial.float_layers)} float layers, {trial.judge}: {drop}{where}"
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """One line of the log: a trial or a ranking."""
+
+    key: str
+    trial: Trial | None = None
+    ranking: tuple[RankedLayer, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.trial is None) == (self.ranking is None):
+            raise ValueError("neither a trial nor a ranking, or both")
+
+
 class TrialLog:
     """
     Raises:
@@ -157,41 +166,29 @@ class TrialLog:
 
     def __init__(self, path: Path):
         self.path = path
-        self._lines: list[str] = []
-        self._trials: dict[tuple[str, tuple[str, ...]], Trial] = {}
-        self._rankings: dict[str, tuple[RankedLayer, ...]] = {}
+        self._entries: list[_Entry] = []
         for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), start=1):
             try:
-                self._keep(json.loads(line), f"{path.name} line {number}")
-            except (ValueError, KeyError, TypeError, RecordError) as error:
+                self._entries.append(from_dict(_Entry, json.loads(line), f"{path.name} line {number}"))
+            except (ValueError, RecordError) as error:
                 raise RunError(
                     f"{path} line {number} is no trial of this version ({error}): remove the file, and the search "
                     "begins anew"
                 ) from error
-            self._lines.append(line.decode())
 
     def trial(self, key: str, float_layers: tuple[str, ...]) -> Trial | None:
         """None if it was not made yet."""
-        return self._trials.get((key, float_layers))
+        trials = (entry.trial for entry in self._entries if entry.key == key and entry.trial is not None)
+        return next((trial for trial in trials if trial.float_layers == float_layers), None)
 
     def ranking(self, key: str) -> tuple[RankedLayer, ...] | None:
-        return self._rankings.get(key)
+        return next((entry.ranking for entry in self._entries if entry.key == key and entry.ranking is not None), None)
 
     def add(self, key: str, what: Trial | tuple[RankedLayer, ...]) -> None:
         """On disk when this returns."""
-        entry: dict[str, Any] = {"key": key}
-        entry |= {"trial": to_dict(what)} if isinstance(what, Trial) else {"ranking": [to_dict(r) for r in what]}
-        self._keep(entry, "a new line")
-        self._lines.append(json.dumps(entry, allow_nan=False))
-        write_atomic(self.path, "".join(line + "\n" for line in self._lines))
-
-    def _keep(self, entry: dict[str, Any], where: str) -> None:
-        key = str(entry["key"])
-        if "trial" in entry:
-            trial = from_dict(Trial, entry["trial"], where)
-            self._trials[key, trial.float_layers] = trial
-        else:
-            self._rankings[key] = tuple(from_dict(RankedLayer, layer, where) for layer in entry["ranking"])
+        self._entries.append(_Entry(key, trial=what) if isinstance(what, Trial) else _Entry(key, ranking=what))
+        given = ({k: v for k, v in to_dict(entry).items() if v is not None} for entry in self._entries)
+        write_atomic(self.path, "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in given))
 
 
 Names = frozenset[str]

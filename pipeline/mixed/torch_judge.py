@@ -63,24 +63,15 @@ class TorchJudge:
 
     def trial(self, float_layers: tuple[str, ...]) -> Trial:
         """Over all images; the all-int8 program was scored when it was written."""
-        import torch
-
         from pipeline.quantization.float_layers import named_layers
-        from pipeline.training.setting import EVAL_BATCH, collect_logits
+        from pipeline.training.setting import collect_logits
 
         if not float_layers:
             return Trial("torch", (), (cell_drop(QDQ, self._reference.stages["qdq"], self._reference),), None)
-        start, walk, images = time.monotonic(), self._walk, self._images
+        start, walk = time.monotonic(), self._walk
         off = walk.qdq.kept_float(*named_layers(walk.qdq, float_layers))
         logits = collect_logits(
-            f"scoring {len(float_layers)} float layers",
-            lambda batch: walk.logits(batch, off),
-            images.split,
-            images.transform,
-            EVAL_BATCH,
-            torch.device("cpu"),
-            images.indices,
-            images.workers,
+            f"scoring {len(float_layers)} float layers", lambda batch: walk.logits(batch, off), self._images
         )
         return Trial("torch", float_layers, (cell_drop(QDQ, logits, self._reference),), time.monotonic() - start)
 

@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import RunError, UsageError, suggest
+from pipeline.errors import RunError, UsageError
 from pipeline.models.zoo import ZOO, is_t2t, timm_name
+from targets.words import suggest
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import WeightsError, suggest
+from pipeline.errors import WeightsError
 from pipeline.files import write_atomic
 from pipeline.models.build import ModelConfig, build
 from pipeline.models.checkpoint import Checkpoint, check_readable, parse_classes, read_checkpoint, read_metadata
 from pipeline.models.download import IMAGENET_CLASSES, pretrained_checkpoint, pretrained_classes
 from pipeline.models.zoo import WEIGHTS_SOURCES, ZOO, check_name, is_t2t, published_config
+from targets.words import suggest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import UsageError, suggest
+from pipeline.errors import UsageError
+from targets.words import suggest
 
 #: What `--weights` takes besides the path of a file.
 WEIGHTS_SOURCES = ("demo", "pretrained", "none")

@@ -41,10 +41,6 @@ class BiasCorrection:
     mean_shift: float
     mean_relative_shift: float
 
-    def __post_init__(self) -> None:
-        if self.images < 1 or set(self.layers) & set(self.without_bias):
-            raise ValueError(f"bias correction of {self.layers} without {self.without_bias} on {self.images} images")
-
 
 @dataclass(frozen=True)
 class _Layer:

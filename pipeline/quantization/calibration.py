@@ -127,21 +127,12 @@ def check_same(subject: Subject, form: nn.Module) -> None:
         )
 
 
-def reestimate_ranges(
-    graph: GraphModule,
-    batches: Iterable[Tensor],
-    images: int,
-    device: torch.device,
-    rounded_inputs: bool = True,
-) -> int:
+def reestimate_ranges(graph: GraphModule, batches: Iterable[Tensor], images: int, device: torch.device) -> int:
     """Forget what the observers of activations have seen, and let them see `images` calibration images.
 
-    Averages over the batches count each batch alike, not the first one most. The graph is left in evaluation mode
-    with frozen observers and with fake quantization.
-
-    Args:
-        rounded_inputs: every layer is observed on inputs that were rounded before it, which is what it will read;
-            False observes the float activations, as calibration does.
+    Averages over the batches count each batch alike, not the first one most. Every layer is observed on inputs that
+    were rounded before it, which is what it will read. The graph is left in evaluation mode with frozen observers and
+    with fake quantization.
 
     Returns:
         how many ranges were estimated.
@@ -152,7 +143,7 @@ def reestimate_ranges(
     modules = [module for _, module in activations(graph)]
     if any(module.log_scale is not None for module in modules):
         raise TrainingError("the ranges of this graph are trained: estimating them anew would throw that away")
-    observe(graph, batches, images, device, rounded_inputs, "estimating ranges")
+    observe(graph, batches, images, device, True, "estimating ranges")
     return len(modules)
 
 
@@ -175,7 +166,11 @@ def observe(
     rounded_inputs: bool,
     title: str,
 ) -> None:
-    """Let the observers of activations begin anew and see every batch alike."""
+    """Let the observers of activations begin anew and see every batch alike.
+
+    Args:
+        rounded_inputs: of every layer; False observes the float activations.
+    """
     rest = iter(batches)
     batch = next(rest, None)
     if batch is None:

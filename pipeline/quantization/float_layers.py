@@ -14,12 +14,13 @@ from torch.fx.graph_module import _get_attr
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from pipeline.config import RunConfig
-from pipeline.errors import UsageError, suggest
+from pipeline.errors import UsageError
 from pipeline.models.build import build
 from pipeline.quantization.graph import export
 from pipeline.quantization.quantizer import CLAMPS, EdgeQuantizer, Scheme, layer_name, weighted_layers
 from pipeline.rewrites.deploy import in_form
 from targets.program import DEQUANTIZE_OPS, QUANTIZE_OPS, input_shape
+from targets.words import suggest
 
 aten = torch.ops.aten
 KINDS = {aten.linear.default: "linear", aten.conv2d.default: "conv2d"}

@@ -38,7 +38,7 @@ from pipeline.run.recipe import write_recipe
 from pipeline.training.distributed import share, spread_state, world
 from pipeline.training.loop import EpochRecord, Trainee, fit
 from pipeline.training.plan import TrainPlan, qat_plan, tuning_plan
-from pipeline.training.setting import Say, Setting, evenly
+from pipeline.training.setting import Say, Setting
 from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything
 from pipeline.training.trainees import Execution, FloatTrainee, choose_precision
 
@@ -50,7 +50,7 @@ def start(config: RunConfig, root: Path) -> tuple[Run, Subject]:
         EdgeT2TError: nothing was written.
     """
     _check(config)
-    subject = _subject(config)
+    subject = subject_of(config)
     path = share(_new_run(config, root).path if world().chief else root)
     return Run(path), subject
 
@@ -74,29 +74,10 @@ def config_of(run: Run) -> RunConfig:
     return read_config(run)
 
 
-def reopen(run: Run) -> tuple[RunConfig, Subject]:
-    """Config and subject of an unfinished run.
-
-    Raises:
-        UsageError, RunError: see config_of.
-    """
-    config = config_of(run)
-    return config, _subject(config)
-
-
 def quantize(run: Run, config: RunConfig, subject: Subject, say: Say, latest: bool = True) -> None:
     """Do all phases that the run has not finished, then mark it finished and, unless told not to, `latest`."""
     threads = seed_everything(config.seed, config.threads)
-    device = choose_device(config.device)
-    setting = Setting(
-        subject=subject,
-        device=device,
-        precision=choose_precision(config.amp, device),
-        val_indices=evenly(len(subject.data.val), config.limit_val),
-        workers=config.workers,
-        checkpoint_steps=config.checkpoint_steps,
-        say=say,
-    )
+    setting = Setting.of(subject, config, config.limit_val, say)
     work = _Work(run, config, setting, threads)
     work.float_phase()
     work.qat_phase()
@@ -116,7 +97,8 @@ def _check(config: RunConfig) -> None:
     peek(config.weights, config.model, config.qk_scale)
 
 
-def _subject(config: RunConfig) -> Subject:
+def subject_of(config: RunConfig) -> Subject:
+    """The model, its data and weights, as the options name them."""
     data = load_data(config.data, config.skip_bad)
     return load_subject(config.model, data, config.weights, config.seed, config.img_size, config.qk_scale)
 

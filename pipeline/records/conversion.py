@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath
 
 from pipeline.records.keys import ArtifactKey, Outcome, Source, check_precision, check_seconds, check_sha256
@@ -30,21 +30,7 @@ class FactsRecord:
 
     @classmethod
     def of(cls, facts: GraphFacts) -> FactsRecord:
-        return cls(
-            size_bytes=facts.size_bytes,
-            inputs=facts.inputs,
-            outputs=facts.outputs,
-            operators=dict(facts.operators),
-            delegated=facts.delegated,
-            fallback=None if facts.fallback is None else dict(facts.fallback),
-            partitions=facts.partitions,
-            int8_weights=facts.int8_weights,
-            float_weights=facts.float_weights,
-            float_weight_names=facts.float_weight_names,
-            operators_by_dtype=dict(facts.operators_by_dtype),
-            weights_by_dtype=dict(facts.weights_by_dtype),
-            cautions=facts.cautions,
-        )
+        return cls(**{field.name: getattr(facts, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)

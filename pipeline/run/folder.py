@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import RunError, UsageError, suggest
+from pipeline.errors import RunError, UsageError
 from pipeline.files import read_json, sha256_of, size_of, write_atomic, write_json
 from pipeline.run import layout
 from pipeline.run.layout import LATEST, MANIFEST
+from targets.words import suggest
 
 MANIFEST_SCHEMA = 1
 

@@ -17,11 +17,12 @@ from typing import Any
 
 from calibration.dataset import DIGITS
 from pipeline.config import RunConfig
-from pipeline.errors import UsageError, suggest
+from pipeline.errors import UsageError
 from pipeline.files import write_json
 from pipeline.run.facts import SubjectFacts, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.layout import RECIPE
+from targets.words import suggest
 
 SCHEMA = 1
 #: Options that say where and how fast, not what comes out; a search is not repeated: its result is in the recipe.

@@ -33,6 +33,7 @@ from pipeline.stages.devices import Place
 from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, TimingPlan, cold_load, joined, one_process
 from targets import registry
 from targets.types import TargetError
+from targets.words import plural
 from targets.worker.facts import Conditions
 
 OWN, CONTROL, FLOAT = "own", "control", "float"  # names of the files that take turns
@@ -61,27 +62,6 @@ class _Job:
     parts: list[dict[str, Timed]] = field(default_factory=list)
     conditions: list[Conditions] = field(default_factory=list)
     more_loads_ms: list[float] = field(default_factory=list)
-
-    @classmethod
-    def of(
-        cls,
-        run: Run,
-        control_run: Run | None,
-        conversion: ConversionRecord,
-        runtime: str,
-        device: str,
-        plan: TimingPlan,
-    ) -> _Job:
-        assert conversion.facts is not None  # it is ok
-        return cls(
-            key=cell_key(conversion, runtime, device),
-            runtime=runtime,
-            path=artifact_path(run, conversion),
-            sha256=conversion.sha256,
-            images=_noise(conversion.facts.inputs[0].shape, plan.seed),
-            control=_control(run, control_run, conversion, runtime, device),
-            floating=_float(run, conversion, runtime, device),
-        )
 
     @property
     def files(self) -> dict[str, Path]:
@@ -182,10 +162,19 @@ def benchmark_run(
     """
     on = on or Place.host()
     on.reach(say)
-    cells = [
-        _Job.of(run, control_run, conversion, runtime, on.label, plan)
-        for conversion, runtime in on.runtimes(chosen(run, targets, "benchmark"), compute_units)
-    ]
+    cells = []
+    for conversion, runtime in on.runtimes(chosen(run, targets, "benchmark"), compute_units):
+        assert conversion.facts is not None  # it is ok
+        cell = _Job(
+            key=cell_key(conversion, runtime, on.label),
+            runtime=runtime,
+            path=artifact_path(run, conversion),
+            sha256=conversion.sha256,
+            images=_noise(conversion.facts.inputs[0].shape, plan.seed),
+            control=_control(run, control_run, conversion, runtime, on.label),
+            floating=_float(run, conversion, runtime, on.label),
+        )
+        cells.append(cell)
     before = {record.key: record for record in load_latency(run)} if resume else {}
     kept = {cell.key: before[cell.key] for cell in cells if _is_done(before.get(cell.key), cell, on, plan)}
     for key in kept:
@@ -238,11 +227,8 @@ def _control(
         return "this model is the control"
     if control_run is None:
         return f"no run of {CONTROL_MODEL} beside this one"
-    fitting = [
-        r
-        for r in load_conversions(control_run)
-        if (r.target, r.precision) == (conversion.target, conversion.precision) and r.outcome.status == "ok"
-    ]
+    wanted = (conversion.target, conversion.precision)
+    fitting = [r for r in _ok(control_run) if (r.target, r.precision) == wanted]
     same_source = [r for r in fitting if r.source == conversion.source]
     if not fitting:
         return f"run {control_run.id} has no {conversion.precision} artifact for {conversion.target}"
@@ -254,8 +240,8 @@ def _float(run: Run, conversion: ConversionRecord, runtime: str, device: str) ->
     """The float32 file of the same model for an int8 cell, or why there is none."""
     if conversion.precision != "int8":
         return "this file is not int8"
-    for record in load_conversions(run):
-        if (record.target, record.precision, record.outcome) == (conversion.target, "fp32", OK):
+    for record in _ok(run):
+        if (record.target, record.precision) == (conversion.target, "fp32"):
             return Beside(cell_key(record, runtime, device), artifact_path(run, record))
     return f"run {run.id} has no fp32 artifact for {conversion.target}: `convert --precision fp32` makes it"
 
@@ -272,7 +258,7 @@ def _line(record: LatencyRecord) -> str:
     summary = summarize([ms for samples in record.rounds_ms for ms in samples])
     line = (
         f"{what}: median {summary.median_ms:.2f} ms, p90 {summary.p90_ms:.2f} ms "
-        f"(n={summary.n}, {record.threads} thread{'s' if record.threads > 1 else ''})"
+        f"(n={summary.n}, {plural(record.threads, 'thread')})"
     )
     slowing = record.throttling
     if slowing is not None and slowing.flagged:
@@ -309,20 +295,17 @@ def ensure_control(
     if control is None:
         say(f"no run of {CONTROL_MODEL} on these images: making one by calibration, for its latency only")
         control = _make(root, run, say)
-    have = {(c.target, c.precision) for c in load_conversions(control) if c.outcome.status == "ok"}
-    missing = [_cell(c) for c in _ok(run) if c.target in targets and (c.target, c.precision) not in have]
+    have = {(c.target, c.precision) for c in _ok(control)}
+    missing = [c for c in _ok(run) if c.target in targets and (c.target, c.precision) not in have]
     if missing:
         say(f"converting {len(missing)} artifacts of the control {control.id}")
-        convert_cells(control, list(dict.fromkeys(missing)), say)
+        cells = [ArtifactKey(c.target, c.precision, source_of(c.precision)) for c in missing]
+        convert_cells(control, list(dict.fromkeys(cells)), say)
     return control
 
 
 def _ok(run: Run) -> list[ConversionRecord]:
     return [c for c in load_conversions(run) if c.outcome.status == "ok"]
-
-
-def _cell(record: ConversionRecord) -> ArtifactKey:
-    return ArtifactKey(record.target, record.precision, source_of(record.precision))
 
 
 def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:

@@ -7,7 +7,6 @@ into place. A cell that fails leaves what was published before untouched and nev
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from pipeline.stages.package_options import Say, Wishes, options_by_target
 from targets import registry
 from targets.match import ScaleMatch, match_scales
 from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
+from targets.words import plural
 from targets.worker.host import HostWorker
 
 
@@ -124,22 +124,38 @@ def _convert(
     name = artifact_name(cell)
     final = run.path / name
     final.parent.mkdir(exist_ok=True)
+    facts: GraphFacts | None = None
+    match: ScaleMatch | None = None
+    outcome, load_check = OK, "not reached"
     start = time.monotonic()
-    workplace = Path(tempfile.mkdtemp(prefix=".convert-", dir=final.parent))
-    try:
-        facts, load_check = _make(run, cell, program, workplace / final.name, options)
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=final.parent, ignore_cleanup_errors=True) as workplace:
+        made = Path(workplace) / final.name
+        try:
+            facts, load_check = _make(run, cell, program, made, options)
+        except TargetError as error:
+            outcome = Outcome.of(error)
         seconds = time.monotonic() - start
-        match = match_scales(scales, facts.quant_params, registry.get(cell.target).scale_rtol) if scales else None
-        publish(workplace / final.name, final)
-        record = _record(run.model, cell, OK, name, sha256_of(final), seconds, facts, match, load_check)
-    except TargetError as error:
-        seconds = time.monotonic() - start
-        record = _record(run.model, cell, Outcome.of(error), None, None, seconds, None, None, "not reached")
-        if run.has(name):  # an earlier conversion stays published, with its own record
-            return record
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
-    save_conversion(run, record, name)
+        if facts is not None:
+            if scales:
+                match = match_scales(scales, facts.quant_params, registry.get(cell.target).scale_rtol)
+            publish(made, final)
+    record = ConversionRecord(
+        model=run.model,
+        target=cell.target,
+        precision=cell.precision,
+        source=cell.source,
+        outcome=outcome,
+        path=name if facts else None,
+        sha256=sha256_of(final) if facts else None,
+        seconds=seconds,
+        facts=FactsRecord.of(facts) if facts else None,
+        scales_total=match.total if match else None,
+        scales_found=match.found if match else None,
+        scales_missing=match.missing if match else (),
+        load_check=load_check,
+    )
+    if facts is not None or not run.has(name):  # an earlier conversion stays published, with its own record
+        save_conversion(run, record, name)
     return record
 
 
@@ -181,34 +197,6 @@ def _load_check(worker: HostWorker, target: str, path: Path, facts: GraphFacts) 
     return f"read back from disk in a fresh process; not run here ({reasons[0]})"
 
 
-def _record(
-    model: str,
-    cell: ArtifactKey,
-    outcome: Outcome,
-    path: str | None,
-    sha256: str | None,
-    seconds: float,
-    facts: GraphFacts | None,
-    match: ScaleMatch | None,
-    load_check: str,
-) -> ConversionRecord:
-    return ConversionRecord(
-        model=model,
-        target=cell.target,
-        precision=cell.precision,
-        source=cell.source,
-        outcome=outcome,
-        path=path,
-        sha256=sha256,
-        seconds=seconds,
-        facts=None if facts is None else FactsRecord.of(facts),
-        scales_total=match.total if match else None,
-        scales_found=match.found if match else None,
-        scales_missing=match.missing if match else (),
-        load_check=load_check,
-    )
-
-
 def _line(record: ConversionRecord) -> str:
     """One line for the reader."""
     what = record.artifact.label
@@ -224,9 +212,5 @@ def _line(record: ConversionRecord) -> str:
         parts.append(f"{record.scales_found} of {record.scales_total} trained scales found")
     if record.facts.partitions is not None:
         outside = sum((record.facts.fallback or {}).values())
-        parts.append(f"{_plural(record.facts.partitions, 'partition')}, {_plural(outside, 'operator')} outside")
+        parts.append(f"{plural(record.facts.partitions, 'partition')}, {plural(outside, 'operator')} outside")
     return f"{what}: {', '.join(parts)}; {record.load_check} ({record.seconds:.0f} s)"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

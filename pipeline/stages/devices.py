@@ -229,10 +229,6 @@ class Seen:
     conditions: Conditions | None
     problem: str
 
-    def __post_init__(self) -> None:
-        if (self.facts is None) != bool(self.problem):
-            raise ValueError(f"{self.address.label}: facts {self.facts} beside the problem {self.problem!r}")
-
 
 def look_at(named: Sequence[Address], options: DeviceOptions, say: Callable[[str], None]) -> tuple[Seen, ...]:
     """The devices at `named` addresses; without any, all that can be found."""

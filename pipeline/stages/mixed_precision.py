@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ def mix(run: Run, plan: MixedPlan, say: Say) -> MixedRecord:
     torch_judge = TorchJudge(program, reference, images)
     targets_judge = TargetsJudge(run, program, reference, plan.targets, run.path / files.CANDIDATE, plan.threads)
     key = f"{digest[:16]}:{_digest(reference)[:16]}"
-    search = MixedSearch(plan, key, torch_judge, targets_judge, TrialLog(run.path / files.TRIALS), say)
+    search = MixedSearch(plan, key, torch_judge, targets_judge.trial, TrialLog(run.path / files.TRIALS), say)
     chosen = search.start if plan.budget_pp is None else search.found(plan.budget_pp)
     float_layers = tuple(sorted(chosen))
     logits = write_checkpoint(run, program, images, float_layers)
@@ -90,25 +90,21 @@ def _digest(reference: StageLogits) -> str:
 ROUNDINGS = ("fp16",)
 
 
+@dataclass(frozen=True)
 class TargetsJudge:
     """Converts the program for every target and scores the files, as `convert` and `validate` do, in a folder aside.
 
-    Args:
+    Attributes:
         folder: emptied before and after.
         threads: of a runtime.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        program: ExportedProgram,
-        reference: StageLogits,
-        targets: Sequence[str],
-        folder: Path,
-        threads: int,
-    ):
-        self._run, self._program, self._reference = run, program, reference
-        self._targets, self._folder, self._threads = targets, folder, threads
+    run: Run
+    program: ExportedProgram
+    reference: StageLogits
+    targets: Sequence[str]
+    folder: Path
+    threads: int
 
     def trial(self, float_layers: tuple[str, ...], say: Say) -> Trial:
         """
@@ -121,33 +117,33 @@ class TargetsJudge:
         start = time.monotonic()
         try:
             candidate = self._candidate(float_layers)
-            say(f"converting {len(float_layers)} float layers for {', '.join(self._targets)}")
-            made = convert_cells(candidate, [ArtifactKey(target, "int8", "qat") for target in self._targets], _silent)
+            say(f"converting {len(float_layers)} float layers for {', '.join(self.targets)}")
+            made = convert_cells(candidate, [ArtifactKey(target, "int8", "qat") for target in self.targets], _silent)
             _raise_if_failed(float_layers, made)
             here = [record.target for record in made if record.outcome.status == "ok"]
             scored: tuple[ValidationRecord, ...] = ()
             if here:
-                scored = validate_run(candidate, here, None, self._threads, _silent, roundings=ROUNDINGS)
+                scored = validate_run(candidate, here, None, self.threads, _silent, roundings=ROUNDINGS)
                 _raise_if_failed(float_layers, scored)
             cells = self._cells(candidate, made, scored)
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
         return Trial("targets", float_layers, cells, time.monotonic() - start, _unavailable(made, scored))
 
     def _candidate(self, float_layers: tuple[str, ...]) -> Run:
         """A run folder with what convert and validate read."""
         from pipeline.quantization.float_layers import leave_float
 
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        candidate = Run(self._folder)
-        manifest = {"schema": MANIFEST_SCHEMA, "run": self._run.id, "model": self._run.model, "files": {}}
-        write_json(self._folder / files.MANIFEST, manifest)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        candidate = Run(self.folder)
+        manifest = {"schema": MANIFEST_SCHEMA, "run": self.run.id, "model": self.run.model, "files": {}}
+        write_json(self.folder / files.MANIFEST, manifest)
         for name in (files.CONFIG, files.SUBJECT, files.QUANTIZATION):
-            (self._folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(self._run.file(files.INT8.get(name, name)), self._folder / name)
-        save_logits(self._reference, self._folder / files.LOGITS)
-        save_program(leave_float(self._program, float_layers), self._folder / files.QDQ_PROGRAM)
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(self.run.file(files.INT8.get(name, name)), self.folder / name)
+        save_logits(self.reference, self.folder / files.LOGITS)
+        save_program(leave_float(self.program, float_layers), self.folder / files.QDQ_PROGRAM)
         candidate.record(files.CONFIG, files.SUBJECT, files.QUANTIZATION, files.LOGITS, files.QDQ_PROGRAM)
         return candidate
 
@@ -159,7 +155,7 @@ class TargetsJudge:
         for record in scored:
             kept = load_artifact_logits(candidate, record.key) if record.outcome.status == "ok" else None
             if kept is not None:
-                cells.append(cell_drop(record.key.label, kept.logits, self._reference, sizes[record.key.target]))
+                cells.append(cell_drop(record.key.label, kept.logits, self.reference, sizes[record.key.target]))
         return tuple(cells)
 
 
@@ -215,10 +211,8 @@ def write_checkpoint(
     Returns:
         The QDQ program's logits [N, classes], of the file that was written.
     """
-    import torch
-
     from pipeline.quantization.float_layers import leave_float
-    from pipeline.training.setting import EVAL_BATCH, collect_logits
+    from pipeline.training.setting import collect_logits
     from targets.program import load_program
 
     kept = load_logits(run, files.INT8[files.LOGITS])
@@ -228,16 +222,7 @@ def write_checkpoint(
         return kept.stages["qdq"]
     save_program(leave_float(program, float_layers), run.path / files.QDQ_PROGRAM)
     reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
-    logits = collect_logits(
-        "scoring the mixed program",
-        reloaded,
-        images.split,
-        images.transform,
-        EVAL_BATCH,
-        torch.device("cpu"),
-        images.indices,
-        images.workers,
-    )
+    logits = collect_logits("scoring the mixed program", reloaded, images)
     stages = {**kept.stages, "qdq": logits}
     save_logits(StageLogits(kept.labels, kept.indices, kept.digest, stages), run.path / files.LOGITS)
     facts = read_quantization(run, files.INT8[files.QUANTIZATION])

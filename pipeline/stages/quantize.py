@@ -68,7 +68,7 @@ def resumed_run(model: str | None, run: Path | None, runs_dir: Path, say: Say) -
     Raises:
         UsageError: there is none, it is finished, or it is of another model.
     """
-    from pipeline.quantization.qat import config_of, reopen
+    from pipeline.quantization.qat import config_of, subject_of
     from pipeline.training.distributed import joined
 
     found = find_run(runs_dir, run) if run is not None else _newest_unfinished(model, runs_dir)
@@ -78,8 +78,9 @@ def resumed_run(model: str | None, run: Path | None, runs_dir: Path, say: Say) -
         config = read_config(found)
         say(f"resuming the search in {found.path}")
     else:
-        with joined(config_of(found).device):
-            config, subject = reopen(found)
+        config = config_of(found)
+        with joined(config.device):
+            subject = subject_of(config)
             say(f"resuming {found.path}")
             _quantize(found, config, subject, say)
     if chief():

@@ -38,10 +38,6 @@ class World:
     rank: int = 0
     size: int = 1
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.size:
-            raise ValueError(f"rank {self.rank} of {self.size} processes")
-
     @property
     def chief(self) -> bool:
         """Whether this process writes files and talks."""
@@ -165,10 +161,7 @@ def rows_of_all(rows: np.ndarray, positions: list[int], n: int) -> np.ndarray:
     """[N, C] of all images from every process's [n, C] at its own positions."""
     if world().size == 1:
         return rows
-    whole: np.ndarray | None = None
+    whole = np.empty((n, *rows.shape[1:]), dtype=rows.dtype)
     for theirs, where in everyones((rows, positions)):
-        if whole is None:
-            whole = np.empty((n, *theirs.shape[1:]), dtype=theirs.dtype)
         whole[where] = theirs
-    assert whole is not None
     return whole

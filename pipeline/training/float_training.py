@@ -7,7 +7,6 @@ in the weights or in evaluation.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -25,10 +24,10 @@ from pipeline.files import write_atomic
 from pipeline.models.t2t_vit import Block
 from pipeline.run.layout import METRICS_FILE, RESUME_FILE
 from pipeline.training.distributed import joined, world
-from pipeline.training.loop import Batch, EpochRecord, Phase, fit
+from pipeline.training.loop import EpochRecord, fit
 from pipeline.training.plan import FloatPlan, FloatRecipe, FloatTraining
-from pipeline.training.setting import Say, Setting, evenly
-from pipeline.training.subject import Subject, choose_device, eval_transform, load_data, load_subject, seed_everything
+from pipeline.training.setting import Say, Setting
+from pipeline.training.subject import choose_device, eval_transform, load_data, load_subject, seed_everything
 from pipeline.training.trainees import Execution, FloatTrainee, choose_precision
 
 if TYPE_CHECKING:
@@ -71,16 +70,7 @@ def _train(training: FloatTraining, plan: FloatPlan, resume_file: Path, say: Say
     data = load_data(training.spec, training.skip_bad)
     subject = load_subject(training.model, data, training.weights, plan.seed, training.img_size)
     threads = seed_everything(plan.seed, training.threads)
-    device = choose_device(training.device)
-    setting = Setting(
-        subject=subject,
-        device=device,
-        precision=choose_precision(training.amp, device),
-        val_indices=evenly(len(data.val), None),
-        workers=training.workers,
-        checkpoint_steps=training.checkpoint_steps,
-        say=say,
-    )
+    setting = Setting.of(subject, training, None, say)
     say(f"{training.file}: {len(data.train)} training and {len(data.val)} validation images of {data.name}")
     say(_told(plan))
 
@@ -88,8 +78,8 @@ def _train(training: FloatTraining, plan: FloatPlan, resume_file: Path, say: Say
         lines = "".join(json.dumps(asdict(r), allow_nan=False) + "\n" for r in history)
         write_atomic(training.folder / METRICS_FILE, lines)
 
-    module = subject.model.to(device)
-    phase = _augmented(setting.phase("float", module, plan, resume_file.parent, on_history), subject, plan, training)
+    module = subject.model.to(setting.device)
+    phase = setting.phase("float", module, plan, resume_file.parent, on_history, augment=plan.augment)
     with stochastic_depth(module, plan.drop_path):
         fit(FloatTrainee(module, plan, Execution(training.channels_last, training.compile)), plan, phase)
     if training.half:
@@ -126,29 +116,6 @@ def _check(training: FloatTraining, plan: FloatPlan) -> None:
     except ValueError as error:
         raise UsageError(str(error)) from None
     choose_precision(training.amp, choose_device(training.device))
-
-
-def _augmented(phase: Phase, subject: Subject, plan: FloatPlan, training: FloatTraining) -> Phase:
-    """The same phase on images that go through the plan's augmentation."""
-    from calibration.loader import train_loader
-
-    transform = plan.augment.transform(subject.transform)
-    mix = plan.augment.mixing(len(subject.data.classes), plan.label_smoothing)
-
-    def batches(epoch: int, first: int) -> Iterator[Batch]:
-        return train_loader(
-            subject.data.train,
-            transform,
-            plan.batch_size,
-            seed=plan.seed,
-            epoch=epoch,
-            workers=training.workers,
-            start_step=first,
-            shard=world().shard,
-            mix=mix,
-        )
-
-    return dataclasses.replace(phase, batches=batches)
 
 
 def _told(plan: FloatPlan) -> str:

@@ -24,13 +24,10 @@ from pipeline.config import ExecutionPlan
 from pipeline.errors import TrainingError
 from pipeline.progress import progress
 from pipeline.run.layout import RESUME_FILE
-from pipeline.training.averaging import WeightAverage
 from pipeline.training.distributed import spread_state, sum_gradients, total, world
 from pipeline.training.plan import TrainPlan
-from pipeline.training.resume_point import State, Training, restore, save
+from pipeline.training.resume_point import State, Training, WeightAverage, restore, save
 from pipeline.training.trainees import OFF, Precision
-
-__all__ = ["EpochRecord", "Phase", "Trainee", "fit"]
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Batches = Callable[[int, int], Iterator[Batch]]

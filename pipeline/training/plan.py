@@ -283,11 +283,8 @@ class FloatRecipe(OptimizerPlan):
         return FloatPlan(
             epochs=epochs,
             batch_size=batch_size,
-            accumulate=self.accumulate,
             lr=_or(self.lr, _paper_lr(batch_size * self.accumulate * processes) if paper else LIGHT_LR),
             warmup_fraction=self._warmup(epochs),
-            weight_decay=self.weight_decay,
-            label_smoothing=self.label_smoothing,
             clip_norm=self.clip_norm,
             ema=_or(self.ema, PAPER_EMA if paper else 0.0),
             drop_path=_or(self.drop_path, PAPER_DROP_PATH if paper and is_t2t(model) else 0.0),
@@ -295,9 +292,8 @@ class FloatRecipe(OptimizerPlan):
             hflip=augment.hflip,
             scale_min=augment.scale_min,
             half_size_epochs=self.half_size_epochs,
-            max_steps=self.max_steps,
-            seed=self.seed,
             dropout=True,  # what the model itself has
+            **_fields(OptimizerPlan, self),
             **NO_QAT,
         )
 
@@ -339,13 +335,9 @@ def tuning_plan(config: RunConfig, head_replaced: bool) -> FloatPlan:
         augment="light",
         epochs=_or(config.float_epochs, default_epochs),
         batch_size=config.batch_size,
-        accumulate=config.accumulate,
         lr=config.float_lr,
-        weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
         clip_norm=config.clip_norm,
-        max_steps=config.max_steps,
-        seed=config.seed,
+        **_fields(OptimizerPlan, config),
     )
     return recipe.plan(config.model, config.data)
 
@@ -354,29 +346,18 @@ def qat_plan(config: RunConfig) -> TrainPlan:
     """Of QAT, on images that go through the light augmentation."""
     augment = augmentation_of("light", config.data)
     return TrainPlan(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        lr=config.lr,
+        **_fields(QatPlan, config),
         warmup_fraction=WARMUP_SHARE,
-        weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
-        clip_norm=config.clip_norm,
-        ema=config.ema,
         hflip=augment.hflip,
         scale_min=augment.scale_min,
         half_size_epochs=0,
-        max_steps=config.max_steps,
-        seed=config.seed,
-        observer_freeze=config.observer_freeze,
-        batch_norm_freeze=config.batch_norm_freeze,
-        dropout=config.dropout,
-        distill=config.distill,
-        temperature=config.temperature,
-        distill_features=config.distill_features,
-        ranges=config.ranges,
         range_lr=RANGE_LR,
     )
+
+
+def _fields(plan: type, options: Any) -> dict[str, Any]:
+    """The fields of `plan` from `options` that are composed of it."""
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(plan)}
 
 
 def _or(given: T | None, default: T) -> T:

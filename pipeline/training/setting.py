@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,21 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.config import ExecutionPlan
 from pipeline.progress import progress
 from pipeline.run.layout import TENSORBOARD
 from pipeline.training.distributed import rows_of_all, world
 from pipeline.training.loop import EpochRecord, Phase
 from pipeline.training.plan import TrainPlan
-from pipeline.training.subject import Subject
-from pipeline.training.trainees import Precision
+from pipeline.training.subject import ScoredImages, Subject, choose_device
+from pipeline.training.trainees import Precision, choose_precision
 
 if TYPE_CHECKING:
-    from calibration.dataset import Split
-    from calibration.preprocess import EvalTransform
+    from calibration.augment import Augmentation
 
 
 Say = Callable[[str], None]
 EVAL_BATCH = 32
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,20 @@ class Setting:
     workers: int
     checkpoint_steps: int
     say: Say
+
+    @classmethod
+    def of(cls, subject: Subject, plan: ExecutionPlan, limit_val: int | None, say: Say) -> Setting:
+        """As the options want it; `limit_val` validation images, None: all."""
+        device = choose_device(plan.device)
+        return cls(
+            subject=subject,
+            device=device,
+            precision=choose_precision(plan.amp, device),
+            val_indices=evenly(len(subject.data.val), limit_val),
+            workers=plan.workers,
+            checkpoint_steps=plan.checkpoint_steps,
+            say=say,
+        )
 
     @property
     def labels(self) -> np.ndarray:
@@ -66,16 +81,9 @@ class Setting:
     def _rows(
         self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None, positions: range
     ) -> np.ndarray:
-        return collect_logits(
-            f"scoring {what}",
-            forward,
-            self.subject.data.val,
-            self.subject.transform,
-            EVAL_BATCH,
-            device or self.device,
-            [self.val_indices[p] for p in positions],
-            self.workers,
-        )
+        indices = tuple(self.val_indices[p] for p in positions)
+        images = ScoredImages(self.subject.data.val, self.subject.transform, indices, self.workers)
+        return collect_logits(f"scoring {what}", forward, images, device=device or self.device)
 
     def phase(
         self,
@@ -85,15 +93,17 @@ class Setting:
         folder: Path,
         on_history: Callable[[list[EpochRecord]], None],
         on_logits: Callable[[np.ndarray], None] = lambda logits: None,
+        augment: Augmentation | None = None,
     ) -> Phase:
         """A training phase of `module`; `folder` gets its resume point, `tensorboard/` beside it the curves.
 
         Args:
             on_logits: given those of the scored images after every epoch.
+            augment: what the training images go through; None: crops and mirroring as of the plan.
         """
 
         def batches(epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            return training_batches(self.subject, plan, epoch, first_step, self.workers)
+            return training_batches(self.subject, plan, epoch, first_step, self.workers, augment)
 
         def evaluate() -> tuple[int, int]:
             logits, labels = self.score(f"{name} top-1", module), self.labels
@@ -125,22 +135,28 @@ class Setting:
 
 
 def training_batches(
-    subject: Subject, plan: TrainPlan, epoch: int, first_step: int, workers: int
+    subject: Subject,
+    plan: TrainPlan,
+    epoch: int,
+    first_step: int,
+    workers: int,
+    augment: Augmentation | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """This process's augmented batches of one epoch from batch `first_step` on, whatever the number of workers."""
-    from calibration.augment import train_transform
+    from calibration.augment import Augmentation
     from calibration.loader import train_loader
 
-    transform = train_transform(subject.transform, hflip=plan.hflip, scale_min=plan.scale_min)
+    augment = augment or Augmentation(hflip=plan.hflip, scale_min=plan.scale_min)
     return train_loader(
         subject.data.train,
-        transform,
+        augment.transform(subject.transform),
         plan.batch_size,
         seed=plan.seed,
         epoch=epoch,
         workers=workers,
         start_step=first_step,
         shard=world().shard,
+        mix=augment.mixing(len(subject.data.classes), plan.label_smoothing),
     )
 
 
@@ -165,23 +181,18 @@ def evenly(total: int, limit: int | None) -> tuple[int, ...]:
 def collect_logits(
     what: str,
     forward: Callable[[Tensor], Tensor],
-    split: Split,
-    transform: EvalTransform,
-    batch_size: int,
-    device: torch.device,
-    indices: Sequence[int] | None = None,
-    workers: int = 0,
+    images: ScoredImages,
+    batch_size: int = EVAL_BATCH,
+    device: torch.device = CPU,
 ) -> np.ndarray:
-    """Run `forward` over the images of `split` (or those at `indices`), without gradients.
+    """Run `forward` over the images, without gradients.
 
     Returns:
-        float32 [N, classes], one row an image in the order of `indices` (default: of the split).
+        float32 [N, classes], one row an image in their order.
     """
-    from calibration.loader import eval_batches
-
     rows: list[np.ndarray] = []
-    with torch.no_grad(), progress(what, len(split) if indices is None else len(indices)) as bar:
-        for images, _, _ in eval_batches(split, transform, batch_size, indices, workers):
-            rows.append(forward(images.to(device)).float().cpu().numpy())
-            bar.advance(len(images))
+    with torch.no_grad(), progress(what, len(images.indices)) as bar:
+        for batch in images.batches(batch_size):
+            rows.append(forward(batch.to(device)).float().cpu().numpy())
+            bar.advance(len(batch))
     return np.concatenate(rows)

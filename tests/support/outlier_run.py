@@ -23,7 +23,7 @@ from pipeline.run.facts import QuantizationFacts, write_facts
 from pipeline.run.folder import Run, create_run
 from pipeline.run.logits import StageLogits, save_logits
 from pipeline.training.setting import collect_logits, evenly
-from pipeline.training.subject import Subject, eval_transform
+from pipeline.training.subject import ScoredImages, Subject, eval_transform
 
 SIDE = 16
 SIZE = (3, SIDE, SIDE)
@@ -78,7 +78,7 @@ def outlier_run(root: Path, outlier: float = OUTLIER) -> Run:
     indices = evenly(len(data.val), IMAGES)
 
     def logits_of(forward: nn.Module) -> np.ndarray:
-        return collect_logits("scoring", forward, data.val, transform, 32, torch.device("cpu"), indices)
+        return collect_logits("scoring", forward, ScoredImages(data.val, transform, indices, workers=0))
 
     chosen = evenly(len(data.train), 256)
     images = torch.stack([transform.build()(data.train.image(i)) for i in chosen])

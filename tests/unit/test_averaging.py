@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.averaging import WeightAverage
+from pipeline.training.resume_point import WeightAverage
 
 
 def module(value: float) -> nn.Module:

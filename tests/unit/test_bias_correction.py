@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from pipeline.errors import TrainingError
-from pipeline.quantization.bias_correction import BiasCorrection, correct_biases
+from pipeline.quantization.bias_correction import correct_biases
 from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.graph import prepare, set_fake_quantization, to_qdq_program
 from pipeline.quantization.quantizer import Scheme
@@ -129,8 +129,3 @@ def test_means_that_are_not_finite_are_refused_with_the_layer() -> None:
         bad.get_parameter("third.bias").fill_(float("nan"))
     with pytest.raises(TrainingError, match="4 of 4 channels of third"):
         correct_biases(bad, batches, 12, CPU)
-
-
-def test_a_record_without_images_is_no_record() -> None:
-    with pytest.raises(ValueError, match="0 images"):
-        BiasCorrection(("a",), (), 0, 0.0, 0.0)

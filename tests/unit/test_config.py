@@ -17,11 +17,11 @@ from pipeline.errors import (
     UsageError,
     WeightsError,
     exit_code_of,
-    suggest,
 )
 from targets.codec import RecordError
 from targets.registry import UnknownTarget
 from targets.types import TargetError
+from targets.words import suggest
 
 
 def test_a_config_comes_back_from_json() -> None:

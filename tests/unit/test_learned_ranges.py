@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pipeline.errors import TrainingError
-from pipeline.quantization import rounding
 from pipeline.quantization.calibration import calibrate, reestimate_ranges
-from pipeline.quantization.fake_quantize import EdgeFakeQuantize
+from pipeline.quantization.fake_quantize import EdgeFakeQuantize, rounded_learned
 from pipeline.quantization.graph import prepare, set_fake_quantization, set_observers, set_training, to_qdq_program
 from pipeline.quantization.observers import SCALE_EPSILON
 from pipeline.quantization.quantizer import Scheme
@@ -62,7 +61,7 @@ def test_gradient_of_the_scale_is_the_one_of_lsq_by_hand() -> None:
     log_scale = torch.zeros(1, requires_grad=True)  # scale 1
     zero_point = torch.zeros(1, requires_grad=True)
     weights = torch.tensor([[1.0, 10.0, 100.0, 1000.0]])
-    y = rounding.learned(x, log_scale, zero_point, -2, 1)
+    y = rounded_learned(x, log_scale, zero_point, -2, 1)
     assert y.tolist() == [[0.0, -1.0, 1.0, -2.0]]
     (y * weights).sum().backward()
     factor = (4 * 3) ** -0.5  # four values in an image, three steps
@@ -79,7 +78,7 @@ def test_gradients_add_up_over_all_values_of_all_images() -> None:
         x, log_scale, zero_point = random(2, 3, 50), torch.tensor([-4.2]), torch.tensor([offset])
         for tensor in (x, log_scale, zero_point):
             tensor.requires_grad_()
-        rounding.learned(x, log_scale, zero_point, -128, 127).backward(upstream)
+        rounded_learned(x, log_scale, zero_point, -128, 127).backward(upstream)
         scale, of_scale, of_zero_point = math.exp(-4.2), 0.0, 0.0
         for value, gradient in zip(x.flatten().tolist(), upstream.flatten().tolist(), strict=True):
             t = value / scale

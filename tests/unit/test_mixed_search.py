@@ -59,9 +59,9 @@ class Targets:
         return Trial("targets", layers, cells, 1.0)
 
 
-def search(judge: object, targets: object, log: Path, *given: str, key: str = "key") -> MixedSearch:
+def search(judge: object, targets: Targets, log: Path, *given: str, key: str = "key") -> MixedSearch:
     plan = MixedPlan(given, BUDGET, ("a", "b"), rank_images=16)
-    return MixedSearch(plan, key, judge, targets, TrialLog(log), lambda line: None)  # type: ignore[arg-type]
+    return MixedSearch(plan, key, judge, targets.trial, TrialLog(log), lambda line: None)  # type: ignore[arg-type]
 
 
 def test_the_two_layers_around_the_outlier_are_found_and_no_other(judge: TorchJudge, tmp_path: Path) -> None:
