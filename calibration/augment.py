@@ -138,16 +138,6 @@ PRESETS = {
 }
 
 
-def train_transform(evaluation: EvalTransform, hflip: bool, scale_min: float) -> Callable[[Image], Tensor]:
-    """The light preset around the evaluation transform: random crop, optional mirror, colour jitter.
-
-    Args:
-        hflip: mirror half of the images.
-        scale_min: smallest area of the random crop as a fraction of the image.
-    """
-    return Augmentation(hflip=hflip, scale_min=scale_min).transform(evaluation)
-
-
 def _operations(transform: Any) -> Iterator[Any]:
     """Every operation of timm's policies within a transform."""
     from timm.data.auto_augment import AugmentOp

@@ -128,10 +128,10 @@ def training_batches(
     subject: Subject, plan: TrainPlan, epoch: int, first_step: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """This process's augmented batches of one epoch from batch `first_step` on, whatever the number of workers."""
-    from calibration.augment import train_transform
+    from calibration.augment import Augmentation
     from calibration.loader import train_loader
 
-    transform = train_transform(subject.transform, hflip=plan.hflip, scale_min=plan.scale_min)
+    transform = Augmentation(hflip=plan.hflip, scale_min=plan.scale_min).transform(subject.transform)
     return train_loader(
         subject.data.train,
         transform,

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from calibration.augment import Mixing, train_transform
+from calibration.augment import Augmentation, Mixing
 from calibration.dataset import DIGITS, DataError, Split
 from calibration.loader import eval_batches, train_loader
 from calibration.preprocess import EvalTransform
 from calibration.sources import open_data
 
 TRANSFORM = EvalTransform((3, 32, 32), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic")
-AUGMENTED = train_transform(TRANSFORM, hflip=True, scale_min=0.6)
+AUGMENTED = Augmentation(hflip=True, scale_min=0.6).transform(TRANSFORM)
 
 
 def some(n: int) -> Split:

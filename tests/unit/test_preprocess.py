@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from calibration.augment import train_transform
+from calibration.augment import Augmentation
 from calibration.dataset import DataError
 from calibration.preprocess import EvalTransform, read_image
 from calibration.torchvision_compat import ensure_torchvision
@@ -282,7 +282,7 @@ def test_augmentation_mirrors_only_when_asked() -> None:
     image = Image.fromarray(halves)
 
     def bright_left(hflip: bool) -> list[bool]:
-        transform = train_transform(EVALUATION, hflip=hflip, scale_min=0.9)
+        transform = Augmentation(hflip=hflip, scale_min=0.9).transform(EVALUATION)
         pictures = [transform(image) for _ in range(40)]
         return [bool(p[..., :20].mean() > p[..., -20:].mean()) for p in pictures]
 

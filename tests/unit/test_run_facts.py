@@ -10,6 +10,7 @@ from made_up_facts import write_made_up_facts
 
 from pipeline.errors import RunError
 from pipeline.files import write_json
+from pipeline.records.codec import to_dict
 from pipeline.records.keys import ArtifactKey
 from pipeline.run.facts import QuantizationFacts, read_quantization, read_subject
 from pipeline.run.folder import DONE, PENDING, SEARCH, Run, create_run
@@ -45,7 +46,7 @@ def test_the_subject_has_the_keys_of_earlier_versions(run: Run) -> None:
     run.record(SUBJECT)
     subject = read_subject(run)
     assert subject.model_config.input_size == (3, 96, 96)
-    assert subject.model_config.to_dict() == stored["model_config"]
+    assert to_dict(subject.model_config) == stored["model_config"]
     assert (subject.data.n_val, subject.weights.qk_scale, subject.classes[-1]) == (2, 0.0625, "9")
     write_json(run.path / SUBJECT, {**stored, "parameter": 1})
     run.record(SUBJECT)

@@ -15,14 +15,14 @@ import torch
 from shard_files import picture, write_shards, write_tar
 
 from calibration.audit import audit
-from calibration.augment import train_transform
+from calibration.augment import Augmentation
 from calibration.dataset import DataError
 from calibration.loader import train_loader
 from calibration.preprocess import EvalTransform
 from calibration.sources import open_data
 from calibration.torchvision_compat import ensure_torchvision
 
-AUGMENTED = train_transform(EvalTransform((3, 16, 16), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic"), True, 0.6)
+AUGMENTED = Augmentation(scale_min=0.6).transform(EvalTransform((3, 16, 16), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic"))
 
 
 def test_timms_reader_finds_the_same_images_and_labels(tmp_path: Path) -> None:

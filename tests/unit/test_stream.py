@@ -22,7 +22,7 @@ from shard_files import picture, write_shards, write_tar
 from calibration import remote
 from calibration import stream as streams
 from calibration.audit import audit, images_to_check
-from calibration.augment import train_transform
+from calibration.augment import Augmentation
 from calibration.dataset import DataError, DataSource, Encoded, Stream
 from calibration.loader import read_ahead, train_loader
 from calibration.preprocess import EvalTransform
@@ -31,7 +31,7 @@ from calibration.sampler import calibration_subset
 from calibration.sources import open_data
 from calibration.stream import balanced, interleaved, kept_split, shuffled
 
-AUGMENTED = train_transform(EvalTransform((3, 16, 16), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic"), True, 0.6)
+AUGMENTED = Augmentation(scale_min=0.6).transform(EvalTransform((3, 16, 16), (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic"))
 TRAIN = 21
 
 
