@@ -50,11 +50,6 @@ class HubImages:
         return f"{image.size}".encode() + image.tobytes()
 
 
-def is_hub_name(spec: str) -> bool:
-    """Whether `spec` is meant for timm's factory."""
-    return spec.lower().startswith(PREFIXES + STREAMS)
-
-
 def load(spec: str) -> DataSource:
     """Download where needed, then the train split and the first of validation, val, test that exists.
 

@@ -94,10 +94,6 @@ class UrlShards:
     lengths: tuple[int, ...]
     label_field: str = ""
 
-    def __post_init__(self) -> None:
-        if not self.urls or len(self.urls) != len(self.lengths):
-            raise ValueError(f"{len(self.urls)} shards and {len(self.lengths)} lengths")
-
     @property
     def count(self) -> int:
         return len(self.urls)

@@ -132,6 +132,7 @@ def read_shard(file: BinaryIO, shard: str, label_field: str, contents: bool) -> 
         DataError: a sample without image or label.
     """
     sample: _Sample | None = None
+    label_key = "json" if label_field else LABEL_KEY
     try:
         with tarfile.open(fileobj=file, mode="r|" if contents else "r:") as tar:
             for member in tar:
@@ -144,34 +145,21 @@ def read_shard(file: BinaryIO, shard: str, label_field: str, contents: bool) -> 
                     if sample is not None:
                         yield _finished(sample, shard, label_field)
                     sample = _Sample(name)
-                _take(sample, tar, member, key.lower(), shard, label_field, contents)
+                key = key.lower()
+                if key == label_key:
+                    sample.label = _read(tar, member)
+                elif key not in IMAGE_KEYS:
+                    sample.others.append(key)
+                elif sample.image is None:
+                    sample.image, sample.content = member, _read(tar, member) if contents else b""
+                else:
+                    raise DataError(f"shard {shard}: {name} has two images, {sample.image.name} and {member.name}")
     except tarfile.TarError as error:
         raise IncompleteShard(
             f"shard {shard} is no whole tar file ({error}): shards must be plain .tar, not compressed, and complete"
         ) from None
     if sample is not None:
         yield _finished(sample, shard, label_field)
-
-
-def _take(
-    sample: _Sample,
-    tar: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    key: str,
-    shard: str,
-    label_field: str,
-    contents: bool,
-) -> None:
-    if key in IMAGE_KEYS:
-        if sample.image is not None:
-            raise DataError(f"shard {shard}: {sample.key} has two images, {sample.image.name} and {member.name}")
-        sample.image = member
-        if contents:
-            sample.content = _read(tar, member)
-    elif key == ("json" if label_field else LABEL_KEY):
-        sample.label = _read(tar, member)
-    else:
-        sample.others.append(key)
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

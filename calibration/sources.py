@@ -41,7 +41,7 @@ def open_data(spec: str) -> DataSource:
         return webdataset.load(spec)
     if spec.lower().startswith(hf_stream.PREFIX):
         return hf_stream.load(spec)
-    if hub.is_hub_name(spec) and not path.exists():
+    if spec.lower().startswith(hub.PREFIXES + hub.STREAMS) and not path.exists():
         return hub.load(spec)
     what = "is a file" if path.is_file() else "does not exist"
     raise DataError(
@@ -147,12 +147,9 @@ def _split(root: Path, folder: Path, classes: tuple[str, ...]) -> Split:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = [p for p in sorted((folder / name).rglob("*")) if p.is_file() and _is_meant(p)]
+        found = (p for p in sorted((folder / name).rglob("*")) if p.is_file() and p.name not in IGNORED)
+        files = [p for p in found if not p.name.startswith(".")]
         paths += files
         labels += [label] * len(files)
     ids = tuple(p.relative_to(root).as_posix() for p in paths)
     return Split(folder.name, np.array(labels, dtype=np.int64), ids, FileImages(tuple(paths)), np.arange(len(paths)))
-
-
-def _is_meant(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name not in IGNORED

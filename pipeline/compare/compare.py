@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -25,10 +25,9 @@ from pipeline.records.keys import STAGES, ArtifactKey, CellKey, StageName
 from pipeline.records.latency import LatencyRecord
 from pipeline.records.validation import ValidationRecord
 from pipeline.report.values import flat
-from pipeline.run.cells import load_cells, load_conversions
+from pipeline.run.cells import load_conversions, load_latency, load_validation
 from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
-from pipeline.run.layout import LATENCY, VALIDATION
 from pipeline.run.logits import StageLogits, load_artifact_logits, load_logits, rows_of
 
 NO_CELL = "the cell is in one run only"
@@ -85,7 +84,7 @@ def _cell(a: Side, b: Side, spot: Spot) -> ComparedCell:
     change: RatioChange | str = NO_CELL
     if None not in halves:
         paired = _paired(a, b, a.scored(spot), b.scored(theirs))
-        change = _change(a, b, a.latency(spot), b.latency(theirs))
+        change = _change(a, b, a.records(spot)[2], b.records(theirs)[2])
     artifact, runtime, device = theirs if halves[0] is None else spot
     return ComparedCell(
         target=artifact.target,
@@ -118,11 +117,11 @@ def _paired(a: Side, b: Side, one: LabelledLogits | str, other: LabelledLogits |
         return "not paired: other classes"
     right = correct(one.logits, one.labels), correct(other.logits, one.labels)
     return PairedImages(
-        paired_drop(*right), agreement(one.logits, other.logits), _flips(*right, one.labels, a.class_names)
+        paired_drop(*right), agreement(one.logits, other.logits), _flips(*right, one.labels, a.subject.classes)
     )
 
 
-def _flips(before: np.ndarray, after: np.ndarray, labels: np.ndarray, names: list[str]) -> tuple[ClassFlips, ...]:
+def _flips(before: np.ndarray, after: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> tuple[ClassFlips, ...]:
     found = []
     for label in map(int, np.unique(labels)):
         own = labels == label
@@ -195,8 +194,8 @@ class Side:
         self.quantization = read_quantization(run)
         self.logits: StageLogits = load_logits(run)
         self.conversions = {c.artifact: c for c in load_conversions(run)}
-        self.validations = {r.key: r for r in load_cells(run, VALIDATION, ValidationRecord)}
-        self.latencies = {r.key: r for r in load_cells(run, LATENCY, LatencyRecord)}
+        self.validations: dict[CellKey | None, ValidationRecord] = {r.key: r for r in load_validation(run)}
+        self.latencies: dict[CellKey | None, LatencyRecord] = {r.key: r for r in load_latency(run)}
 
     @property
     def about(self) -> ComparedRun:
@@ -208,13 +207,9 @@ class Side:
         """Digest of the validation images, without how a model wants them cut and scaled."""
         return self.subject.data.val_digest
 
-    @property
-    def class_names(self) -> list[str]:
-        return list(self.subject.classes)
-
     def spots(self) -> list[Spot]:
         """Of files that ran somewhere, and of files that did not; in the order of the conversions."""
-        keys = list(dict.fromkeys([*self.validations, *self.latencies]))
+        keys = [key for key in dict.fromkeys([*self.validations, *self.latencies]) if key is not None]
         found: list[Spot] = []
         for artifact in dict.fromkeys([*self.conversions, *(key.artifact for key in keys)]):
             tried = [key for key in keys if key.artifact == artifact]
@@ -229,19 +224,12 @@ class Side:
             return None
         return CellKey(self.run.model, artifact.target, runtime, artifact.precision, artifact.source, device)
 
-    def conversion(self, spot: Spot) -> ConversionRecord | None:
-        return self.conversions.get(spot[0])
-
-    def validation(self, spot: Spot) -> ValidationRecord | None:
+    def records(self, spot: Spot) -> tuple[ConversionRecord | None, ValidationRecord | None, LatencyRecord | None]:
         key = self.key(spot)
-        return None if key is None else self.validations.get(key)
-
-    def latency(self, spot: Spot) -> LatencyRecord | None:
-        key = self.key(spot)
-        return None if key is None else self.latencies.get(key)
+        return self.conversions.get(spot[0]), self.validations.get(key), self.latencies.get(key)
 
     def half(self, spot: Spot) -> Half | None:
-        conversion, validation, timed = self.conversion(spot), self.validation(spot), self.latency(spot)
+        conversion, validation, timed = self.records(spot)
         if conversion is None and validation is None and timed is None:
             return None
         steps = (r.outcome for r in (conversion, validation) if r is not None)
@@ -259,7 +247,7 @@ class Side:
 
     def scored(self, spot: Spot) -> LabelledLogits | str:
         """The logits of a cell, or why there are none that can be used."""
-        key, conversion, validation = self.key(spot), self.conversion(spot), self.validation(spot)
+        key, (conversion, validation, _) = self.key(spot), self.records(spot)
         if key is None or validation is None or validation.accuracy is None:
             return "it was not validated"
         stored = load_artifact_logits(self.run, key)
@@ -279,7 +267,7 @@ class Side:
         facts: dict[str, object] = {
             "model": self.run.model,
             "data": asdict(self.subject.data),
-            "input": self.subject.model_config.to_dict(),
+            "input": asdict(self.subject.model_config),
             "weights": asdict(self.subject.weights),
             "scheme": self.quantization.scheme,
             "calibration": self.quantization.calibration,

@@ -91,12 +91,6 @@ class ComparedCell:
     not_timed: str
     source_b: Source | None = None
 
-    def __post_init__(self) -> None:
-        if self.a is None and self.b is None:
-            raise ValueError(f"{self.label}: a cell of neither run")
-        if (self.paired is None) != bool(self.not_paired) or (self.change is None) != bool(self.not_timed):
-            raise ValueError(f"{self.label}: a comparison or the reason why there is none, not both")
-
     @property
     def scheme(self) -> str:
         """Precision, and where the scales come from: "fp16", "int8 qat", "int8 qat/ptq" where the runs differ."""

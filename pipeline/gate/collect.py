@@ -35,10 +35,9 @@ from pipeline.records.latency import InstructionRecord, LatencyRecord
 from pipeline.records.report import WeightsRecord
 from pipeline.records.validation import ValidationRecord
 from pipeline.run import provenance
-from pipeline.run.cells import load_cells, load_conversions
+from pipeline.run.cells import load_conversions, load_instructions, load_latency, load_validation
 from pipeline.run.facts import QuantizationFacts, read_quantization, read_subject
 from pipeline.run.folder import Run
-from pipeline.run.layout import INSTRUCTIONS, LATENCY, VALIDATION
 from pipeline.run.logits import ArtifactLogits, StageLogits, load_artifact_logits, load_logits, rows_of
 from targets import registry
 from targets.codec import from_dict, to_dict
@@ -54,26 +53,18 @@ def facts_of(run: Run, now: datetime | None = None) -> RunFacts:
         RunError: the run did not finish, or a file of it changed.
     """
     run.check_finished()
-    validations = load_cells(run, VALIDATION, ValidationRecord)
+    validations = load_validation(run)
     if not validations:
         raise UsageError(f"nothing was validated in run {run.id}: run `python main.py validate` (and convert) first")
     stages = load_logits(run)
     conversions = {c.artifact: c for c in load_conversions(run)}
-    latencies = {record.key: record for record in load_cells(run, LATENCY, LatencyRecord)}
+    latencies = {record.key: record for record in load_latency(run)}
     subject, quantization = read_subject(run), read_quantization(run)
-    counted = {record.key: record for record in load_cells(run, INSTRUCTIONS, InstructionRecord)}
-    cells = [
-        _cell(
-            run,
-            v,
-            conversions.get(v.key.artifact),
-            latencies.get(v.key),
-            counted.get(v.key),
-            stages,
-            quantization,
-        )
-        for v in validations
-    ]
+    counted = {record.key: record for record in load_instructions(run)}
+    cells = []
+    for v in validations:
+        records = (conversions.get(v.key.artifact), latencies.get(v.key), counted.get(v.key))
+        cells.append(_cell(run, v, *records, stages, quantization))
     seen = {v.key.artifact for v in validations}
     cells += [
         _not_converted(c) for artifact, c in conversions.items() if artifact not in seen and c.outcome.status != "ok"

@@ -44,8 +44,6 @@ class Judgement:
     detectable: float | None = None
 
     def __post_init__(self) -> None:
-        if self.verdict is not None and self.verdict not in VERDICTS:
-            raise ValueError(f"verdict {self.verdict!r} is not one of {', '.join(VERDICTS)}")
         if not self.sentence or (self.verdict not in ("pass", None) and not self.next_step):
             raise ValueError(f"{self.verdict}: a judgement says what was seen, and what to do unless it is a pass")
         if (self.low is None) != (self.high is None) or (self.low is not None and self.confidence is None):

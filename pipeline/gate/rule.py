@@ -27,10 +27,6 @@ class Pair:
     base: CellFacts | None
     other_classes: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.now is None and self.base is None:
-            raise ValueError(f"{self.key.label} is neither in the run nor in the baseline")
-
     @property
     def scored(self) -> tuple[Scored | None, Scored | None]:
         """Answers now, and in the baseline."""

@@ -67,11 +67,8 @@ class Settings:
         return tuple(found)
 
     def _source(self, model: str, rule: str, key: str) -> str:
-        if key in self.options.get(rule, {}):
-            return "option"
-        if key in self.models.get(model, {}).get(rule, {}):
-            return f"{FILE}, {model}"
-        return FILE if key in self.file.get(rule, {}) else "default"
+        layers = {"option": self.options, f"{FILE}, {model}": self.models.get(model, {}), FILE: self.file}
+        return next((name for name, layer in layers.items() if key in layer.get(rule, {})), "default")
 
 
 def settings_of(
@@ -98,11 +95,14 @@ def settings_of(
     baseline = check.get("baseline")
     if baseline is not None and not isinstance(baseline, str):
         raise UsageError(f"{where}: baseline is {baseline!r}: give a path")
+    chosen = inconclusive or check.get("inconclusive", "fail")
+    if chosen not in get_args(Inconclusive):
+        raise UsageError(f"inconclusive is {chosen!r}: give {' or '.join(get_args(Inconclusive))}")
     return Settings(
         file=_rules(check.get("rules", {}), "check.rules", where),
         models=per_model,
         options=_rules(options, "options", "command line"),
-        inconclusive=_inconclusive(inconclusive or check.get("inconclusive", "fail")),
+        inconclusive=cast(Inconclusive, chosen),
         baseline=baseline,
     )
 
@@ -135,12 +135,6 @@ def _rule_setting(name: str, layers: list[Mapping[str, Any]]) -> RuleSetting:
     for layer in layers:
         merged |= layer
     return RuleSetting(merged.pop("enabled"), merged.pop("severity"), merged)
-
-
-def _inconclusive(value: object) -> Inconclusive:
-    if value not in get_args(Inconclusive):
-        raise UsageError(f"inconclusive is {value!r}: give {' or '.join(get_args(Inconclusive))}")
-    return cast(Inconclusive, value)
 
 
 def _mapping(value: object, place: str) -> Mapping[str, Any]:

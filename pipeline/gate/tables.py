@@ -132,20 +132,16 @@ def interval(judged: Judgement) -> str:
 
 def detail(found: Finding) -> str:
     """All figures of a finding on one line: now, baseline, budget, interval, n, smallest detectable drop."""
-    parts = []
-    if found.now is not None:
-        parts.append(f"now {figure(found.now, found.unit, signed=True)}")
-    if found.baseline is not None and found.unit != "pp":
-        parts.append(f"baseline {figure(found.baseline, found.unit)}")
-    if found.budget is not None:
-        parts.append(f"budget {figure(found.budget, found.unit)}")
-    if found.low is not None:
-        parts.append(f"interval {interval(found)}")
-    if found.n is not None:
-        parts.append(f"n {found.n}")
-    if found.detectable is not None:
-        parts.append(f"smallest detectable drop {figure(found.detectable, found.unit)}")
-    return ", ".join(parts)
+    baseline = None if found.unit == "pp" else found.baseline
+    parts = (
+        ("now", found.now, figure(found.now, found.unit, signed=True)),
+        ("baseline", baseline, figure(baseline, found.unit)),
+        ("budget", found.budget, figure(found.budget, found.unit)),
+        ("interval", found.low, interval(found)),
+        ("n", found.n, found.n),
+        ("smallest detectable drop", found.detectable, figure(found.detectable, found.unit)),
+    )
+    return ", ".join(f"{name} {text}" for name, value, text in parts if value is not None)
 
 
 def verdict_words(found: Finding) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,6 @@ class Throttling:
     p_value: float
 
     def __post_init__(self) -> None:
-        if self.shape not in get_args(Shape):
-            raise ValueError(f"shape {self.shape!r} is not one of {', '.join(get_args(Shape))}")
         if (self.shape == "steady") == (self.at_round is not None):
             raise ValueError(f"at_round is {self.at_round} for {self.shape}: a ramp and a step have one")
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import RunError, UsageError
+from pipeline.errors import UsageError
 from pipeline.models.zoo import ZOO, is_t2t, timm_name
-from targets.words import suggest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,29 +53,6 @@ class ModelConfig:
                 f"qk_scale {self.qk_scale} is not a positive number: published T2T-ViT weights need 0.0625"
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, as JSON keeps them."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_dict`.
-
-        Raises:
-            RunError: an unknown or missing key.
-        """
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        for key in values:
-            if key not in fields:
-                raise RunError(f"model config key {key!r} is unknown to this version.{suggest(key, fields)}")
-        missing = [k for k, f in fields.items() if f.default is dataclasses.MISSING and k not in values]
-        if missing:
-            raise RunError(
-                f"model config lacks {', '.join(missing)}: the file was edited by hand or is of another version"
-            )
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
-
 
 def build(
     name: str, num_classes: int, img_size: int | None = None, qk_scale: float | None = None
@@ -97,11 +72,8 @@ def build(
         raise UsageError(f"{name} cannot have {num_classes} classes: give at least 1")
     if img_size is not None and img_size < 1:
         raise UsageError(f"image size {img_size} is not a positive number of pixels")
-    return (
-        _build_t2t(name, num_classes, img_size, qk_scale)
-        if is_t2t(name)
-        else _build_timm(name, num_classes, img_size, qk_scale)
-    )
+    make = _build_t2t if is_t2t(name) else _build_timm
+    return make(name, num_classes, img_size, qk_scale)
 
 
 def _build_t2t(

@@ -10,7 +10,8 @@ import argparse
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     check_readable(path)
     if path.suffix in SAFETENSORS_SUFFIXES:
-        metadata, tensors = read_metadata(path), _read_safetensors(path)
-        container = "plain"
+        from safetensors.torch import load_file
+
+        with _safetensors_errors(path):
+            container, metadata, tensors = "plain", read_metadata(path), load_file(str(path))
     else:
         metadata = {}
         container, tensors = _choose_container(path, _read_pickle(path))
@@ -98,21 +101,18 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         WeightsError: the header is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file ({error}): copy or download it again") from None
+    with _safetensors_errors(path), safe_open(str(path), framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+@contextmanager
+def _safetensors_errors(path: Path) -> Iterator[None]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        return load_file(str(path))
+        yield
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file ({error}): copy or download it again") from None
 

@@ -115,14 +115,14 @@ def load_weights(
         )
     named = parse_classes(checkpoint.path, checkpoint.metadata)
     other_classes = classes is not None and named is not None and tuple(classes) != named
-    fitted = fit_state(model, config.name, checkpoint, other_classes)
-    model.load_state_dict(dict(fitted.state), strict=True)
+    state, head_replaced, resized = fit_state(model, config.name, checkpoint, other_classes)
+    model.load_state_dict(state, strict=True)
     return LoadedWeights(
         source=str(source),
         sha256=checkpoint.sha256,
         container=checkpoint.container,
-        head_replaced=fitted.head_replaced,
-        position_embedding_resized=fitted.position_embedding_resized,
+        head_replaced=head_replaced,
+        position_embedding_resized=resized,
         qk_scale=config.qk_scale,
     )
 
@@ -255,20 +255,6 @@ POSITION_EMBEDDING = "pos_embed"
 _SHOWN_KEYS = 3
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Tensors for `load_state_dict(strict=True)`.
-
-    Attributes:
-        head_replaced: the file's head had another number of classes; the model's fresh one stays.
-        position_embedding_resized: the file was trained at another image size.
-    """
-
-    state: Mapping[str, Tensor]
-    head_replaced: bool
-    position_embedding_resized: bool
-
-
 def head_names(name: str) -> tuple[str, ...]:
     """Module names of the classifier of a zoo or timm model (several for distilled ones)."""
     if is_t2t(name):
@@ -287,11 +273,17 @@ def head_classes(name: str, tensors: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def fit_state(model: nn.Module, name: str, checkpoint: Checkpoint, other_classes: bool = False) -> Fitted:
+def fit_state(
+    model: nn.Module, name: str, checkpoint: Checkpoint, other_classes: bool
+) -> tuple[dict[str, Tensor], bool, bool]:
     """Keep the model's head where the classes differ, resize the position embedding, compare the rest.
 
     Args:
         other_classes: the head is for other classes although there may be as many of them.
+
+    Returns:
+        tensors for `load_state_dict(strict=True)`; whether the head is the model's fresh one, and whether the file was
+        trained at another image size.
 
     Raises:
         WeightsError: any other difference; names the file, how many keys differ, and the first ones.
@@ -310,7 +302,7 @@ def fit_state(model: nn.Module, name: str, checkpoint: Checkpoint, other_classes
             replaced = True
     resized = _resize_position_embedding(own, state)
     _compare(own, state, checkpoint, name)
-    return Fitted(state, replaced, resized)
+    return state, replaced, resized
 
 
 def _resize_position_embedding(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:

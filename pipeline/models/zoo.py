@@ -59,40 +59,24 @@ class ZooEntry:
         return DEMO_FOLDER / f"{self.name}.safetensors"
 
 
+def _t2t(depth: int, params_millions: float, macs_giga: float, top1_percent: float) -> ZooEntry:
+    return ZooEntry(
+        name=f"t2t_vit_{depth}",
+        family="t2t",
+        params_millions=params_millions,
+        macs_giga=macs_giga,
+        macs_source=_T2T_SOURCE,
+        top1_percent=top1_percent,
+        top1_source=_T2T_SOURCE,
+        depth=depth,
+        pretrained_url=f"{_RELEASE}/{top1_percent}_T2T_ViT_{depth}.pth.tar",
+    )
+
+
 ZOO: dict[str, ZooEntry] = {
-    "t2t_vit_7": ZooEntry(
-        name="t2t_vit_7",
-        family="t2t",
-        params_millions=4.31,
-        macs_giga=1.1,
-        macs_source=_T2T_SOURCE,
-        top1_percent=71.7,
-        top1_source=_T2T_SOURCE,
-        depth=7,
-        pretrained_url=f"{_RELEASE}/71.7_T2T_ViT_7.pth.tar",
-    ),
-    "t2t_vit_10": ZooEntry(
-        name="t2t_vit_10",
-        family="t2t",
-        params_millions=5.89,
-        macs_giga=1.5,
-        macs_source=_T2T_SOURCE,
-        top1_percent=75.2,
-        top1_source=_T2T_SOURCE,
-        depth=10,
-        pretrained_url=f"{_RELEASE}/75.2_T2T_ViT_10.pth.tar",
-    ),
-    "t2t_vit_12": ZooEntry(
-        name="t2t_vit_12",
-        family="t2t",
-        params_millions=6.94,
-        macs_giga=1.8,
-        macs_source=_T2T_SOURCE,
-        top1_percent=76.5,
-        top1_source=_T2T_SOURCE,
-        depth=12,
-        pretrained_url=f"{_RELEASE}/76.5_T2T_ViT_12.pth.tar",
-    ),
+    "t2t_vit_7": _t2t(7, params_millions=4.31, macs_giga=1.1, top1_percent=71.7),
+    "t2t_vit_10": _t2t(10, params_millions=5.89, macs_giga=1.5, top1_percent=75.2),
+    "t2t_vit_12": _t2t(12, params_millions=6.94, macs_giga=1.8, top1_percent=76.5),
     "mobilenet_v2": ZooEntry(
         name="mobilenet_v2",
         family="timm",

@@ -83,24 +83,21 @@ def run_cells(run: RunRecord) -> tuple[Cell, ...]:
     """The cells of one run."""
     validations: dict[CellKey | None, ValidationRecord] = {record.key: record for record in run.validations}
     latencies: dict[CellKey | None, LatencyRecord] = {record.key: record for record in run.latencies}
-    conversions = {_artifact(record): record for record in run.conversions}
+    conversions = {record.artifact: record for record in run.conversions}
     measured = [key for key in dict.fromkeys([*validations, *latencies]) if key is not None and not key.simulated]
     found: list[Cell] = []
-    for artifact in dict.fromkeys([*conversions, *map(_artifact, measured)]):
-        cell = partial(Cell, run.run_id, run.model, *artifact, conversion=conversions.get(artifact))
-        tried = [key for key in measured if _artifact(key) == artifact]
+    for artifact in dict.fromkeys([*conversions, *(key.artifact for key in measured)]):
+        file = (artifact.target, artifact.precision, artifact.source)
+        cell = partial(Cell, run.run_id, run.model, *file, conversion=conversions.get(artifact))
+        tried = [key for key in measured if key.artifact == artifact]
         each: list[CellKey | None] = [*tried] or [None]
         for key in each:  # an artifact that was not tried anywhere is a cell too
             where = (key.runtime, key.device) if key else (None, None)
             found.append(cell(*where, validation=validations.get(key), latency=latencies.get(key)))
-        simulations = tuple(r for r in run.validations if r.key.simulated and _artifact(r.key) == artifact)
+        simulations = tuple(r for r in run.validations if r.key.simulated and r.key.artifact == artifact)
         if simulations:
             found.append(cell(SIMULATED, SIMULATED, validation=None, latency=None, simulations=simulations))
     return tuple(found)
-
-
-def _artifact(record: ConversionRecord | CellKey) -> tuple[str, Precision, Source]:
-    return record.target, record.precision, record.source
 
 
 def control_model(report: Report) -> str | None:
@@ -137,6 +134,13 @@ def validated(cell: Cell) -> Value:
     if cell.validation is None:
         return v.NOT_MEASURED
     return v.outcome(cell.validation.outcome) if cell.accuracy is None else v.top1(cell.accuracy)
+
+
+def file_size(record: ConversionRecord) -> Value:
+    """Of the file, or why there is none."""
+    if record.outcome.status != "ok" or record.facts is None:
+        return v.outcome(record.outcome)
+    return v.megabytes(record.facts.size_bytes)
 
 
 def timed(record: LatencyRecord | None) -> Value:

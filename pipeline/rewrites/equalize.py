@@ -15,7 +15,7 @@ section 4.1, and for activations Xiao et al. 2023, "SmoothQuant", section 4. Her
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -139,11 +139,9 @@ def _ranges(model: nn.Module, groups: list[Group], images: Tensor) -> dict[tuple
 
 
 def _groups(model: nn.Module) -> Iterator[Group]:
-    for kind, find in _FINDERS.items():
-        if isinstance(model, kind):
-            yield from find(model)
-            return
-    yield from _residual_streams(model)
+    if isinstance(model, DeployForm):
+        return _of_deploy_form(model)
+    return _of_official_form(model) if isinstance(model, T2TViT) else _residual_streams(model)
 
 
 def _of_deploy_form(model: Any) -> Iterator[Group]:
@@ -215,9 +213,3 @@ def _residual_streams(model: Any) -> Iterator[Group]:
         if following is None or not following.has_skip:
             written = tuple(p for n in stream for p in (n.weight, n.bias))
             yield Group(f"{name} stream", written, tuple(read), tuple(seen))
-
-
-_FINDERS: dict[type, Callable[..., Iterator[Group]]] = {
-    DeployForm: _of_deploy_form,
-    T2TViT: _of_official_form,
-}

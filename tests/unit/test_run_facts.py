@@ -15,7 +15,7 @@ from pipeline.run.facts import QuantizationFacts, read_quantization, read_subjec
 from pipeline.run.folder import DONE, PENDING, SEARCH, Run, create_run
 from pipeline.run.layout import QUANTIZATION, SUBJECT
 from pipeline.stages.convert import as_made, plan_cells
-from targets.codec import RecordError
+from targets.codec import RecordError, to_dict
 
 QAT, PTQ = ArtifactKey("tflite", "int8", "qat"), ArtifactKey("tflite", "int8", "ptq")
 
@@ -46,7 +46,7 @@ def test_the_subject_has_the_keys_of_earlier_versions(run: Run) -> None:
     run.record(SUBJECT)
     subject = read_subject(run)
     assert subject.model_config.input_size == (3, 96, 96)
-    assert subject.model_config.to_dict() == stored["model_config"]
+    assert to_dict(subject.model_config) == stored["model_config"]
     assert (subject.data.n_val, subject.weights.qk_scale, subject.classes[-1]) == (2, 0.0625, "9")
     write_json(run.path / SUBJECT, {**stored, "parameter": 1})
     run.record(SUBJECT)

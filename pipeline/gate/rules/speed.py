@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.gate.baseline import Timing
 from pipeline.gate.records import Judgement, Verdict
 from pipeline.gate.rule import Limits, Pair
-from pipeline.metrics.latency import ratio_change, ratio_of
+from pipeline.metrics.latency import LatencyRatio, ratio_change, ratio_of
 
 CLOCKS = {"cpu": "processor time", "wall": "the clock on the wall"}
 MORE = "benchmark with more --processes on a quiet machine, or allow more"
@@ -35,8 +35,8 @@ def latency(pair: Pair, limits: Limits, level: float) -> Judgement | None:
     assert budget is not None
     change = ratio_change(now.control_ratios, base.control_ratios, confidence := 1 - 2 * level)
     seen = f"ratio to MobileNetV2 {change.change:.3f} times that of the baseline"
-    middle = Middle(change.change, change.low, change.high, change.rounds, confidence)
-    return replace(_by_interval(seen, middle, 1.0, budget, "--max-latency-ratio"), baseline=1.0)
+    ratio = LatencyRatio(change.rounds, change.change, change.low, change.high)
+    return replace(_by_interval(seen, ratio, confidence, 1.0, budget, "--max-latency-ratio"), baseline=1.0)
 
 
 def int8_speed(pair: Pair, limits: Limits, level: float) -> Judgement | None:
@@ -52,31 +52,22 @@ def int8_speed(pair: Pair, limits: Limits, level: float) -> Judgement | None:
     if throttled := _throttled(now):
         return throttled
     confidence = 1 - 2 * level
-    seen = ratio_of(now.float_ratios, confidence)
-    middle = Middle(seen.ratio, seen.low, seen.high, seen.rounds, confidence)
+    ratio = ratio_of(now.float_ratios, confidence)
+    seen = f"{ratio.ratio:.3f} times the float32 file"
     # slower means over the budget here: there is no "no change" that has to be excluded besides
-    return _by_interval(f"{seen.ratio:.3f} times the float32 file", middle, budget, budget, "--max-int8-ratio")
+    return _by_interval(seen, ratio, confidence, budget, budget, "--max-int8-ratio")
 
 
-@dataclass(frozen=True)
-class Middle:
-    """A ratio with its interval; the ends are None for a single measurement."""
-
-    ratio: float
-    low: float | None
-    high: float | None
-    rounds: int
-    confidence: float
-
-
-def _by_interval(seen: str, middle: Middle, floor: float, budget: float, option: str) -> Judgement:
+def _by_interval(
+    seen: str, ratio: LatencyRatio, confidence: float, floor: float, budget: float, option: str
+) -> Judgement:
     """Pass: all of the interval is within the budget. Regressed: all of it is over `floor`. Else nobody can tell."""
     verdict: Verdict
-    if middle.low is None or middle.high is None:
+    if ratio.low is None or ratio.high is None:
         verdict, what, next_step = "inconclusive", "a single measurement, whose noise is not known", MORE
-    elif middle.high <= budget:
+    elif ratio.high <= budget:
         verdict, what, next_step = "pass", "within the budget", ""
-    elif middle.low > floor:
+    elif ratio.low > floor:
         verdict, what, next_step = "regressed", "slower", "benchmark again to be sure, then compare operators and tools"
     else:
         verdict, what = "inconclusive", "the noise is too high for this budget"
@@ -85,13 +76,13 @@ def _by_interval(seen: str, middle: Middle, floor: float, budget: float, option:
         verdict=verdict,
         sentence=f"{seen}: {what}",
         next_step=next_step,
-        now=middle.ratio,
+        now=ratio.ratio,
         budget=budget,
         unit="×",
-        low=middle.low,
-        high=middle.high,
-        confidence=middle.confidence,
-        n=middle.rounds,
+        low=ratio.low,
+        high=ratio.high,
+        confidence=confidence,
+        n=ratio.rounds,
     )
 
 

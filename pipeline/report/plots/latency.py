@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from pipeline.metrics.latency import LatencySummary, summarize
 from pipeline.records.keys import CellKey
 from pipeline.records.latency import Rounds
 from pipeline.records.report import Report
-from pipeline.report.cells import cells, variant_name
+from pipeline.report.cells import Cell, cells, variant_name
 from pipeline.report.plots import labels
 from pipeline.report.plots.panels import (
     INK,
@@ -93,22 +94,25 @@ def _points(report: Report) -> dict[str, list[Point]]:
         for c in run.conversions
         if c.facts is not None
     }
-    paired = {t.control for run in report.runs for t in run.latencies if t.control}
     found: dict[str, list[Point]] = {}
+    for cell, key, rounds in _timed(report):
+        if (right := accuracies.get(key)) is not None:
+            size = sizes.get((key.model, key.target, key.precision, key.source))
+            found.setdefault(cell.place, []).append(Point(key, summarize(flat_samples(rounds)), right, size))
+    return found
+
+
+def _timed(report: Report) -> Iterator[tuple[Cell, CellKey, Rounds]]:
+    """Samples of every cell, then of its control; the latter stand for a control that is a cell of the report too."""
+    paired = {t.control for run in report.runs for t in run.latencies if t.control}
     for cell in cells(report):
         record = cell.latency
         if record is None or record.rounds_ms is None:
             continue
-        timed: list[tuple[CellKey | None, Rounds | None]] = [(record.control, record.control_rounds_ms)]
         if record.key not in paired:
-            timed.insert(0, (record.key, record.rounds_ms))
-        for key, rounds in timed:
-            right = accuracies.get(key) if key else None
-            if key is not None and rounds is not None and right is not None:
-                summary = summarize(flat_samples(rounds))
-                size = sizes.get((key.model, key.target, key.precision, key.source))
-                found.setdefault(cell.place, []).append(Point(key, summary, right, size))
-    return found
+            yield cell, record.key, record.rounds_ms
+        if record.control is not None and record.control_rounds_ms is not None:
+            yield cell, record.control, record.control_rounds_ms
 
 
 def _accuracy(name: str, place: str, points: list[Point], palette: dict[str, str], largest: int) -> Panel:
@@ -134,8 +138,7 @@ def _accuracy(name: str, place: str, points: list[Point], palette: dict[str, str
         svg = inline_svg(figure, name, f"Top-1 against latency on {place}")
     images = span(sorted({p.accuracy.n for p in points}))
     samples = span(sorted({p.latency.n for p in points}))
-    smallest = _not_beaten(points)
-    return Panel(place, svg, f"n {images} images, {samples} latency samples a point. {smallest}")
+    return Panel(place, svg, f"n {images} images, {samples} latency samples a point. {_not_beaten(points)}")
 
 
 def _draw(axes: Axes, point: Point, colour: str, largest: int) -> labels.Label:
@@ -164,18 +167,13 @@ def _not_beaten(points: list[Point]) -> str:
     """Which of them nothing else beats in speed, accuracy and size at once."""
     if any(point.size_bytes is None for point in points):
         return ""
-    best = [
-        point
-        for point in points
-        if not any(
-            other.beats(point) and (other.size_bytes or 0) <= (point.size_bytes or 0)
-            for other in points
-            if other is not point
-        )
-    ]
-    if len(best) == len(points):
+
+    def beaten_by(point: Point, other: Point) -> bool:
+        return other.beats(point) and (other.size_bytes or 0) <= (point.size_bytes or 0)
+
+    beaten = [f"{p.key.model} {p.variant}" for p in points if any(beaten_by(p, other) for other in points)]
+    if not beaten:
         return "None is beaten in speed, accuracy and size at once."
-    beaten = [f"{p.key.model} {p.variant}" for p in points if p not in best]
     return f"Beaten in speed, accuracy and size at once: {', '.join(beaten)}."
 
 
@@ -183,15 +181,8 @@ def latency_samples(report: Report) -> Figure:
     """Samples as a share of their row's median, round by round from top to bottom within a row, and a box plot."""
     palette = colours(report)
     found: dict[str, list[tuple[str, str, Rounds]]] = {}
-    paired = {t.control for run in report.runs for t in run.latencies if t.control}
-    for cell in cells(report):
-        record = cell.latency
-        if record is None or record.rounds_ms is None:
-            continue
-        if record.key not in paired:  # the control's samples of the same rounds stand for it
-            found.setdefault(cell.place, []).append((cell.model, cell.variant, record.rounds_ms))
-        if record.control and record.control_rounds_ms:
-            found.setdefault(cell.place, []).append((record.control.model, cell.variant, record.control_rounds_ms))
+    for cell, key, rounds in _timed(report):
+        found.setdefault(cell.place, []).append((key.model, cell.variant, rounds))
     panels = tuple(_samples(i, place, samples, palette) for i, (place, samples) in enumerate(found.items()))
     return Figure("Latency samples", SAMPLES_LEAD, panels, how="python main.py benchmark")
 
@@ -200,7 +191,7 @@ def _samples(number: int, place: str, samples: list[tuple[str, str, Rounds]], pa
     def draw(axes: Axes, row: int, timed: tuple[str, str, Rounds]) -> str:
         model, variant, rounds = timed
         ink = {"color": INK}
-        _strip(axes, row, rounds, _median(rounds), palette[model])
+        _strip(axes, row, rounds, palette[model])
         axes.boxplot(
             _shares(rounds),
             positions=[row],
@@ -246,10 +237,10 @@ def _shares(rounds: Rounds) -> np.ndarray:
     return np.asarray(flat_samples(rounds)) / _median(rounds)
 
 
-def _strip(axes: Axes, row: int, rounds: Rounds, median: float, colour: str) -> None:
+def _strip(axes: Axes, row: int, rounds: Rounds, colour: str) -> None:
     """Every k-th sample, each round at its own height."""
     step = math.ceil(sum(map(len, rounds)) / MAX_POINTS)
     heights = np.linspace(-0.36, 0.36, len(rounds)) if len(rounds) > 1 else [0.0]
-    x = [ms / median for samples in rounds for ms in samples]
+    x = _shares(rounds)
     y = [row + height for samples, height in zip(rounds, heights, strict=True) for _ in samples]
     axes.plot(x[::step], y[::step], ".", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)

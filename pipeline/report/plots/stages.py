@@ -84,8 +84,7 @@ def _waterfall(record: WaterfallRecord, target: str, name: str, title: str) -> P
         ROW_IN,
         finish=lambda axes: axes.set_xlim(*_window(record)),
     )
-    caption = _caption(record, stages)
-    return Panel(title, svg, caption)
+    return Panel(title, svg, _caption(record, stages))
 
 
 def _step(axes: Axes, row: int, previous_row: int, before: float, step: StepRecord) -> None:
@@ -121,11 +120,8 @@ def _figures(axes: Axes, row: int, stage: WaterfallStage) -> None:
     if stage.to_previous is not None:
         change = stage.to_previous.change
         second = f"−{change.lost} +{change.gained}, p {p_text(change.p_value)}"
-    for text, y, size, colour in (
-        (f"{right.top1_percent:.2f}%", row - 0.2, FONT_PT - 1, INK),
-        (second, row + 0.22, FONT_PT - 2, MUTED),
-    ):
-        beside(axes, y, text, size, colour)
+    beside(axes, row - 0.2, f"{right.top1_percent:.2f}%", FONT_PT - 1)
+    beside(axes, row + 0.22, second, colour=MUTED)
 
 
 def _caption(record: WaterfallRecord, stages: list[WaterfallStage]) -> str:

@@ -6,20 +6,9 @@ from pipeline.records.keys import SIMULATED, CellKey
 from pipeline.records.latency import Rounds
 from pipeline.records.report import Report, RunRecord
 from pipeline.records.validation import StageRecord
-from pipeline.report import cells as simulated
+from pipeline.report import cells as shown
 from pipeline.report import values as v
-from pipeline.report.cells import (
-    Cell,
-    cells,
-    control_model,
-    control_title,
-    place,
-    qdq_only,
-    run_cells,
-    timed,
-    times_control,
-    validated,
-)
+from pipeline.report.cells import Cell, cells, control_model, control_title, qdq_only, run_cells
 from pipeline.report.tables.table import Column, Columns, Table
 from pipeline.report.values import Value
 from targets.types import RangeEvent
@@ -53,18 +42,18 @@ def overview(report: Report) -> Table:
     def median(cell: Cell) -> Value:
         if cell.latency is None and (rounds := as_control.get(cell.key)):  # timed in another run's rounds
             return v.median(rounds)
-        return timed(cell.latency)
+        return shown.timed(cell.latency)
 
     def times(cell: Cell) -> Value:
-        found = times_control(cell.latency)
+        found = shown.times_control(cell.latency)
         is_control = found == v.NOT_MEASURED and cell.model == control and median(cell).kind == "figure"
         return v.words("control") if is_control else found
 
     columns: Columns[Cell] = (
         Column("Model", lambda cell: cell.model),
-        Column("Runtime", place),
-        Column("Size", _size),
-        Column("Top-1", validated),
+        Column("Runtime", shown.place),
+        Column("Size", lambda cell: cell.conversion, shown.file_size),
+        Column("Top-1", shown.validated),
         Column("Same class as QDQ", _same_as_qdq),
         Column("Median", median),
         Column(f"× {control_title(report)}", times),
@@ -74,18 +63,9 @@ def overview(report: Report) -> Table:
     return Table.of("Overview", columns, found, label_columns=2, notes=notes)
 
 
-def _size(cell: Cell) -> Value:
-    record = cell.conversion
-    if record is None:
-        return v.NOT_MEASURED
-    if record.outcome.status != "ok" or record.facts is None:
-        return v.outcome(record.outcome)
-    return v.megabytes(record.facts.size_bytes)
-
-
 def _same_as_qdq(cell: Cell) -> Value:
     if cell.simulations:
-        return qdq_only(cell, simulated.same_class(r.drift_qdq for r in cell.simulations))
+        return qdq_only(cell, shown.same_class(r.drift_qdq for r in cell.simulations))
     if cell.validation is None or cell.validation.accuracy is None:
         return v.NOT_MEASURED
     return qdq_only(cell, v.measured(cell.validation.drift_qdq, v.same_class))
@@ -96,7 +76,7 @@ def drift_by_stage(run: RunRecord) -> Table:
     return Table(
         title=f"{run.model}: accuracy and drift by stage",
         header=("Stage", "Top-1", "Top-5", "Same as float", "SQNR to float", "Same as QDQ", "SQNR to QDQ"),
-        rows=(*map(_stage_row, run.stages), *((place(cell), *_drift_row(cell)) for cell in run_cells(run))),
+        rows=(*map(_stage_row, run.stages), *((shown.place(cell), *_drift_row(cell)) for cell in run_cells(run))),
         notes=("SQNR and the smallest cosine of one image are over the logits, on the same images at every stage.",),
     )
 
@@ -104,28 +84,28 @@ def drift_by_stage(run: RunRecord) -> Table:
 def _stage_row(stage: StageRecord) -> tuple[Value, ...]:
     to_float = [v.NONE_HERE] * 2
     if stage.stage != "float":
-        to_float = [v.measured(stage.drift, shown) for shown in (v.same_class, v.sqnr)]
+        to_float = [v.measured(stage.drift, distance) for distance in (v.same_class, v.sqnr)]
     right = stage.accuracy
     return v.words(STAGE_TITLES[stage.stage]), v.top1(right), v.top5(right), *to_float, *[v.NONE_HERE] * 2
 
 
 def _drift_row(cell: Cell) -> tuple[Value, ...]:
     records = cell.simulations
-    if records and simulated.unmeasured(records) is None:
+    if records and shown.unmeasured(records) is None:
         to_float, to_qdq = [r.drift_float for r in records], [r.drift_qdq for r in records]
         return (
-            simulated.top1(records),
-            simulated.top5(records),
-            *(shown(to_float) for shown in (simulated.same_class, simulated.sqnr)),
-            *(qdq_only(cell, shown(to_qdq)) for shown in (simulated.same_class, simulated.sqnr)),
+            shown.top1(records),
+            shown.top5(records),
+            *(distance(to_float) for distance in (shown.same_class, shown.sqnr)),
+            *(qdq_only(cell, distance(to_qdq)) for distance in (shown.same_class, shown.sqnr)),
         )
     if cell.validation is None or cell.accuracy is None:
-        return validated(cell), *[v.NOT_MEASURED] * 5
+        return shown.validated(cell), *[v.NOT_MEASURED] * 5
     return (
         v.top1(cell.accuracy),
         v.top5(cell.accuracy),
-        *(v.measured(cell.validation.drift_float, shown) for shown in (v.same_class, v.sqnr)),
-        *(qdq_only(cell, v.measured(cell.validation.drift_qdq, shown)) for shown in (v.same_class, v.sqnr)),
+        *(v.measured(cell.validation.drift_float, distance) for distance in (v.same_class, v.sqnr)),
+        *(qdq_only(cell, v.measured(cell.validation.drift_qdq, distance)) for distance in (v.same_class, v.sqnr)),
     )
 
 

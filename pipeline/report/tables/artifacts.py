@@ -9,7 +9,7 @@ from pipeline.records.conversion import ConversionRecord, FactsRecord
 from pipeline.records.latency import PlanRecord
 from pipeline.records.report import RunRecord
 from pipeline.report import values as v
-from pipeline.report.cells import variant_name
+from pipeline.report.cells import file_size, variant_name
 from pipeline.report.tables.table import Column, Columns, Table, grouped
 from pipeline.report.values import Value
 from targets import registry
@@ -41,12 +41,6 @@ def _column(header: str, of: Callable[[ConversionRecord, FactsRecord], Value]) -
     return Column(header, shown)
 
 
-def _size(record: ConversionRecord) -> Value:
-    if record.outcome.status != "ok" or record.facts is None:
-        return v.outcome(record.outcome)
-    return v.megabytes(record.facts.size_bytes)
-
-
 def _operators(_: ConversionRecord, facts: FactsRecord) -> Value:
     if facts.fallback is None or facts.delegated is None:
         return v.NOT_IN_FILE
@@ -63,7 +57,7 @@ def _scales(record: ConversionRecord, _: FactsRecord) -> Value:
 
 ARTIFACT_COLUMNS: Columns[ConversionRecord] = (
     Column("Artifact", lambda r: f"{r.target}\n{variant_name(r.precision, r.source)}"),
-    Column("Size", _size),
+    Column("Size", file_size),
     _column("Weights int8 / float", lambda _, f: Value(f"{f.int8_weights} / {f.float_weights}", sort=f.float_weights)),
     _column("Delegate partitions", lambda _, facts: v.count_in_file(facts.partitions)),
     _column("Operators in / outside", _operators),
