@@ -295,7 +295,7 @@ def test_what_a_login_shell_prints_is_no_reply(server: SshServer, tmp_path: Path
         assert one.hello()["pid"]
 
 
-# What goes wrong while a worker runs: as tests/unit/test_host_worker.py has it, over SSH.
+# What goes wrong while a worker runs: as tests/unit/targets/worker/test_host_worker.py has it, over SSH.
 
 
 def test_an_abort_is_told_with_its_signal_and_last_words(server: SshServer) -> None:

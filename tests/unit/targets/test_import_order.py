@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: Each is imported before all others once; all of them, and every module of targets, after it.
 SDKS = (
     "tensorflow",

@@ -38,7 +38,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_rest(tmp_path: Path, m
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 WRITER = """
 import sys
 from pathlib import Path

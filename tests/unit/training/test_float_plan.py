@@ -159,7 +159,7 @@ def test_the_demo_weights_are_made_by_the_commands_of_their_page() -> None:
     from benchmarks.train_demo_weights import arguments
     from pipeline.models.zoo import DEMO_FOLDER, ZOO
 
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     lines = (root / "docs" / "demo-weights.md").read_text(encoding="utf-8").splitlines()
     for model in ZOO:
         assert f"python main.py {' '.join(arguments(model, DEMO_FOLDER.relative_to(root)))}" in lines

@@ -18,7 +18,7 @@ from pipeline.gate.rules import RULES
 from pipeline.gate.settings import settings_of
 from pipeline.metrics.paired import PairedDrop
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 GATE = (DOCS / "gate.md").read_text()
 FLIPS = (0.0, 0.005, 0.01, 0.02)
 

@@ -19,7 +19,7 @@ from pipeline.models.t2t_vit import (
     sinusoid_position_embedding,
 )
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "t2t_vit.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "t2t_vit.json").read_text())
 MAX_DIFFERENCE = 1e-5  # logits are of size 2; float32 rounding through 12 blocks stays about 1e-6
 DEPTHS = (7, 10, 12)
 SCALES = {None: "", PUBLISHED_QK_SCALE: "_published_scale"}

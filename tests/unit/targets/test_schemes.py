@@ -23,7 +23,7 @@ from targets import registry
 from targets.target import Schemes, Target, made
 from targets.types import PRECISIONS, STATIC
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs" / "convert.md"
 
 

@@ -25,7 +25,7 @@ from pipeline.models.t2t_vit import PUBLISHED_QK_SCALE
 from pipeline.models.weights import load_model, peek
 from pipeline.models.zoo import ZOO, timm_name
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RELEASE = "71.7_T2T_ViT_7.pth.tar"
 HUB_PATH = "/timm/mobilenetv2_100.ra_in1k/resolve/main/model.safetensors"
 
