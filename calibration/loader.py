@@ -33,11 +33,7 @@ READ_AHEAD = 2  # batches of a stream that are read, not decoded, while others a
 
 
 def eval_batches(
-    split: Split,
-    transform: EvalTransform,
-    batch_size: int,
-    indices: Sequence[int] | None = None,
-    workers: int = 0,
+    split: Split, transform: EvalTransform, batch_size: int, indices: Sequence[int] | None = None, workers: int = 0
 ) -> Iterator[Batch]:
     """Images [B, 3, H, W] float32, labels [B] and indices [B], in the order of `indices` (default: of the split)."""
     order = list(range(len(split))) if indices is None else [int(i) for i in indices]

@@ -62,8 +62,7 @@ class CalibrationPlan:
     """
 
     observer: Annotated[
-        str,
-        Option("Observer of activation ranges: moving-average, histogram or mse.", choices=OBSERVER_NAMES),
+        str, Option("Observer of activation ranges: moving-average, histogram or mse.", choices=OBSERVER_NAMES)
     ] = "moving-average"
     calibration_images: Annotated[int, Option("Size of the class-balanced calibration subset.", least=1)] = 64
     equalize: Annotated[
@@ -115,8 +114,7 @@ class QatPlan(OptimizerPlan):
                wanted="a decay of at least 0 and below 1, 0.999 for example"),
     ] = 0.0  # fmt: skip
     ranges: Annotated[
-        str,
-        Option("Activation ranges: observed, learned or re-estimated.", panel=ACCURACY, choices=RANGE_NAMES),
+        str, Option("Activation ranges: observed, learned or re-estimated.", panel=ACCURACY, choices=RANGE_NAMES)
     ] = "re-estimated"
     dropout: Annotated[
         bool, Option("Keep the model's dropout in QAT.", names=("--dropout/--no-dropout",), panel=ACCURACY)
@@ -220,8 +218,7 @@ class ValidationPlan:
                unset="all"),
     ] = ()  # fmt: skip
     explain: Annotated[
-        bool,
-        Option("Then find the stage and the layers that lose accuracy (waterfall.json).", names=("--explain",)),
+        bool, Option("Then find the stage and the layers that lose accuracy (waterfall.json).", names=("--explain",))
     ] = False
     explain_images: Annotated[int, Option("Images on which --explain compares layers.", least=1)] = 16
 
@@ -247,8 +244,7 @@ class RunConfig(ImagesPlan, QatPlan, FloatTuningPlan, CalibrationPlan, FloatLaye
                unset="demo if bundled and the data are the digits, else pretrained"),
     ] = ""  # fmt: skip
     form: Annotated[
-        str,
-        Option("deploy: T2T-ViT after exact rewrites, fast on phones; official: as published.", choices=FORM_NAMES),
+        str, Option("deploy: T2T-ViT after exact rewrites, fast on phones; official: as published.", choices=FORM_NAMES)
     ] = "deploy"
     qk_scale: Annotated[
         float | None, Option("Attention scale of T2T-ViT weights.", unset="what the weights need", above=0)

@@ -12,10 +12,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import GraphModule, Node
 
-QUANTIZE_OPS = (
-    "quantized_decomposed.quantize_per_tensor.default",
-    "quantized_decomposed.quantize_per_channel.default",
-)
+QUANTIZE_OPS = ("quantized_decomposed.quantize_per_tensor.default", "quantized_decomposed.quantize_per_channel.default")
 # Activations of the precisions of targets.types.STATIC.
 _ACTIVATIONS: dict[Precision, str] = {"int8": "int8", "w8a16": "int16"}
 DEQUANTIZE_OPS = (

@@ -10,11 +10,7 @@ if TYPE_CHECKING:
     from targets.target import Target
 
 #: Name -> folder. To add a target, write its folder (docs/architecture.md says what belongs in it) and a line here.
-_FOLDERS: dict[str, str] = {
-    "executorch": "targets.executorch",
-    "coreml": "targets.coreml",
-    "tflite": "targets.tflite",
-}
+_FOLDERS: dict[str, str] = {"executorch": "targets.executorch", "coreml": "targets.coreml", "tflite": "targets.tflite"}
 #: Further files for a target's runtime family, made when asked for by name: not among `names`.
 _VARIANTS: dict[str, str] = {"executorch-coreml": "targets.executorch_coreml"}
 #: Target -> its delegate by name -> the target that makes files for it; the first is the default.

@@ -14,16 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from targets.sdk import installed
-from targets.types import (
-    PRECISIONS,
-    Capability,
-    ConvertRequest,
-    GraphFacts,
-    PackageOptions,
-    Precision,
-    Probe,
-    Session,
-)
+from targets.types import PRECISIONS, Capability, ConvertRequest, GraphFacts, PackageOptions, Precision, Probe, Session
 
 
 @dataclass(frozen=True)

@@ -159,12 +159,7 @@ def calibrate(graph: GraphModule, batches: Iterable[Tensor], images: int, device
 
 
 def observe(
-    graph: GraphModule,
-    batches: Iterable[Tensor],
-    images: int,
-    device: torch.device,
-    rounded_inputs: bool,
-    title: str,
+    graph: GraphModule, batches: Iterable[Tensor], images: int, device: torch.device, rounded_inputs: bool, title: str
 ) -> None:
     """Let the observers of activations begin anew and see every batch alike.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.metrics.paired import PairedDrop
@@ -127,7 +127,3 @@ class MixedRecord:
     def chosen(self) -> tuple[Trial, ...]:
         """Trials of the result."""
         return tuple(trial for trial in self.trials if trial.float_layers == self.float_layers)
-
-    def without_seconds(self) -> MixedRecord:
-        """What two searches over the same program must agree in."""
-        return replace(self, trials=tuple(replace(trial, seconds=None) for trial in self.trials))

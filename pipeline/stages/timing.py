@@ -92,19 +92,6 @@ class TimingFailed(Exception):
         self.error = error
 
 
-def take_turns(
-    target: str,
-    runtime: str,
-    files: Mapping[str, Path],
-    images: np.ndarray,
-    plan: TimingPlan,
-    advance: Callable[[int], None],
-) -> dict[str, Timed]:
-    """All of the plan's processes, one after the other; arguments and errors as of `one_process`."""
-    parts = [one_process(target, runtime, files, images, plan, n, advance) for n in range(plan.processes)]
-    return joined(parts, list(files))
-
-
 def one_process(
     target: str,
     runtime: str,

@@ -149,8 +149,7 @@ class FloatTraining(ImagesPlan, ExecutionPlan):
     ] = None  # fmt: skip
     weights: Annotated[str, Option("Where to start from: none, demo, pretrained or a file.")] = "none"
     epoch_images: Annotated[
-        int | None,
-        Option("Training images of a stream (hfids/) that does not tell their number.", unset="its own"),
+        int | None, Option("Training images of a stream (hfids/) that does not tell their number.", unset="its own")
     ] = None
     half: Annotated[bool, Option("Write float16 (half the size; read back as float32).", names=("--half",))] = False
 

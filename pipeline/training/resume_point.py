@@ -110,10 +110,7 @@ class Training:
 def save(path: Path, plan: TrainPlan, state: State, training: Training, device: torch.device) -> None:
     """Write the resume point: temp file, fsync, rename. Every process calls it, the first one writes."""
     generators = everyones(
-        {
-            "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        }
+        {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
     )
     if not world().chief:
         return

@@ -135,12 +135,7 @@ class Setting:
 
 
 def training_batches(
-    subject: Subject,
-    plan: TrainPlan,
-    epoch: int,
-    first_step: int,
-    workers: int,
-    augment: Augmentation | None = None,
+    subject: Subject, plan: TrainPlan, epoch: int, first_step: int, workers: int, augment: Augmentation | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """This process's augmented batches of one epoch from batch `first_step` on, whatever the number of workers."""
     from calibration.augment import Augmentation

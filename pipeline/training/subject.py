@@ -90,12 +90,7 @@ def _first_then_all(read: Callable[[], DataSource]) -> DataSource:
 
 
 def load_subject(
-    model: str,
-    data: DataSource,
-    weights: str,
-    seed: int,
-    img_size: int | None = None,
-    qk_scale: float | None = None,
+    model: str, data: DataSource, weights: str, seed: int, img_size: int | None = None, qk_scale: float | None = None
 ) -> Subject:
     """Build the model for the classes of `data` and load its float weights.
 

@@ -85,11 +85,7 @@ def unit_of(device: MLComputeDevice) -> Unit:
     Raises:
         ValueError: a kind of device that coremltools 9 does not have.
     """
-    from coremltools.models.compute_device import (
-        MLCPUComputeDevice,
-        MLGPUComputeDevice,
-        MLNeuralEngineComputeDevice,
-    )
+    from coremltools.models.compute_device import MLCPUComputeDevice, MLGPUComputeDevice, MLNeuralEngineComputeDevice
 
     kinds: dict[type, Unit] = {
         MLCPUComputeDevice: "cpu",

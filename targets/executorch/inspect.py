@@ -204,13 +204,7 @@ Json = dict[str, Any]
 DAMAGE = (ValueError, LookupError, TypeError, StopIteration, struct.error, subprocess.CalledProcessError)
 
 # Kernels outside of delegates that hold weights, and the position of the weight among their arguments.
-_KERNEL_WEIGHTS = {
-    "aten::convolution": 1,
-    "aten::linear": 1,
-    "aten::addmm": 2,
-    "aten::mm": 1,
-    "aten::bmm": 1,
-}
+_KERNEL_WEIGHTS = {"aten::convolution": 1, "aten::linear": 1, "aten::addmm": 2, "aten::mm": 1, "aten::bmm": 1}
 _SCALAR_TYPES = {"FLOAT": "float32", "HALF": "float16", "CHAR": "int8"}
 
 

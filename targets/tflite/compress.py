@@ -17,13 +17,7 @@ from targets.tflite.schemes import SCHEMES
 from targets.types import DYNAMIC, Precision, TargetError
 
 #: Operators that hold a layer's weights, and the position of the weight among their inputs.
-WEIGHT_INPUT = {
-    "FULLY_CONNECTED": 1,
-    "CONV_2D": 1,
-    "DEPTHWISE_CONV_2D": 1,
-    "TRANSPOSE_CONV": 1,
-    "BATCH_MATMUL": 1,
-}
+WEIGHT_INPUT = {"FULLY_CONNECTED": 1, "CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "TRANSPOSE_CONV": 1, "BATCH_MATMUL": 1}
 # ai-edge-quantizer's name of an operator, where it is not the schema's.
 _NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 #: Operators that XNNPACK takes with float activations and int8 weights, and quantizes the activations of itself.

@@ -121,9 +121,7 @@ def _store_weights_as_float16(content: bytes) -> bytes:
             regex=".*",
             operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
             op_config=qtyping.OpQuantizationConfig(
-                weight_tensor_config=weights,
-                compute_precision=qtyping.ComputePrecision.FLOAT,
-                explicit_dequantize=True,
+                weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
             ),
             algorithm_key=AlgorithmName.FLOAT_CASTING,
         )

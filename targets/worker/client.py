@@ -174,13 +174,7 @@ class WorkerClient(ABC):
 
     def open(self, target: str, path: Path, runtime: str, threads: int) -> RemoteSession:
         """Load the file at `path`; its work happens in the worker."""
-        request = {
-            "op": "open",
-            "target": target,
-            "path": self._sent(path),
-            "runtime": runtime,
-            "threads": threads,
-        }
+        request = {"op": "open", "target": target, "path": self._sent(path), "runtime": runtime, "threads": threads}
         reply = self._call("load", request)[0]
         return RemoteSession(self, reply["session"], reply["load_ms"])
 

@@ -23,14 +23,7 @@ import numpy as np
 
 from targets import registry
 from targets.codec import from_dict
-from targets.types import (
-    ConvertRequest,
-    PackageOptions,
-    Session,
-    Stage,
-    TargetError,
-    Unavailable,
-)
+from targets.types import ConvertRequest, PackageOptions, Session, Stage, TargetError, Unavailable
 from targets.worker import readings, wire
 from targets.worker.wire import Message
 

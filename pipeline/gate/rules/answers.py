@@ -135,10 +135,7 @@ def _against_floor(now: Scored, base: Scored | None, floor: float, level: float)
     """The Wilson interval decides: all of it above the floor, all of it below, or neither."""
     low, high = wilson_percent(now.same, now.n, confidence := 1 - 2 * level)
     verdict: Verdict = "pass" if low >= floor else "regressed" if high < floor else "inconclusive"
-    steps = {
-        "regressed": RUNTIME,
-        "inconclusive": "validate on more images, or lower --min-agreement",
-    }
+    steps = {"regressed": RUNTIME, "inconclusive": "validate on more images, or lower --min-agreement"}
     return Judgement(
         verdict=verdict,
         sentence=f"{now.same} of {now.n} images agree with {REFERENCES[now.reference]}, at least {floor:g}% are asked",

@@ -193,13 +193,7 @@ class DebianUnavailable(Exception):
     """Packages of Debian cannot be had here; the message says why, in one line."""
 
 
-def unpack(
-    packages: Sequence[str],
-    suite: str,
-    architecture: str,
-    into: Path,
-    say: Callable[[str], None],
-) -> Path:
+def unpack(packages: Sequence[str], suite: str, architecture: str, into: Path, say: Callable[[str], None]) -> Path:
     """Unpack `packages` and what they depend on into the folder `into`, which appears whole or not at all.
 
     A folder that is there already stays as it is. Recommended packages are left out.

@@ -15,7 +15,7 @@ from pipeline.metrics.latency import RoundRatios
 from pipeline.records.keys import OK, CellKey
 from pipeline.records.latency import LatencyRecord
 from pipeline.stages import timing
-from pipeline.stages.timing import TimingFailed, TimingPlan, spread, take_turns
+from pipeline.stages.timing import TimingFailed, TimingPlan, joined, one_process, spread
 from targets.codec import from_dict, to_dict
 from targets.sessions import Stopwatch
 
@@ -32,7 +32,8 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> FakeWorkers:
 
 def turns(plan: TimingPlan) -> dict[str, timing.Timed]:
     files = {"own": Path("a"), "control": Path("b")}
-    return take_turns("tflite", "litert", files, IMAGES, plan, lambda n: None)
+    parts = [one_process("tflite", "litert", files, IMAGES, plan, n, lambda _: None) for n in range(plan.processes)]
+    return joined(parts, list(files))
 
 
 def test_rounds_are_spread_over_fresh_processes(workers: FakeWorkers) -> None:

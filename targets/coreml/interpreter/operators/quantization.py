@@ -58,11 +58,7 @@ def constexpr_blockwise_shift_scale(a: Arithmetic, data: Tensor, scale: Tensor, 
 
 
 def constexpr_lut_to_dense(
-    a: Arithmetic,
-    indices: Tensor,
-    lut: Tensor,
-    shape: list[int] | None = None,
-    vector_axis: int | None = None,
+    a: Arithmetic, indices: Tensor, lut: Tensor, shape: list[int] | None = None, vector_axis: int | None = None
 ) -> Tensor:
     """Palettized weights.
 

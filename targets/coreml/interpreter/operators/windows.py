@@ -168,12 +168,7 @@ def _sums(a: Arithmetic, x: Tensor, kernel: Sequence[int], strides: Sequence[int
 
 
 def _around(
-    x: Tensor,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pad_type: str,
-    pad: Sequence[int] | None,
-    ceil_mode: bool,
+    x: Tensor, kernel: Sequence[int], strides: Sequence[int], pad_type: str, pad: Sequence[int] | None, ceil_mode: bool
 ) -> tuple[list[int], list[int]]:
     """The padding, and what `ceil_mode` adds behind it, each in the order of torch's `pad`."""
     pairs = _padding(pad_type, pad, x.shape[2:], kernel, strides, [1] * len(kernel))
