@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipeline.process import chief
+
+Say = Callable[[str], None]  # takes a line for the reader
 
 
 class Tracker:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.files import write_json
 from pipeline.metrics.accuracy import accuracy, per_class
 from pipeline.metrics.drift import agreement_matrix, most_moved, step
+from pipeline.progress import Say
 from pipeline.records.keys import CellKey
 from pipeline.records.waterfall import Explanation, ImageRecord, WaterfallRecord, WaterfallStage
 from pipeline.run import layout as files
@@ -72,7 +73,7 @@ def torch_stages(run: Run, reference: StageLogits, images: ScoredImages) -> list
     ]
 
 
-def artifact_stages(run: Run, reference: StageLogits, say: Callable[[str], None]) -> list[ScoredStage]:
+def artifact_stages(run: Run, reference: StageLogits, say: Say) -> list[ScoredStage]:
     """Every artifact in every runtime whose logits are those of the file as it is now, on the reference's images."""
     by_artifact = {r.artifact: r for r in load_conversions(run) if r.outcome.status == "ok"}
     quantization = read_quantization(run)

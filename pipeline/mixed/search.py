@@ -11,10 +11,9 @@ from pipeline.config import ValidationPlan
 from pipeline.errors import BelowBarError, RunError
 from pipeline.files import write_atomic
 from pipeline.mixed.torch_judge import TorchJudge
+from pipeline.progress import Say
 from pipeline.records.mixed import RankedLayer, Trial
 from targets.codec import RecordError, from_dict, to_dict
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

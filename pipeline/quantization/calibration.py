@@ -17,7 +17,7 @@ from torchao.quantization.pt2e.observer import MovingAverageMinMaxObserver
 
 from pipeline.config import RunConfig
 from pipeline.errors import RunError, TrainingError
-from pipeline.progress import progress
+from pipeline.progress import Say, progress
 from pipeline.quantization.graph import (
     prepare,
     save_program,
@@ -194,7 +194,7 @@ def observe(
     set_fake_quantization(graph, True)
 
 
-def ptq_program(run: Run, say: Callable[[str], None], activation_bits: int = 8) -> Path:
+def ptq_program(run: Run, say: Say, activation_bits: int = 8) -> Path:
     """Calibrate the run's float weights with the run's own scheme and subset; kept in the run once it was made.
 
     Args:

@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 from pipeline.config import RunConfig
 from pipeline.errors import TrainingError, UsageError
 from pipeline.files import write_json
+from pipeline.progress import Say
 from pipeline.quantization.calibration import (
     CalibrationSet,
     calibrated_graph,
@@ -38,7 +39,7 @@ from pipeline.run.recipe import write_recipe
 from pipeline.training.distributed import share, spread_state, world
 from pipeline.training.loop import EpochRecord, Trainee, fit
 from pipeline.training.plan import TrainPlan, qat_plan, tuning_plan
-from pipeline.training.setting import Say, Setting
+from pipeline.training.setting import Setting
 from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything
 from pipeline.training.trainees import Execution, FloatTrainee, choose_precision
 

@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.metrics.latency import ratio_of, summarize
-from pipeline.progress import progress
+from pipeline.progress import Say, progress
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import OK, ArtifactKey, CellKey, Outcome
 from pipeline.records.latency import LatencyRecord
@@ -143,7 +143,7 @@ def benchmark_run(
     control_run: Run | None,
     targets: Sequence[str],
     plan: TimingPlan,
-    say: Callable[[str], None],
+    say: Say,
     compute_units: str = registry.ALL_UNITS,
     on: Place | None = None,
     resume: bool = False,
@@ -274,9 +274,7 @@ def _line(record: LatencyRecord) -> str:
     return f"{line}; {ratio_of(record.to_float).ratio:.2f} x fp32" if record.to_float else line
 
 
-def ensure_control(
-    root: Path, run: Run, given: Path | None, targets: Sequence[str], say: Callable[[str], None]
-) -> Run | None:
+def ensure_control(root: Path, run: Run, given: Path | None, targets: Sequence[str], say: Say) -> Run | None:
     """A control that has an artifact for each of the run's cells of `targets`.
 
     It is made by calibration alone where there is none.
@@ -308,7 +306,7 @@ def _ok(run: Run) -> list[ConversionRecord]:
     return [c for c in load_conversions(run) if c.outcome.status == "ok"]
 
 
-def _make(root: Path, run: Run, say: Callable[[str], None]) -> Run:
+def _make(root: Path, run: Run, say: Say) -> Run:
     from pipeline.quantization.qat import quantize, start
 
     like = read_config(run)

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.files import publish, sha256_of
+from pipeline.progress import Say
 from pipeline.records.conversion import ConversionRecord, FactsRecord
 from pipeline.records.keys import OK, ArtifactKey, Outcome, Source
 from pipeline.run import layout as files
@@ -24,7 +25,7 @@ from pipeline.run.cells import save_conversion
 from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.layout import artifact_name
-from pipeline.stages.package_options import Say, Wishes, options_by_target
+from pipeline.stages.package_options import Wishes, options_by_target
 from targets import registry
 from targets.match import ScaleMatch, match_scales
 from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable

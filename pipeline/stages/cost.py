@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.progress import progress
+from pipeline.progress import Say, progress
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import OK, Outcome
 from pipeline.records.latency import InstructionRecord, PlanRecord
@@ -22,7 +22,7 @@ from targets.worker.host import HostWorker
 
 
 def count_run(
-    run: Run, targets: Sequence[str], on: Place, say: Callable[[str], None], resume: bool = False, seed: int = 0
+    run: Run, targets: Sequence[str], on: Place, say: Say, resume: bool = False, seed: int = 0
 ) -> tuple[InstructionRecord, ...]:
     """Count every artifact of `targets` in every runtime there and write instructions.json (other cells are kept).
 
@@ -66,7 +66,7 @@ def planning() -> tuple[str, ...]:
     return tuple(target.name for target in registry.everyone() if target.plan is not None)
 
 
-def plan_run(run: Run, compute_units: str, say: Callable[[str], None]) -> tuple[PlanRecord, ...]:
+def plan_run(run: Run, compute_units: str, say: Say) -> tuple[PlanRecord, ...]:
     """Plan every file of targets that have plans, and write compute-plan.json (other compute units are kept).
 
     Raises:

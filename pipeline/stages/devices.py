@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.errors import UsageError
+from pipeline.progress import Say
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import HOST
 from pipeline.run import provenance
@@ -53,7 +54,7 @@ class Place:
     device: Device
     cpus: tuple[int, ...]
     limits: EntryLimits
-    say: Callable[[str], None]
+    say: Say
 
     @classmethod
     def host(cls) -> Place:
@@ -65,7 +66,7 @@ class Place:
         cls,
         address: Address,
         options: DeviceOptions,
-        say: Callable[[str], None],
+        say: Say,
         temperature_c: float | None = None,
         wait_s: float = EntryLimits.wait_s,
         enforced: bool = True,
@@ -114,7 +115,7 @@ class Place:
             "cores": "unknown" if self.facts.cores is None else str(self.facts.cores),
         }
 
-    def reach(self, say: Callable[[str], None]) -> None:
+    def reach(self, say: Say) -> None:
         """Say what another device is, so that one that cannot be reached is told before long work.
 
         Raises:
@@ -164,7 +165,7 @@ def limits_of(kind: Kind, temperature_c: float | None, wait_s: float, enforced: 
 def enter(
     device: Device,
     limits: EntryLimits,
-    say: Callable[[str], None],
+    say: Say,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Conditions:
@@ -230,13 +231,13 @@ class Seen:
     problem: str
 
 
-def look_at(named: Sequence[Address], options: DeviceOptions, say: Callable[[str], None]) -> tuple[Seen, ...]:
+def look_at(named: Sequence[Address], options: DeviceOptions, say: Say) -> tuple[Seen, ...]:
     """The devices at `named` addresses; without any, all that can be found."""
     found = [registry.Found(address) for address in named] if named else registry.found(options)
     return tuple(_look(one, options, say) for one in found)
 
 
-def _look(one: registry.Found, options: DeviceOptions, say: Callable[[str], None]) -> Seen:
+def _look(one: registry.Found, options: DeviceOptions, say: Say) -> Seen:
     if one.problem:
         return Seen(one.address, None, None, one.problem)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.drift.layers import ShownTensors
 from pipeline.drift.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
 from pipeline.metrics.drift import Drift, drift
-from pipeline.progress import progress
+from pipeline.progress import Say, progress
 from pipeline.records.keys import CellKey
 from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord, WaterfallRecord
 from pipeline.run import layout as files
@@ -58,7 +58,7 @@ class Explainer:
         """Into the tensors of an artifact, where its runtime shows them."""
         self._shown.look(key, session)
 
-    def finish(self, say: Callable[[str], None]) -> WaterfallRecord:
+    def finish(self, say: Say) -> WaterfallRecord:
         """Compute and write the waterfall of what `validate` kept."""
         run, reference = self._run, self._reference
         stages = [*torch_stages(run, reference, self._images), *artifact_stages(run, reference, say)]
@@ -66,7 +66,7 @@ class Explainer:
         save_waterfall(run, record)
         return record
 
-    def _explanation(self, stages: Sequence[ScoredStage], say: Callable[[str], None]) -> Explanation | None:
+    def _explanation(self, stages: Sequence[ScoredStage], say: Say) -> Explanation | None:
         """None, and a line that says why, where logits are not finite."""
         from pipeline.drift.layers import float_search, layer_drift
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from pipeline.errors import CellsFailedError
 from pipeline.files import sha256_of, write_atomic, write_json
-from pipeline.mixed.search import MixedPlan, MixedSearch, Say, TrialLog
+from pipeline.mixed.search import MixedPlan, MixedSearch, TrialLog
 from pipeline.mixed.torch_judge import TorchJudge, cell_drop
+from pipeline.progress import Say
 from pipeline.quantization.graph import save_program
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import ArtifactKey

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pipeline.errors import UsageError
 from pipeline.options import Option, options_of
+from pipeline.progress import Say
 from pipeline.records.keys import ArtifactKey
 from pipeline.run.facts import read_subject
 from pipeline.run.folder import Run
 from targets import registry
 from targets.types import PRECISIONS, PackageOptions
 
-Say = Callable[[str], None]
 CORE_ML = "Core ML packages"  # heading in `--help`
 
 

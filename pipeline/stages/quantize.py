@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from pipeline.config import RunConfig, ValidationPlan
 from pipeline.errors import BelowBarError, UsageError
 from pipeline.models.zoo import ZOO, check_name
 from pipeline.process import chief
+from pipeline.progress import Say
 from pipeline.run.facts import read_config
 from pipeline.run.folder import DONE, OVER_BUDGET, PENDING, SEARCH, Run, find_run, list_runs, set_latest
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from pipeline.records.mixed import MixedRecord
     from pipeline.run.recipe import Recipe
     from pipeline.training.subject import Subject
-
-
-Say = Callable[[str], None]
 
 
 def new_run(config: RunConfig, runs_dir: Path, say: Say, recipe: Recipe | None = None) -> Run:
@@ -133,7 +130,7 @@ def announce(run: Run, config: RunConfig) -> None:
         run.record(facts={SEARCH: PENDING})
 
 
-def finish(run: Run, config: RunConfig, say: Callable[[str], None]) -> None:
+def finish(run: Run, config: RunConfig, say: Say) -> None:
     """Take layers out where that was announced, and write the recipe with them; the run is then the latest one.
 
     Raises:
@@ -154,7 +151,7 @@ def finish(run: Run, config: RunConfig, say: Callable[[str], None]) -> None:
     _end(run, DONE)
 
 
-def _mix(run: Run, config: RunConfig, say: Callable[[str], None]) -> MixedRecord:
+def _mix(run: Run, config: RunConfig, say: Say) -> MixedRecord:
     from pipeline.mixed.search import MixedPlan
     from pipeline.stages.mixed_precision import mix
     from pipeline.training.subject import seed_everything

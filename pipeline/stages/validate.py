@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
-from pipeline.progress import progress
+from pipeline.progress import Say, progress
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import OK, CellKey, Outcome
 from pipeline.records.validation import ValidationRecord
@@ -58,7 +58,7 @@ def validate_run(
     targets: Sequence[str],
     limit: int | None,
     threads: int,
-    say: Callable[[str], None],
+    say: Say,
     compute_units: str = registry.ALL_UNITS,
     simulate: bool = True,
     roundings: Sequence[str] = (),
@@ -120,7 +120,7 @@ def _is_done(run: Run, record: ValidationRecord, conversion: ConversionRecord, r
 
 
 def _save(
-    run: Run, cells: Sequence[_Open], reference: StageLogits, on: Place, say: Callable[[str], None]
+    run: Run, cells: Sequence[_Open], reference: StageLogits, on: Place, say: Say
 ) -> dict[CellKey, ValidationRecord]:
     """Logits first: a record never tells of logits that are not there."""
     quantization = read_quantization(run)

@@ -22,11 +22,12 @@ from calibration.torchvision_compat import ensure_torchvision
 from pipeline.errors import UsageError
 from pipeline.files import write_atomic
 from pipeline.models.t2t_vit import Block
+from pipeline.progress import Say
 from pipeline.run.layout import METRICS_FILE, RESUME_FILE
 from pipeline.training.distributed import joined, world
 from pipeline.training.loop import EpochRecord, fit
 from pipeline.training.plan import FloatPlan, FloatRecipe, FloatTraining
-from pipeline.training.setting import Say, Setting
+from pipeline.training.setting import Setting
 from pipeline.training.subject import choose_device, eval_transform, load_data, load_subject, seed_everything
 from pipeline.training.trainees import Execution, FloatTrainee, choose_precision
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import ExecutionPlan
-from pipeline.progress import progress
+from pipeline.progress import Say, progress
 from pipeline.run.layout import TENSORBOARD
 from pipeline.training.distributed import rows_of_all, world
 from pipeline.training.loop import EpochRecord, Phase
@@ -22,9 +22,6 @@ from pipeline.training.trainees import Precision, choose_precision
 
 if TYPE_CHECKING:
     from calibration.augment import Augmentation
-
-
-Say = Callable[[str], None]
 EVAL_BATCH = 32
 CPU = torch.device("cpu")
 
