@@ -47,10 +47,13 @@ class KnownSession(Session):
     def close(self) -> None: ...
 
 
+TARGET = KnownTarget()
+
+
 if __name__ == "__main__":
     from targets import registry
     from targets.worker import worker
 
-    sys.modules["known_worker"] = sys.modules["__main__"]
-    registry._TARGETS["known"] = ("known_worker", "KnownTarget")
+    sys.modules["known_worker.target"] = sys.modules["__main__"]
+    registry._FOLDERS["known"] = "known_worker"
     worker.main()
