@@ -17,9 +17,10 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import get_new_symbol, types
 from tiny_hybrid import SavedProgram
 
-from pipeline.commands.inspect import Inspected, show
+from pipeline.commands.inspect import show
 from pipeline.records.conversion import FactsRecord
 from pipeline.records.keys import OK
+from pipeline.stages.inspection import Inspected
 from targets.coreml import encodings as stored
 from targets.coreml import neural_engine
 from targets.coreml.convert import convert
