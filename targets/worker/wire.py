@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -27,8 +28,7 @@ def write_message(stream: BinaryIO, header: Mapping[str, Any], array: np.ndarray
     message = dict(header)
     payload = b""
     if array is not None:
-        array = np.ascontiguousarray(array)
-        payload = array.tobytes()
+        payload = array.tobytes()  # in C order, whatever the array's own
         message |= {"payload_bytes": len(payload), "dtype": array.dtype.str, "shape": list(array.shape)}
     stream.write(json.dumps(message).encode() + b"\n" + payload)
     stream.flush()
@@ -60,8 +60,8 @@ def _read_payload(stream: BinaryIO, message: Message, size: int) -> np.ndarray:
         dtype, shape = np.dtype(message["dtype"]), tuple(int(n) for n in message["shape"])
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"a payload without a usable dtype and shape: {error}") from error
-    expected = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    if size != expected or not 0 <= size <= MAX_PAYLOAD_BYTES or dtype.hasobject:
+    usable = dtype.itemsize > 0 and not dtype.hasobject and all(n >= 0 for n in shape)
+    if not usable or size != dtype.itemsize * math.prod(shape) or size > MAX_PAYLOAD_BYTES:
         raise ProtocolError(f"a payload of {size} bytes announced for {dtype} {shape}")
     payload = bytearray()
     while len(payload) < size:

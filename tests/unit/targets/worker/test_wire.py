@@ -32,12 +32,14 @@ def sent(*messages: tuple[dict[str, object], np.ndarray | None]) -> io.BytesIO:
     return stream
 
 
-ARRAYS = arrays(st.sampled_from([np.float32, np.float16, np.int8, np.int64]), array_shapes(min_side=0, max_side=5))
+ARRAYS = arrays(
+    st.sampled_from([np.float32, np.float16, np.int8, np.int64]), array_shapes(min_dims=0, min_side=0, max_side=5)
+)
 
 
 @given(array=ARRAYS, contiguous=st.booleans())
 def test_arrays_arrive_as_they_were(array: np.ndarray, contiguous: bool) -> None:
-    array = array if contiguous else array.T[::-1]
+    array = array if contiguous or not array.ndim else array.T[::-1]
     answer = read_message(sent(({"op": "infer"}, array)))
     assert answer is not None
     message, received = answer
@@ -89,6 +91,9 @@ def test_messages_follow_each_other_and_end() -> None:
         (b'{"payload_bytes": 8, "dtype": "O", "shape": [1]}\n12345678', "announced for object"),
         (b'{"payload_bytes": 8}\n12345678', "without a usable dtype"),
         (b'{"payload_bytes": -4, "dtype": "<f4", "shape": [-1]}\n', "announced"),
+        (b'{"payload_bytes": 4, "dtype": "<i1", "shape": [-1, -4]}\n1234', "announced"),
+        (b'{"payload_bytes": 8, "dtype": "<f4", "shape": [99999999999999999999]}\n12345678', "announced"),
+        (b'{"payload_bytes": 0, "dtype": "V0", "shape": [2]}\n', "announced"),
     ],
 )
 def test_what_is_no_message_is_refused(content: bytes, says: str) -> None:
