@@ -18,10 +18,9 @@ from pipeline.records.conversion import ConversionRecord
 from pipeline.records.report import Report, report_from_json
 from pipeline.records.waterfall import TORCH_STAGES, WaterfallRecord
 from pipeline.report.collect import collect_run
-from pipeline.run import layout as files
 from pipeline.run.cells import load_conversions, load_waterfall
 from pipeline.run.folder import Run
-from pipeline.run.logits import load_artifact_logits
+from pipeline.run.logits import load_artifact_logits, load_logits
 from targets.coreml.units import SIMULATED
 
 EXPLAINED = 4  # images that --explain looks into the layers with
@@ -170,7 +169,7 @@ def test_images_that_moved_have_thumbnails_and_the_report_gets_the_waterfall(
     record, out, _ = explained
     assert 1 <= len(record.images) <= 24
     assert all(image.thumbnail and image.thumbnail.startswith("data:image/jpeg") for image in record.images)
-    scored = files.load_logits(finished.run).indices
+    scored = load_logits(finished.run).indices
     assert {image.index for image in record.images} <= set(scored.tolist())
     assert collect_run(finished.run).waterfall == record
     assert "Waterfall: the same" in out

@@ -443,7 +443,8 @@ def test_every_source_is_in_the_documentation() -> None:
 def test_other_formats_tell_dtypes_too(target: str, programs: dict[str, SavedProgram], tmp_path: Path) -> None:
     program = programs["int8"]
     with HostWorker(timeout_s=600) as worker:
-        path = worker.convert(target, program.path, program.sha256, "int8", tmp_path / "file").path
+        path = tmp_path / "file"
+        worker.convert(target, program.path, program.sha256, "int8", path)
         facts = worker.inspect(target, path)
     assert facts.weights_by_dtype == {"int8": facts.int8_weights}
     assert sum(facts.operators_by_dtype.values()) == sum(facts.operators.values())

@@ -35,13 +35,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 def files(programs: dict[str, SavedProgram], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Target -> an int8 file of the tiny network."""
     folder, program = tmp_path_factory.mktemp("files"), programs["int8"]
+    paths = {target: folder / f"int8{registry.get(target).suffix}" for target in FILES}
     with HostWorker(300) as worker:
-        return {
-            target: worker.convert(
-                target, program.path, program.sha256, "int8", folder / f"int8{registry.get(target).suffix}"
-            ).path
-            for target in FILES
-        }
+        for target, path in paths.items():
+            worker.convert(target, program.path, program.sha256, "int8", path)
+    return paths
 
 
 @pytest.fixture(scope="module")
