@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -86,23 +87,40 @@ def finished_run(config: RunConfig, root: Path) -> Run:
     return run
 
 
-def rows(run: Run, name: str, targets: Sequence[str], threads: int) -> Iterator[str]:
-    """Lines of the table: the torch stages, then every runtime that could be had here."""
+class Scored(NamedTuple):
+    """A stage or an artifact in a runtime: logits of some images and those of the float model on the same ones."""
+
+    name: str
+    logits: np.ndarray | None
+    before: np.ndarray
+    labels: np.ndarray
+    reason: str = ""  # why there are no logits
+
+
+def scored_stages(run: Run, targets: Sequence[str], threads: int) -> Iterator[Scored]:
+    """The torch stages, then every runtime that could be had here."""
     stages = load_logits(run)
     for stage, logits in stages.stages.items():
-        yield row(run.model, name, NAMES[stage], stages.stages["float"], logits, stages.labels)
+        yield Scored(NAMES[stage], logits, stages.stages["float"], stages.labels)
     if not targets:
         return
     cells = as_made(run, plan_cells(targets, ["int8"], from_float=False, say=say))
     convert_cells(run, [c for c in cells if not run.has(artifact_name(c))], say)
     for record in validate_run(run, targets, None, threads, say, roundings=("fp16",)):
         kept = load_artifact_logits(run, record.key)
-        if kept is None:
-            yield f"| {run.model} | {name} | {record.key.label} | not measured: {record.outcome.reason} | | | |"
-            continue
-        among = rows_of(kept.indices, stages.indices)
+        among = slice(None) if kept is None else rows_of(kept.indices, stages.indices)
         before, labels = stages.stages["float"][among], stages.labels[among]
-        yield row(run.model, name, record.key.label, before, kept.logits, labels)
+        logits = None if kept is None else kept.logits
+        yield Scored(record.key.label, logits, before, labels, record.outcome.reason or "")
+
+
+def rows(run: Run, name: str, targets: Sequence[str], threads: int) -> Iterator[str]:
+    """Lines of the table."""
+    for stage in scored_stages(run, targets, threads):
+        if stage.logits is None:
+            yield f"| {run.model} | {name} | {stage.name} | not measured: {stage.reason} | | | |"
+        else:
+            yield row(run.model, name, stage.name, stage.before, stage.logits, stage.labels)
 
 
 def row(model: str, name: str, stage: str, before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> str:

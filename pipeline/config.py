@@ -19,6 +19,8 @@ from targets.words import suggest
 OBSERVER_NAMES = ("moving-average", "histogram", "mse")
 #: How activation ranges follow training; AMP_NAMES: the number format of the forward pass.
 RANGE_NAMES = ("observed", "learned", "re-estimated")
+#: What a training may leave: see pipeline.quantization.kept.
+KEEP_NAMES = ("better", "trained")
 AMP_NAMES = ("auto", "bf16", "fp16", "off")
 #: Of a T2T-ViT: as published, or after pipeline.rewrites. Other models have one form.
 FORM_NAMES = ("deploy", "official")
@@ -98,7 +100,7 @@ class QatPlan(OptimizerPlan):
     ] = 0.6
     batch_norm_freeze: Annotated[
         float, Option("Fraction of QAT after which BatchNorm statistics are frozen.", least=0.0, most=1.0)
-    ] = 0.5
+    ] = 0.0
     distill: Annotated[
         float,
         Option("Share of the float model's logits in the objective; 0: labels alone.", panel=ACCURACY, least=0.0,
@@ -164,9 +166,14 @@ class FloatLayersPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringPlan:
-    """The images that a run is scored on: evenly spread over the validation split."""
+    """The images that a run is scored on, evenly spread over the validation split, and what a lower score means."""
 
     limit_val: Annotated[int | None, Option("Score so many validation images.", unset="all", least=1)] = None
+    keep: Annotated[
+        str,
+        Option("better: the calibrated graph if QAT answers worse than it; trained: what QAT made of it, whatever its "
+               "score.", choices=KEEP_NAMES, panel=ACCURACY),
+    ] = "better"  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from calibration.dataset import DataError
 from targets.codec import RecordError
 from targets.registry import UnknownTarget
 from targets.types import TargetError
-from targets.words import suggest as suggest
 
 
 class EdgeT2TError(Exception):

@@ -1,11 +1,15 @@
 """Export the float model, insert fake quantization for QAT, and convert the trained graph to the QDQ program.
 
-torchao's BatchNorm fusion is made cheap to train here: its division of a convolution's output is one of the weight.
+torchao's BatchNorm fusion is mended here: it writes 1e-5 and 0.1 over epsilon and momentum of every BatchNorm that it
+fuses (its qat_utils.py: "TODO: allow setting eps"), which a network with other ones does not survive. It is also made
+cheap to train: its division of a convolution's output is one of the weight.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -44,11 +48,12 @@ def prepare(model: nn.Module, input_size: tuple[int, int, int], scheme: Scheme) 
     model = copy.deepcopy(model).train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            # Only a counter, which would be an in-place add in every artifact; momentum is what timm's models use.
-            module.num_batches_tracked = None
+            module.num_batches_tracked = None  # only a counter, which would be an in-place add in every artifact
             _lift_zero_gains(module)
-    program = export(model, input_size)
-    prepared = prepare_qat_pt2e(program.module(), EdgeQuantizer(scheme))
+    exported = export(model, input_size).module()
+    norms = batch_norms(exported)
+    prepared = prepare_qat_pt2e(exported, EdgeQuantizer(scheme))
+    restore_batch_norms(prepared, norms)
     divide_weights(prepared)
     count_once(prepared)
     set_training(prepared, False)
@@ -114,6 +119,7 @@ def to_qdq_program(graph: GraphModule, input_size: tuple[int, int, int]) -> Expo
     trained.cpu()
     set_training(trained, False)
     divide_outputs(trained)
+    move_epsilon(trained)
     restore_sites(trained)
     converted = convert_pt2e(trained, fold_quantize=False)
     _drop_dropout(converted)
@@ -136,6 +142,63 @@ def save_program(program: ExportedProgram, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.export.save(program, temporary)
     publish(temporary, path)
+
+
+@dataclass(frozen=True)
+class BatchNormOptions:
+    """Of one BatchNorm: the weight of a batch in the running statistics, and what is added to a variance."""
+
+    momentum: float
+    epsilon: float
+
+
+#: Positions of the arguments of aten.batch_norm.
+VARIANCE, MOMENTUM, EPSILON = 4, 6, 7
+FUSED_EPSILON = 1e-5  # torchao's
+
+
+def batch_norms(graph: GraphModule) -> dict[str, BatchNormOptions]:
+    """By the name of the running variance."""
+    nodes = [node for node in graph.graph.nodes if node.target == aten.batch_norm.default]
+    return {str(n.args[VARIANCE].target): BatchNormOptions(n.args[MOMENTUM], n.args[EPSILON]) for n in nodes}
+
+
+def restore_batch_norms(graph: GraphModule, options: Mapping[str, BatchNormOptions]) -> None:
+    """Give the BatchNorms of a graph of torchao's `prepare_qat_pt2e`, and the weights scaled for them, their options.
+
+    Args:
+        options: of `batch_norms`, before that.
+    """
+    for node in graph.graph.nodes:
+        if node.target == aten.batch_norm.default:
+            own = options[str(node.args[VARIANCE].target)]
+            node.update_arg(MOMENTUM, own.momentum)
+            _set_epsilon(node, own.epsilon)
+    graph.recompile()
+
+
+def move_epsilon(graph: GraphModule) -> None:
+    """In evaluation mode: what is added to a variance becomes FUSED_EPSILON, and the variance grows by the rest.
+
+    torchao's `convert_pt2e` folds every BatchNorm as if it had that.
+    """
+    with torch.no_grad():
+        for node in graph.graph.nodes:
+            if node.target == aten.batch_norm.default:
+                rest = node.args[EPSILON] - FUSED_EPSILON
+                graph.get_buffer(str(node.args[VARIANCE].target)).add_(rest)
+                _set_epsilon(node, FUSED_EPSILON)
+    graph.recompile()
+
+
+def _set_epsilon(norm: Node, epsilon: float) -> None:
+    """Of a BatchNorm, and of the standard deviation that the weight before it is multiplied with."""
+    norm.update_arg(EPSILON, epsilon)
+    variance = norm.args[VARIANCE]
+    assert isinstance(variance, Node)
+    for user in list(variance.users):
+        if user.target == aten.add.Tensor:
+            user.update_arg(1, epsilon)
 
 
 WEIGHT_SHAPE, OUTPUT_SHAPE = [-1, 1, 1, 1], [1, -1, 1, 1]

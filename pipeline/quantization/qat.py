@@ -1,12 +1,13 @@
 """Run `quantize` from end to end: from a RunConfig to a run folder with one int8 checkpoint.
 
-float weights -> (float fine-tuning) -> deploy form -> float program -> calibration -> QAT -> QDQ program, scored at
-each stage. An interrupted run continues where it stood: every finished phase is in the manifest, an unfinished one
-has its resume point.
+float weights -> (float fine-tuning) -> deploy form -> float program -> calibration -> QAT -> the better of the last
+two -> QDQ program, scored at each stage. An interrupted run continues where it stood: every finished phase is in the
+manifest, an unfinished one has its resume point.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from pipeline.quantization.calibration import (
     reestimate_ranges,
 )
 from pipeline.quantization.graph import export, save_program, to_qdq_program
+from pipeline.quantization.kept import Kept, choose
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of
@@ -161,16 +163,30 @@ class _Work:
             )
         images = calibration_set(subject, config.calibration_images, config.seed, config.workers)
         graph, calibration = calibrated_graph(subject, config, scheme, images, setting.device)
-        trainee = self._train_quantized(graph, images)
-        trainee.begin_evaluation()
-        logits["fake_quant"] = self._logits_after("qat", graph)
+        graph, logits["fake_quant"], kept = self._trained_or_calibrated(graph, images, logits["float"])
         if not world().chief:
             return
         save_program(to_qdq_program(graph, subject.input_size), run.path / files.QDQ_PROGRAM)
         # What is scored is what was written: the program is read back from the disk.
         reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
         logits["qdq"] = setting.score_here("QDQ program", reloaded, torch.device("cpu"))
-        self._publish(logits, scheme, calibration)
+        self._publish(logits, scheme, calibration, kept)
+
+    def _trained_or_calibrated(
+        self, graph: GraphModule, images: CalibrationSet, reference: np.ndarray
+    ) -> tuple[GraphModule, np.ndarray, Kept | None]:
+        """Train the calibrated graph; the better one, its logits, and both scores where there was a training."""
+        if not self.qat_plan.epochs:
+            return graph, self._logits_after("qat", graph), None
+        calibrated = copy.deepcopy(graph)
+        before = self.setting.score("calibrated graph", calibrated)
+        self._train_quantized(graph, images).begin_evaluation()
+        after = self._logits_after("qat", graph)
+        config = self.config
+        kept = choose(reference, before, after, self.setting.labels, bool(config.distill), config.keep)
+        if world().chief:
+            self.setting.say(kept.told())
+        return (graph, after, kept) if kept.trained else (calibrated, before, kept)
 
     def _train_quantized(self, graph: GraphModule, images: CalibrationSet) -> QatTrainee:
         plan, device = self.qat_plan, self.setting.device
@@ -202,7 +218,9 @@ class _Work:
     def _resume_file(self, name: str) -> Path:
         return self.run.path / files.resume_file(name)
 
-    def _publish(self, logits: dict[str, np.ndarray], scheme: Scheme, calibration: dict[str, Any]) -> None:
+    def _publish(
+        self, logits: dict[str, np.ndarray], scheme: Scheme, calibration: dict[str, Any], kept: Kept | None
+    ) -> None:
         run, data, setting = self.run, self.subject.data, self.setting
         digest = f"{data.val.digest()}-{self.subject.transform.digest()}"
         stages = StageLogits(setting.labels, np.asarray(setting.val_indices), digest, logits)
@@ -219,6 +237,7 @@ class _Work:
                 "amp": setting.precision.name,
                 "threads": self.threads,
                 "history": self.records,
+                "kept": None if kept is None else asdict(kept),
             },
         )
         write_facts(run, files.QUANTIZATION, facts)

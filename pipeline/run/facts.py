@@ -44,7 +44,7 @@ class QuantizationFacts:
     Attributes:
         scheme: pipeline.quantization.quantizer.Scheme.
         calibration: which images, and what was corrected after it.
-        training: the plans of float fine-tuning and of QAT, and the figures of every epoch.
+        training: the plans of float fine-tuning and of QAT, the figures of every epoch, and which graph was kept.
     """
 
     scheme: Mapping[str, object]
@@ -53,9 +53,10 @@ class QuantizationFacts:
 
     @property
     def source(self) -> Source:
-        """Where the scales of the QDQ program come from: "ptq" where no epoch of QAT was trained."""
-        plan = self.training.get("qat")
-        return "ptq" if isinstance(plan, Mapping) and plan.get("epochs") == 0 else "qat"
+        """Where the scales of the QDQ program come from: "ptq" where no epoch of QAT was trained, or none was kept."""
+        plan, kept = self.training.get("qat"), self.training.get("kept")
+        untrained = isinstance(plan, Mapping) and plan.get("epochs") == 0
+        return "ptq" if untrained or (isinstance(kept, Mapping) and not kept.get("trained")) else "qat"
 
     @property
     def float_layers(self) -> tuple[str, ...]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from targets.executorch_coreml import convert, inspect, runner
-from targets.executorch_coreml.schemes import SCHEMES
 from targets.target import Target
 
 TARGET = Target(
     name="executorch-coreml",
     suffix=".pte",
     runtimes=(runner.RUNTIME,),
-    schemes=SCHEMES,
+    schemes=convert.SCHEMES,
     scale_rtol=1e-3,  # int8 files compute in float16, and keep their scales in it
     cannot_convert=convert.unavailable_reason,
     cannot_run=lambda runtime: runner.unavailable_reason(),

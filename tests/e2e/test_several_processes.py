@@ -17,7 +17,7 @@ from pipeline.run.logits import load_logits
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = [
     "--img-size", "64", "--epochs", "1", "--max-steps", "3", "--limit-val", "25", "--calibration-images", "16",
-    "--no-dropout", "--ema", "0.5", "--distill", "0.5", "--threads", "1", "--lr", "1e-4",
+    "--no-dropout", "--ema", "0.5", "--distill", "0.5", "--threads", "1", "--lr", "1e-4", "--keep", "trained",
 ]  # fmt: skip
 
 

@@ -162,7 +162,29 @@ def test_a_batch_norm_gain_of_zero_stays_finite() -> None:
     with torch.no_grad():
         assert torch.isfinite(graph(images)).all()
         set_fake_quantization(graph, False)
+        # LayerNorm makes up to 300 times as much of the smallest gain.
+        assert torch.allclose(graph(images), model.eval()(images), atol=1e-3)
+
+
+def test_a_batch_norm_keeps_its_epsilon_and_momentum_in_training_and_in_the_program() -> None:
+    """torchao writes 1e-5 and 0.1 over both; EfficientNet-Lite has 1e-3 and 0.01, and lost a point of top-1."""
+    torch.manual_seed(0)
+    model = TinyHybrid()
+    for norm in (model.stem_norm, model.depthwise_norm):
+        norm.eps, norm.momentum = 0.5, 0.01
+        nn.init.uniform_(norm.running_var, 0.01, 1)
+    images = torch.randn(32, *INPUT_SIZE)
+    graph = calibrated(model, INPUT_SIZE, images)
+    with torch.no_grad():
+        rounded, program = graph(images), to_qdq_program(graph, INPUT_SIZE).module()
+        assert torch.allclose(program(images), rounded, atol=float(rounded.std()) / 50)
+        set_fake_quantization(graph, False)
         assert torch.allclose(graph(images), model.eval()(images), atol=1e-5)
+    set_training(graph, True)
+    seen, expected = graph(images), model.train()(images)
+    assert torch.allclose(seen, expected, atol=1e-4)
+    for name in ("stem_norm.running_mean", "depthwise_norm.running_var"):
+        assert torch.allclose(graph.get_buffer(name), model.get_buffer(name), rtol=1e-4)
 
 
 def test_batch_norm_is_folded_into_the_convolution() -> None:

@@ -66,7 +66,13 @@ def test_written_facts_are_read_back(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("training", "source"),
-    [({"qat": {"epochs": 0}}, "ptq"), ({"qat": {"epochs": 1}}, "qat"), ({}, "qat")],
+    [
+        ({"qat": {"epochs": 0}}, "ptq"),
+        ({"qat": {"epochs": 1}}, "qat"),
+        ({}, "qat"),
+        ({"qat": {"epochs": 1}, "kept": {"trained": True}}, "qat"),
+        ({"qat": {"epochs": 1}, "kept": {"trained": False}}, "ptq"),
+    ],
 )
 def test_without_an_epoch_of_training_the_scales_come_from_calibration(
     training: dict[str, object], source: str
