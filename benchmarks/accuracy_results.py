@@ -1,11 +1,13 @@
 """Models, data and float weights in; what int8 costs them in every runtime, paired image by image, as a table, out.
 
-    python benchmarks/accuracy_results.py [MODEL ...] [--data DIR] [--weights DIR] [--steps N] [--runs-dir DIR]
+    python benchmarks/accuracy_results.py [MODEL ...] [--data DIR] [--weights DIR|pretrained] [--steps N]
+                                          [--runs-dir DIR]
 
 Each model is quantized by QAT and by calibration alone (PTQ), converted to all targets, and every file scored on the
-whole validation split; Core ML packages by the MIL reference in half precision. `--weights DIR` has one
-`MODEL.safetensors` for each, as `train` writes them; without it the bundled ones are taken. What is there already under
---runs-dir is not done again. The table goes to stdout as Markdown; the runs stay, for `report` and `compare`.
+whole validation split; Core ML packages by the MIL reference in half precision. `--weights` is a folder with one
+`MODEL.safetensors` for each, as `train` writes them, or what `quantize --weights` takes (`pretrained`); without it the
+bundled ones are taken for the digits, published ones else. What is there already under --runs-dir is not done again.
+The table goes to stdout as Markdown; the runs stay, for `report` and `compare`.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(ZOO), metavar="MODEL")
     parser.add_argument("--data", default="digits")
-    parser.add_argument("--weights", type=Path, default=None)
+    parser.add_argument("--weights", default="")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--epochs", type=int, default=1, help="of QAT")
     parser.add_argument("--steps", type=int, default=None, help="of QAT in an epoch at most")
@@ -60,8 +62,9 @@ def main() -> None:
     quiet_sdks()
     lines = [HEAD]
     for model in arguments.models:
-        file = arguments.weights / f"{model}.safetensors" if arguments.weights else None
-        weights = str(file) if file else default_weights(model, arguments.data)
+        weights = arguments.weights or default_weights(model, arguments.data)
+        if Path(weights).is_dir():
+            weights = str(Path(weights) / f"{model}.safetensors")
         base = {"model": model, "data": arguments.data, "weights": weights, "threads": arguments.threads}
         trained = RunConfig(**base, epochs=arguments.epochs, max_steps=arguments.steps)
         for name, config, targets in (

@@ -110,7 +110,7 @@ RANGE_LR = 10.0  # of learned ranges, relative to that of the weights
 #: The part of a plan that float training does not look at; the loss is the cross-entropy alone.
 NO_QAT: dict[str, Any] = {
     "observer_freeze": QatPlan.observer_freeze,
-    "batch_norm_freeze": QatPlan.batch_norm_freeze,
+    "batch_norm_freeze": 0.5,  # as the bundled weights say of how they were made
     "distill": 0.0,
     "temperature": QatPlan.temperature,
     "distill_features": 0.0,
