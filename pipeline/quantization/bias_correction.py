@@ -3,11 +3,13 @@
 Rounding moves the mean of a layer's output, channel by channel, and the layers behind read the moved mean. The mean
 that the float model has on calibration images is put back through the layer's bias: Nagel et al. 2019, "Data-free
 quantization through weight equalization and bias correction", section 4.2, in its empirical form (appendix D);
-Finkelstein et al. 2019, "Fighting quantization bias with bias".
+Finkelstein et al. 2019, "Fighting quantization bias with bias". Where a ReLU or ReLU6 follows, the mean that counts is
+the one behind it: of values that the clamp cuts off, rounding moves the mean and no later layer sees it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -19,8 +21,12 @@ from pipeline.errors import TrainingError
 from pipeline.progress import progress
 from pipeline.quantization.fake_quantize import EdgeFakeQuantize
 from pipeline.quantization.graph import set_fake_quantization, set_observers, set_training
+from pipeline.quantization.quantizer import CLAMPS
 
 aten = torch.ops.aten
+#: The mean behind a clamp is no linear function of the bias. Its slope is the share of values inside; where there are
+#: next to none a larger one is taken, so that a channel that never fires stays where it is.
+NEWTON_STEPS, LEAST_SLOPE = 5, 0.02
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,19 @@ class BiasCorrection:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer with int8 weights: `output` is its value with bias, before any clamp; its channels lie along `axis`."""
+    """A layer with int8 weights: `output` is its value with bias, before a clamp to `low` and `high`; its channels lie
+    along `axis`."""
 
     name: str
     output: Node
     axis: int
     bias: str | None
+    low: float
+    high: float
+
+    def rows(self, value: Tensor) -> Tensor:
+        """[values, channels]"""
+        return value.movedim(self.axis, -1).flatten(end_dim=-2)
 
 
 def correct_biases(
@@ -91,8 +104,8 @@ def correct_biases(
                 run.env[node] = run.run_node(node)
             layer = by_output.get(node)
             if layer is not None:
-                quantized = _mean([run.env[node] for run in runs], layer.axis)
-                shift = (means[node] - quantized).to(parameters[str(layer.bias)].dtype)
+                shift = _shift(layer, [run.env[node] for run in runs], means[node])
+                shift = shift.to(parameters[str(layer.bias)].dtype)
                 _check_finite(shift, layer)
                 parameters[str(layer.bias)].add_(shift)
                 for run in runs:
@@ -131,7 +144,7 @@ def _layers(graph: GraphModule) -> list[_Layer]:
         elif name is not None:
             taken.add(name)
         axis = -1 if node.target == aten.linear.default else 1
-        found.append(_Layer(weight.removesuffix(".weight"), output, axis, name))
+        found.append(_Layer(weight.removesuffix(".weight"), output, axis, name, *_clamped(output)))
     return found
 
 
@@ -163,7 +176,8 @@ def _float_statistics(
     device: torch.device,
     advance: Callable[[int], None],
 ) -> tuple[dict[Node, Tensor], dict[Node, Tensor], int]:
-    """Mean and standard deviation of each channel, float64 [channels], by output node; the number of images."""
+    """Mean and standard deviation of each channel behind the clamp, float64 [channels], by output node; the number of
+    images."""
     sums: dict[Node, Tensor] = {}
     squares: dict[Node, Tensor] = {}
     counts: dict[Node, int] = dict.fromkeys((layer.output for layer in layers), 0)
@@ -174,7 +188,7 @@ def _float_statistics(
             value = super().run_node(node)
             layer = by_output.get(node)
             if layer is not None:
-                rows = _rows(value, layer.axis).double()  # [values, channels]
+                rows = layer.rows(value).clamp(layer.low, layer.high).double()
                 sums[node] = sums.get(node, 0) + rows.sum(0)
                 squares[node] = squares.get(node, 0) + rows.square().sum(0)
                 counts[node] += len(rows)
@@ -197,15 +211,30 @@ def _started(graph: GraphModule, batch: Tensor) -> Interpreter:
     return run
 
 
-def _mean(values: list[Tensor], axis: int) -> Tensor:
-    """Of each channel over all values of all batches, float64 [channels]."""
-    rows = [_rows(value, axis) for value in values]
-    return sum(r.sum(0, dtype=torch.float64) for r in rows) / sum(len(r) for r in rows)  # type: ignore[return-value]
+def _clamped(output: Node) -> tuple[float, float]:
+    """The smallest and the largest value that the rest of the graph sees of it."""
+    (user,) = output.users if len(output.users) == 1 else (output,)
+    if user.target not in CLAMPS:
+        return -math.inf, math.inf
+    if user.target in (aten.relu.default, aten.relu_.default):
+        return 0.0, math.inf
+    given = [float(bound) for bound in user.args[1:]]  # type: ignore[arg-type]
+    return given[0] if given else -1.0, given[1] if len(given) > 1 else 1.0  # the defaults of hardtanh
 
 
-def _rows(value: Tensor, axis: int) -> Tensor:
-    """[values, channels]"""
-    return value.movedim(axis, -1).flatten(end_dim=-2)
+def _shift(layer: _Layer, values: list[Tensor], wanted: Tensor) -> Tensor:
+    """What the bias has to grow by for the means `wanted` behind the clamp, float64 [channels]; by Newton's method."""
+    rows = [layer.rows(value) for value in values]
+    count = sum(len(r) for r in rows)
+    shift = torch.zeros_like(wanted)
+    for _ in range(1 if math.isinf(layer.low) else NEWTON_STEPS):
+        total, inside = torch.zeros_like(wanted), torch.zeros_like(wanted)
+        for r in rows:
+            moved = r + shift.to(r.dtype)
+            total += moved.clamp(layer.low, layer.high).sum(0, dtype=torch.float64)
+            inside += ((moved > layer.low) & (moved < layer.high)).sum(0)
+        shift = shift + (wanted - total / count) / (inside / count).clamp(min=LEAST_SLOPE)
+    return shift
 
 
 def _along(channels: Tensor, value: Tensor, axis: int) -> Tensor:

@@ -5,10 +5,11 @@ Post-training quantization ends here; quantization-aware training begins here.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -84,14 +85,23 @@ def float_form(subject: Subject, config: RunConfig) -> nn.Module:
     return form
 
 
+class Calibrated(NamedTuple):
+    """A calibrated graph.
+
+    Attributes:
+        plain: the same before bias correction: without rounding it is the float model.
+        facts: for the run's records: the calibration set, and what equalization and bias correction did.
+    """
+
+    graph: GraphModule
+    plain: GraphModule
+    facts: dict[str, Any]
+
+
 def calibrated_graph(
     subject: Subject, config: RunConfig, scheme: Scheme, images: CalibrationSet, device: torch.device
-) -> tuple[GraphModule, dict[str, Any]]:
-    """A prepared graph with int8 rounding on and observers frozen, in evaluation mode.
-
-    Returns:
-        the graph, and for the run's records: the calibration set, and what equalization and bias correction did.
-    """
+) -> Calibrated:
+    """A prepared graph with int8 rounding on and observers frozen, in evaluation mode."""
     facts = images.facts()
     form = float_form(subject, config)
     if config.equalize:
@@ -104,11 +114,13 @@ def calibrated_graph(
     set_fake_quantization(graph, False)
     check_same(subject, graph, "graph that is to be quantized", GRAPH_TOLERANCE)
     set_fake_quantization(graph, True)
+    plain = graph
     if config.bias_correction:
         from pipeline.quantization.bias_correction import correct_biases
 
+        plain = copy.deepcopy(graph)
         facts["bias_correction"] = asdict(correct_biases(graph, images.batches, images.images, device))
-    return graph, facts
+    return Calibrated(graph, plain, facts)
 
 
 def check_same(subject: Subject, form: nn.Module, what: str, tolerance: float) -> None:
@@ -227,7 +239,7 @@ def ptq_program(run: Run, say: Say, activation_bits: int = 8) -> Path:
         )
     options: dict[str, Any] = dict(quantization.scheme)
     scheme = replace(Scheme(**options), activation_bits=activation_bits)
-    graph, _ = calibrated_graph(subject, config, scheme, images, torch.device("cpu"))
+    graph = calibrated_graph(subject, config, scheme, images, torch.device("cpu")).graph
     save_program(to_qdq_program(graph, subject.input_size), run.path / name)
     run.record(name)
     return run.path / name

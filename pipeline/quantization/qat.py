@@ -21,6 +21,7 @@ from pipeline.errors import TrainingError, UsageError
 from pipeline.files import write_json
 from pipeline.progress import Say
 from pipeline.quantization.calibration import (
+    Calibrated,
     CalibrationSet,
     calibrated_graph,
     calibration_set,
@@ -162,35 +163,36 @@ class _Work:
                 "there is nothing to quantize; check the weights, and --qk-scale for T2T-ViT"
             )
         images = calibration_set(subject, config.calibration_images, config.seed, config.workers)
-        graph, calibration = calibrated_graph(subject, config, scheme, images, setting.device)
-        graph, logits["fake_quant"], kept = self._trained_or_calibrated(graph, images, logits["float"])
+        calibrated = calibrated_graph(subject, config, scheme, images, setting.device)
+        graph, logits["fake_quant"], kept = self._trained_or_calibrated(calibrated, images, logits["float"])
         if not world().chief:
             return
         save_program(to_qdq_program(graph, subject.input_size), run.path / files.QDQ_PROGRAM)
         # What is scored is what was written: the program is read back from the disk.
         reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
         logits["qdq"] = setting.score_here("QDQ program", reloaded, torch.device("cpu"))
-        self._publish(logits, scheme, calibration, kept)
+        self._publish(logits, scheme, calibrated.facts, kept)
 
     def _trained_or_calibrated(
-        self, graph: GraphModule, images: CalibrationSet, reference: np.ndarray
+        self, calibrated: Calibrated, images: CalibrationSet, reference: np.ndarray
     ) -> tuple[GraphModule, np.ndarray, Kept | None]:
         """Train the calibrated graph; the better one, its logits, and both scores where there was a training."""
+        graph = calibrated.graph
         if not self.qat_plan.epochs:
             return graph, self._logits_after("qat", graph), None
-        calibrated = copy.deepcopy(graph)
-        before = self.setting.score("calibrated graph", calibrated)
-        self._train_quantized(graph, images).begin_evaluation()
+        untrained = copy.deepcopy(graph)
+        before = self.setting.score("calibrated graph", untrained)
+        self._train_quantized(calibrated, images).begin_evaluation()
         after = self._logits_after("qat", graph)
         config = self.config
         kept = choose(reference, before, after, self.setting.labels, bool(config.distill), config.keep)
         if world().chief:
             self.setting.say(kept.told())
-        return (graph, after, kept) if kept.trained else (calibrated, before, kept)
+        return (graph, after, kept) if kept.trained else (untrained, before, kept)
 
-    def _train_quantized(self, graph: GraphModule, images: CalibrationSet) -> QatTrainee:
-        plan, device = self.qat_plan, self.setting.device
-        teacher = teacher_of(graph, plan)
+    def _train_quantized(self, calibrated: Calibrated, images: CalibrationSet) -> QatTrainee:
+        graph, plan, device = calibrated.graph, self.qat_plan, self.setting.device
+        teacher = teacher_of(calibrated.plain, plan)
         if plan.ranges == "learned":
             learn_ranges(graph)
         trainee = QatTrainee(graph, plan, teacher, self.execution)

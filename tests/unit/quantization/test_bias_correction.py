@@ -42,6 +42,22 @@ class Rounded(nn.Module):
         return self.third(torch.relu(self.second(self.first(x)))).mean(dim=1)
 
 
+class Clamped(nn.Module):
+    """A Linear whose rounding makes large values smaller, and a clamp that lets the largest through."""
+
+    def __init__(self, clamp: nn.Module) -> None:
+        super().__init__()
+        self.first, self.clamp = nn.Linear(32, 8), clamp
+        self.register_buffer("mask", torch.ones(32))
+        with torch.no_grad():
+            self.first.weight.copy_(4 * Rounded().first.weight)
+            self.first.bias.fill_(-2.8)
+            self.mask[0] = 0  # the weight that sets the scale gets nothing to multiply
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clamp(self.first(x.reshape(x.shape[0], -1, 32) * self.mask)).mean(dim=1)
+
+
 def calibrated(model: nn.Module) -> GraphModule:
     graph = prepare(model.eval(), INPUT_SIZE, Scheme())
     calibrate(graph, batches(), 12, CPU)
@@ -92,6 +108,15 @@ def test_means_of_the_logits_come_back_and_the_program_has_them(make: type[nn.Mo
     with torch.no_grad():
         expected = graph(images)
         assert (to_qdq_program(graph, INPUT_SIZE).module()(images) - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("clamp", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(0, 1), nn.Hardtanh()])
+def test_where_a_clamp_follows_the_means_behind_it_come_back(clamp: nn.Module) -> None:
+    model = Clamped(clamp)
+    graph = calibrated(model)
+    before = mean_error_to(graph, model)
+    correct_biases(graph, batches, 12, CPU)
+    assert mean_error_to(graph, model) < before / 10
 
 
 def mean_error_to(graph: GraphModule, model: nn.Module) -> float:
