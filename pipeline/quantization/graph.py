@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,7 +54,7 @@ def prepare(model: nn.Module, input_size: tuple[int, int, int], scheme: Scheme) 
     exported = export(model, input_size).module()
     norms = batch_norms(exported)
     prepared = prepare_qat_pt2e(exported, EdgeQuantizer(scheme))
-    restore_batch_norms(prepared, norms)
+    set_batch_norms(prepared, norms)
     divide_weights(prepared)
     count_once(prepared)
     set_training(prepared, False)
@@ -158,22 +159,25 @@ FUSED_EPSILON = 1e-5  # torchao's
 
 
 def batch_norms(graph: GraphModule) -> dict[str, BatchNormOptions]:
-    """By the name of the running variance."""
-    nodes = [node for node in graph.graph.nodes if node.target == aten.batch_norm.default]
+    """By the name of the running variance: once, however many operators share it."""
+    nodes = _batch_norm_nodes(graph)
     return {str(n.args[VARIANCE].target): BatchNormOptions(n.args[MOMENTUM], n.args[EPSILON]) for n in nodes}
 
 
-def restore_batch_norms(graph: GraphModule, options: Mapping[str, BatchNormOptions]) -> None:
-    """Give the BatchNorms of a graph of torchao's `prepare_qat_pt2e`, and the weights scaled for them, their options.
+def set_batch_norms(graph: GraphModule, options: Mapping[str, BatchNormOptions]) -> None:
+    """Give the BatchNorms of a graph of torchao's `prepare_qat_pt2e`, and the weights scaled for them, these options.
 
     Args:
-        options: of `batch_norms`, before that.
+        options: by the name of the running variance, as of `batch_norms`.
     """
-    for node in graph.graph.nodes:
-        if node.target == aten.batch_norm.default:
-            own = options[str(node.args[VARIANCE].target)]
-            node.update_arg(MOMENTUM, own.momentum)
-            _set_epsilon(node, own.epsilon)
+    for node in _batch_norm_nodes(graph):
+        variance = node.args[VARIANCE]
+        own = options[str(variance.target)]
+        node.update_arg(MOMENTUM, own.momentum)
+        node.update_arg(EPSILON, own.epsilon)
+        for user in list(variance.users):
+            if user.target == aten.add.Tensor:  # in the standard deviation that the weight is multiplied with
+                user.update_arg(1, own.epsilon)
     graph.recompile()
 
 
@@ -182,23 +186,15 @@ def move_epsilon(graph: GraphModule) -> None:
 
     torchao's `convert_pt2e` folds every BatchNorm as if it had that.
     """
+    norms = batch_norms(graph)
     with torch.no_grad():
-        for node in graph.graph.nodes:
-            if node.target == aten.batch_norm.default:
-                rest = node.args[EPSILON] - FUSED_EPSILON
-                graph.get_buffer(str(node.args[VARIANCE].target)).add_(rest)
-                _set_epsilon(node, FUSED_EPSILON)
-    graph.recompile()
+        for name, own in norms.items():
+            graph.get_buffer(name).add_(own.epsilon - FUSED_EPSILON)
+    set_batch_norms(graph, {name: replace(own, epsilon=FUSED_EPSILON) for name, own in norms.items()})
 
 
-def _set_epsilon(norm: Node, epsilon: float) -> None:
-    """Of a BatchNorm, and of the standard deviation that the weight before it is multiplied with."""
-    norm.update_arg(EPSILON, epsilon)
-    variance = norm.args[VARIANCE]
-    assert isinstance(variance, Node)
-    for user in list(variance.users):
-        if user.target == aten.add.Tensor:
-            user.update_arg(1, epsilon)
+def _batch_norm_nodes(graph: GraphModule) -> list[Any]:
+    return [node for node in graph.graph.nodes if node.target == aten.batch_norm.default]
 
 
 WEIGHT_SHAPE, OUTPUT_SHAPE = [-1, 1, 1, 1], [1, -1, 1, 1]

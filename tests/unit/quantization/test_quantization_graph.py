@@ -187,6 +187,29 @@ def test_a_batch_norm_keeps_its_epsilon_and_momentum_in_training_and_in_the_prog
         assert torch.allclose(graph.get_buffer(name), model.get_buffer(name), rtol=1e-4)
 
 
+class SharedNorm(nn.Module):
+    """Two convolutions read by one BatchNorm, as heads of several scales do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(3, 4, 3, stride=2, bias=False) for _ in range(2))
+        self.norm, self.head = nn.BatchNorm2d(4, eps=0.5), nn.Linear(4, 5)
+        nn.init.uniform_(self.norm.running_var, 0.01, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.relu(self.norm(self.first(x))) + torch.relu(self.norm(self.second(x)))
+        return self.head(both.mean(dim=(2, 3)))
+
+
+def test_a_batch_norm_that_two_convolutions_share_gets_its_epsilon_once() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(32, *INPUT_SIZE)
+    graph = calibrated(SharedNorm(), INPUT_SIZE, images)
+    with torch.no_grad():
+        rounded, program = graph(images), to_qdq_program(graph, INPUT_SIZE).module()
+        assert torch.allclose(program(images), rounded, atol=float(rounded.std()) / 50)
+
+
 def test_batch_norm_is_folded_into_the_convolution() -> None:
     torch.manual_seed(0)
     images = torch.randn(16, *INPUT_SIZE)
