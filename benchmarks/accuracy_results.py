@@ -28,7 +28,7 @@ from pipeline.commands.options import say  # noqa: E402
 from pipeline.config import RunConfig  # noqa: E402
 from pipeline.files import write_json  # noqa: E402
 from pipeline.metrics.accuracy import accuracy  # noqa: E402
-from pipeline.metrics.paired import paired_drop_of_logits  # noqa: E402
+from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
 from pipeline.process import quiet_sdks  # noqa: E402
 from pipeline.run.folder import Run  # noqa: E402
@@ -126,10 +126,15 @@ def rows(run: Run, name: str, targets: Sequence[str], threads: int) -> Iterator[
             yield row(run.model, name, stage.name, stage.before, stage.logits, stage.labels)
 
 
+def drop_text(paired: PairedDrop) -> str:
+    """In percentage points, with its interval."""
+    low, high = paired.interval_pp()
+    return f"{paired.drop_pp:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
 def row(model: str, name: str, stage: str, before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> str:
     paired, scored = paired_drop_of_logits(before, after, labels), accuracy(after, labels)
-    low, high = paired.interval_pp()
-    drop = "" if before is after else f"{paired.drop_pp:+.2f} ({low:+.2f} to {high:+.2f})"
+    drop = "" if before is after else drop_text(paired)
     changed = "" if before is after else f"-{paired.lost} +{paired.gained}"
     return f"| {model} | {name} | {stage} | {scored.top1_percent:.2f} | {drop} | {changed} | {paired.n} |"
 

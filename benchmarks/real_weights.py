@@ -26,7 +26,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from accuracy_results import finished_run, scored_stages  # noqa: E402
+from accuracy_results import drop_text, finished_run, scored_stages  # noqa: E402
 
 from pipeline.config import RunConfig  # noqa: E402
 from pipeline.files import publish  # noqa: E402
@@ -78,8 +78,8 @@ def main() -> None:
         run = finished_run(config, arguments.work / "runs")
         targets = [target for target in arguments.targets.split(",") if target]
         stages = list(scored_stages(run, targets, arguments.threads))
+        qdq = next(stage.logits for stage in stages if stage.name == "QDQ program")
         for among, step in (("all", slice(None)), ("not trained on", slice(1, None, 2))):
-            qdq = next(stage.logits for stage in stages if stage.name == "QDQ program")
             for stage in stages:
                 figures = f"not measured: {stage.reason} | | | |"
                 if stage.logits is not None:
@@ -124,11 +124,10 @@ def image_folder(photos: Path, folder: Path) -> Path:
 
 def row(before: np.ndarray, after: np.ndarray, qdq: np.ndarray, labels: np.ndarray) -> str:
     paired, agrees = paired_drop_of_logits(before, after, labels), agreement(after, qdq)
-    low, high = paired.interval_pp()
     return " | ".join(
         [
             f"{accuracy(after, labels).top1_percent:.2f}",
-            f"{paired.drop_pp:+.2f} ({low:+.2f} to {high:+.2f})",
+            drop_text(paired),
             f"-{paired.lost} +{paired.gained} of {paired.n}",
             f"{agrees.percent:.2f}",
             f"{1e3 * float(kl_divergence(before, after).mean()):.2f}",

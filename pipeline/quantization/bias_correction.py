@@ -21,7 +21,7 @@ from pipeline.errors import TrainingError
 from pipeline.progress import progress
 from pipeline.quantization.fake_quantize import EdgeFakeQuantize
 from pipeline.quantization.graph import set_fake_quantization, set_observers, set_training
-from pipeline.quantization.quantizer import CLAMPS
+from pipeline.quantization.quantizer import CLAMPS, sole_user
 
 aten = torch.ops.aten
 #: The mean behind a clamp is no linear function of the bias. Its slope is the share of values inside; where there are
@@ -213,8 +213,8 @@ def _started(graph: GraphModule, batch: Tensor) -> Interpreter:
 
 def _clamped(output: Node) -> tuple[float, float]:
     """The smallest and the largest value that the rest of the graph sees of it."""
-    (user,) = output.users if len(output.users) == 1 else (output,)
-    if user.target not in CLAMPS:
+    user = sole_user(output, CLAMPS)
+    if user is None:
         return -math.inf, math.inf
     if user.target in (aten.relu.default, aten.relu_.default):
         return 0.0, math.inf

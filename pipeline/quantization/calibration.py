@@ -81,7 +81,7 @@ def float_form(subject: Subject, config: RunConfig) -> nn.Module:
     """
     form = in_form(subject.model, config.form)
     if form is not subject.model:
-        check_same(subject, form, "deploy form", SAME_TOLERANCE)
+        check_same(subject, form, "deploy form", SAME_TOLERANCE, "; --form official quantizes them as they are")
     return form
 
 
@@ -123,8 +123,11 @@ def calibrated_graph(
     return Calibrated(graph, plain, facts)
 
 
-def check_same(subject: Subject, form: nn.Module, what: str, tolerance: float) -> None:
+def check_same(subject: Subject, form: nn.Module, what: str, tolerance: float, remedy: str = "") -> None:
     """
+    Args:
+        remedy: what the reader may do about it, beside a report.
+
     Raises:
         TrainingError: the rewritten model differs from the float model on images of the training split.
     """
@@ -139,8 +142,7 @@ def check_same(subject: Subject, form: nn.Module, what: str, tolerance: float) -
     if error > tolerance:  # a NaN in the float model is told where its logits are scored
         raise TrainingError(
             f"the {what} differs from the float model by {error:.1e} of its logits, before anything is rounded to int8 "
-            "(the order of operations gives 1e-6): please report these weights"
-            + ("; --form official quantizes them as they are" if what == "deploy form" else "")
+            f"(the order of operations gives 1e-6): please report these weights{remedy}"
         )
 
 

@@ -17,7 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.models.build import build
 from pipeline.quantization.graph import export
-from pipeline.quantization.quantizer import CLAMPS, EdgeQuantizer, Scheme, layer_name, weighted_layers
+from pipeline.quantization.quantizer import CLAMPS, EdgeQuantizer, Scheme, layer_name, sole_user, weighted_layers
 from pipeline.rewrites.deploy import in_form
 from targets.program import DEQUANTIZE_OPS, QUANTIZE_OPS, input_shape
 from targets.words import suggest
@@ -124,7 +124,7 @@ class QdqGraph:
                 continue
             name = str(weight.source.target).removesuffix(".weight")
             seen[name] = seen.get(name, 0) + 1
-            last = _last_fused(node)
+            last = sole_user(node, CLAMPS) or node
             output = next((self.roundings[user] for user in last.users if user in self.roundings), None)
             label = name if seen[name] == 1 else f"{name} ({seen[name]})"
             layers.append(Int8Layer(label, KINDS[node.target], node, last, weight, source, output))
@@ -206,11 +206,6 @@ def _constant(argument: object, module: GraphModule) -> Tensor:
         return _get_attr(module, str(argument.target)).detach().flatten()
     assert isinstance(argument, (int, float))
     return torch.tensor([argument], dtype=torch.float64 if isinstance(argument, float) else torch.int64)
-
-
-def _last_fused(node: Node) -> Node:
-    users = list(node.users)
-    return users[0] if len(users) == 1 and users[0].target in CLAMPS else node
 
 
 CLASSES = 10  # of any number of classes the names are the same

@@ -64,15 +64,16 @@ def choose(
         distilled: whether the training was held to the float model's logits.
         keep: of --keep; "trained" keeps it whatever its score.
     """
-    paired = paired_drop(correct(calibrated, labels), correct(trained, labels))
+    right_before, right_after = correct(calibrated, labels), correct(trained, labels)
+    paired = paired_drop(right_before, right_after)
     before, after = _mean_kl(reference, calibrated), _mean_kl(reference, trained)
     farther = after is None or (before is not None and after > before)
     accident = paired.p_loss >= 1 - CONFIDENCE and not (distilled and farther)
     return Kept(
         trained=keep == "trained" or paired.lost <= paired.gained or accident,
         n=paired.n,
-        calibrated_right=int(correct(calibrated, labels).sum()),
-        trained_right=int(correct(trained, labels).sum()),
+        calibrated_right=int(right_before.sum()),
+        trained_right=int(right_after.sum()),
         lost=paired.lost,
         gained=paired.gained,
         calibrated_kl=before,

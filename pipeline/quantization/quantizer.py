@@ -197,9 +197,12 @@ def _is_table(model: GraphModule, operand: object) -> bool:
 
 def _fused_output(node: Node) -> Node:
     """The last of node -> BatchNorm -> clamp that a runtime computes as one int8 operator."""
-    last = node
     for kind in (BATCH_NORM, CLAMPS):
-        users = list(last.users)
-        if len(users) == 1 and users[0].target in kind:
-            last = users[0]
-    return last
+        node = sole_user(node, kind) or node
+    return node
+
+
+def sole_user(node: Node, kind: tuple[object, ...]) -> Node | None:
+    """The only reader of `node`, if it is an operator of `kind`."""
+    (user,) = node.users if len(node.users) == 1 else (None,)
+    return user if user is not None and user.target in kind else None
