@@ -29,10 +29,10 @@ quiet_sdks()
 import gate_accuracy  # noqa: E402
 import gate_latency  # noqa: E402
 
+from pipeline.config import TimingPlan  # noqa: E402
 from pipeline.files import write_json  # noqa: E402
 from pipeline.run import provenance  # noqa: E402
 from pipeline.run.folder import Run, find_run  # noqa: E402
-from pipeline.stages.timing import TimingPlan  # noqa: E402
 
 SIDE = 96
 VERDICTS = ("pass", "inconclusive", "regressed")

@@ -17,6 +17,7 @@ import torch
 from converted import CONTROL, RUNTIME_OF, RUNTIMES, File, Runtime, Subject, convert_all
 from gate_accuracy import Source
 
+from pipeline.config import TimingPlan
 from pipeline.files import write_json
 from pipeline.gate.baseline import RATIO_DIGITS, RunFacts, Timing
 from pipeline.gate.collect import read_baseline, write_baseline
@@ -28,7 +29,7 @@ from pipeline.models.build import build
 from pipeline.progress import progress
 from pipeline.records.latency import Rounds
 from pipeline.rewrites.deploy import in_form
-from pipeline.stages.timing import TimingPlan, one_process
+from pipeline.stages.timing import one_process
 from targets import registry
 
 MODEL, CLASSES = "t2t_vit_7", 10

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from calibration.preprocess import EvalTransform
 from calibration.torchvision_compat import ensure_torchvision
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from calibration.preprocess import EvalTransform
 
 RATIO_LIGHT = (0.8, 1.25)
 RATIO_PAPER = (3 / 4, 4 / 3)  # torchvision's and timm's default, `--ratio` of the authors' main.py

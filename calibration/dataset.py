@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
 
@@ -186,8 +185,8 @@ class DataSource:
                 )
             if split is not self.train and split is not self.val:
                 continue  # the pool of a stream need not have seen every class
-            counts = np.bincount(split.labels, minlength=len(self.classes))
-            empty = [name for name, count in zip(self.classes, counts, strict=True) if not count]
+            seen = set(split.labels.tolist())
+            empty = [name for label, name in enumerate(self.classes) if label not in seen]
             if empty:
                 raise DataError(
                     f"{self.name}: {len(empty)} of {len(self.classes)} classes have no image in {split.name} "

@@ -1,7 +1,7 @@
 """The options of a run, grouped into plans; RunConfig, what `quantize` was asked for, is composed of them.
 
 Names, defaults, help texts and allowed values are declared here and nowhere else (options of `train` alone:
-pipeline.training.plan; of `benchmark`: pipeline.stages.timing; of a device: pipeline.commands.device_options).
+pipeline.training.plan; of a device: pipeline.commands.device_options).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from calibration.dataset import DIGITS
 from pipeline.errors import RunError, UsageError
 from pipeline.options import Option, check
+from targets.types import PackageOptions
 from targets.words import suggest
 
 #: Names offered without importing torch; pipeline.quantization.observers is tested to hold exactly these.
@@ -25,7 +26,8 @@ AMP_NAMES = ("auto", "bf16", "fp16", "off")
 #: Of a T2T-ViT: as published, or after pipeline.rewrites. Other models have one form.
 FORM_NAMES = ("deploy", "official")
 
-ACCURACY, SPEED = "What keeps accuracy", "Speed and scale"  # headings in `--help`
+#: Headings in `--help`.
+ACCURACY, SPEED, CORE_ML = "What keeps accuracy", "Speed and scale", "Core ML packages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +234,91 @@ class ValidationPlan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "roundings", tuple(self.roundings or ()))
         check(self)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Options of `convert`; what they need from the run is looked up by pipeline.stages.convert.
+
+    Attributes:
+        class_labels: whether the file shall name the run's classes.
+        group_size: input channels that share a scale of an int4 weight, in any target that has groups.
+        others: as in targets.types.PackageOptions.
+    """
+
+    group_size: Annotated[
+        int | None,
+        Option("Input channels that share a scale of an int4 weight; default 32.  --list-schemes tells the choices."),
+    ] = None
+    image_input: Annotated[
+        bool, Option("Take an RGB picture, with the preprocessing inside.", names=("--image-input",), panel=CORE_ML)
+    ] = False
+    class_labels: Annotated[
+        bool, Option("Give the run's class names beside the logits.", names=("--class-labels",), panel=CORE_ML)
+    ] = False
+    deployment_target: Annotated[
+        str,
+        Option("Oldest system: iOS15 to iOS18, iOS26, macOS12 to macOS15, macOS26; default iOS17, for w4 iOS18.",
+               panel=CORE_ML),
+    ] = ""  # fmt: skip
+    float32_operators: Annotated[
+        tuple[str, ...],
+        Option("Operators that compute in float32 in a half precision file; may be repeated.", names=("--float32-op",),
+               metavar="TYPE_OR_NAME", panel=CORE_ML),
+    ] = ()  # fmt: skip
+    unsigned_weights: Annotated[
+        bool,
+        Option("Store int8 weights as uint8, with the same values: some systems read signed ones wrongly.",
+               names=("--unsigned-weights",), panel=CORE_ML),
+    ] = False  # fmt: skip
+    author: Annotated[str, Option("Of the model, as Xcode shows it.", panel=CORE_ML)] = ""
+    license: Annotated[str, Option("Likewise: a name or a text.", panel=CORE_ML)] = ""
+
+    def of_the_file(self) -> PackageOptions:
+        """What is known of the file before the run is read."""
+        return PackageOptions(
+            deployment_target=self.deployment_target,
+            float32_operators=self.float32_operators,
+            unsigned_weights=self.unsigned_weights,
+            author=self.author,
+            license=self.license,
+        )
+
+
+PROCESSES = 5  # this and the rounds and samples of a plan: docs/decisions/0007-latency-intervals.md
+
+
+@dataclass(frozen=True)
+class TimingPlan:
+    """How a cell is timed: `rounds` of `samples` each, equally many in each of `processes` fresh worker processes, each
+    of which begins with batches of `warmup` inferences, until their time is steady, that are kept apart."""
+
+    threads: Annotated[int, Option("Threads of the runtime.", least=1)] = 1
+    rounds: Annotated[int, Option("Rounds in which model and control take turns.", least=1)] = 40
+    samples: Annotated[int, Option("Inferences of each in a round.", least=1)] = 4
+    warmup: Annotated[
+        int, Option("Inferences in a batch of the warm-up, which goes on until their time is steady.", least=0)
+    ] = 5
+    seed: int = 0
+    processes: Annotated[
+        int,
+        Option(
+            "Fresh processes that the rounds are spread over.", unset=f"{PROCESSES}, or fewer if they must", least=1
+        ),
+    ] = PROCESSES
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.rounds % self.processes:
+            raise UsageError(
+                f"--rounds {self.rounds} do not spread evenly over --processes {self.processes}: give "
+                f"--rounds {-(-self.rounds // self.processes) * self.processes}"
+            )
+
+
+def spread(rounds: int) -> int:
+    """The largest number of processes up to PROCESSES that `rounds` spread evenly over."""
+    return next(n for n in range(PROCESSES, 0, -1) if rounds % n == 0)
 
 
 @dataclass(frozen=True)

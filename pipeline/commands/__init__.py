@@ -1,31 +1,57 @@
-"""The Typer app: one file a command, each parses its options, calls one stage and renders what came back."""
+"""The command line: one file a command, loaded when it is asked for, so that `--help` stays instant."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from pipeline.commands import (
-    benchmark,
-    check,
-    compare,
-    convert,
-    demo,
-    devices,
-    doctor,
-    inspect,
-    models,
-    quantize,
-    report,
-    train,
-    validate,
-)
 from pipeline.errors import exit_code_of
 from pipeline.process import quiet_sdks
 
+#: Each command, a function of the module of its name, and what `--help` says of it.
+COMMANDS = {
+    "quantize": "Quantization-aware fine-tuning: one int8 checkpoint from which all three runtimes are converted.",
+    "convert": "Convert, read the file back, run it in a fresh process, and only then put it into the run folder.",
+    "inspect": "Operators and weights by dtype, and cautions, read from the files; exit code 6 if one cannot be read.",
+    "validate": "Run every artifact in its real runtime, on this host or a device, on the images that scored the "
+    "checkpoint.",
+    "benchmark": "Time every artifact on a device against MobileNetV2 in the same runtime and precision, round by "
+    "round.",
+    "report": "Accuracy, drift, conversion facts and latency in one place.",
+    "check": "Hold a validated run against a committed baseline.",
+    "compare": "Two runs side by side, cell by cell: paired where both saw the same images.",
+    "train": "Train in float, from scratch or from given weights.",
+    "models": "The models known by name; `quantize` also takes any timm classification model.",
+    "devices": "List devices for --on: this host, phones behind adb, the Arm emulator, and ssh hosts that are named.",
+    "doctor": "Look into each target in a process of its own; exit code 6 if one cannot convert or a probe crashed.",
+    "demo": "Quantize, convert to all targets, validate, explain, benchmark and report, with the bundled weights and "
+    "data.",
+}
+
+
+def load(name: str) -> Any:
+    """The Typer command called `name`, with its options; imports its module."""
+    alone = typer.Typer(add_completion=False)
+    alone.command(name, help=COMMANDS[name])(getattr(import_module(f"{__name__}.{name}"), name))
+    return typer.main.get_command(alone)
+
+
+class OnDemand(TyperGroup):
+    """Lists commands by name and help text, and loads the one that runs."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in COMMANDS:
+            self.commands[args[0]] = load(args[0])
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="edge-t2t",
+    cls=OnDemand,
     help="From a float T2T-ViT to int8 on ExecuTorch, Core ML and TFLite, with proof at every step.",
     epilog="Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 weights, 5 training, 6 cells failed, 7 damaged run, "
     "8 below your bar; of check: 9 regressed, 10 missing or not comparable, 11 inconclusive; 130 interrupted.",
@@ -33,23 +59,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (
-    quantize,
-    convert,
-    inspect,
-    validate,
-    benchmark,
-    report,
-    check,
-    compare,
-    train,
-    models,
-    devices,
-    doctor,
-    demo,
-):
-    name = command.__name__.rsplit(".", 1)[-1]
-    app.command(name)(getattr(command, name))
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)  # OnDemand puts the real one in its place
 
 
 def main() -> None:

@@ -9,9 +9,10 @@ import typer
 
 from pipeline.commands.device_options import TimedDevice
 from pipeline.commands.from_plans import Given, from_plans
-from pipeline.commands.options import ComputeUnits, RunChoice, TargetChoice, compute_units_of, raise_if_failed, say
+from pipeline.commands.options import ComputeUnits, RunChoice, TargetChoice, compute_units_of, say
+from pipeline.config import TimingPlan, spread
 from pipeline.errors import UsageError
-from pipeline.stages.timing import TimingPlan, spread
+from pipeline.records.keys import raise_if_failed
 from targets import registry
 
 
@@ -34,7 +35,6 @@ def benchmark(
     device: TimedDevice,
     where: RunChoice,
 ) -> None:
-    """Time every artifact on a device against MobileNetV2 in the same runtime and precision, round by round."""
     targets = choice.names()
     from pipeline.stages.cost import plan_run, planning
 

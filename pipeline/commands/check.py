@@ -79,7 +79,6 @@ def check(
     markdown: Markdown = None,
     where: RunChoice,
 ) -> None:
-    """Hold a validated run against a committed baseline."""
     given = locals()
     from pipeline.gate.settings import read_settings
 

@@ -27,7 +27,6 @@ def compare(
     output: Annotated[Path | None, typer.Option(help="File to write.  \\[default: stdout]")] = None,
     runs: RunsFolder,
 ) -> None:
-    """Two runs side by side, cell by cell: paired where both saw the same images."""
     if format not in FORMATS:
         raise UsageError(f"--format {format!r} is not one of {', '.join(FORMATS)}.{suggest(format, FORMATS)}")
     a, b = find_run(runs.runs_dir, run_a), find_run(runs.runs_dir, run_b)

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.from_plans import from_plans
-from pipeline.commands.options import PrecisionName, RunChoice, TargetChoice, precisions_of, raise_if_failed, say
-from pipeline.stages.package_options import Wishes, check_wishes
+from pipeline.commands.options import PrecisionName, RunChoice, TargetChoice, precisions_of, say
+from pipeline.config import Wishes
+from pipeline.records.keys import raise_if_failed
 
 
 @from_plans
@@ -30,14 +31,13 @@ def convert(
     ] = False,
     where: RunChoice,
 ) -> None:
-    """Convert, read the file back, run it in a fresh process, and only then put it into the run folder."""
     if list_schemes:
         from pipeline.report.tables.artifacts import show
 
         show()
         return
     targets, precisions = choice.names(), precisions_of(precision)
-    from pipeline.stages.convert import convert_cells, plan_cells
+    from pipeline.stages.convert import check_wishes, convert_cells, plan_cells
 
     cells = plan_cells(targets, precisions, ptq, say)
     check_wishes(wishes, cells, say)

@@ -26,7 +26,6 @@ def devices(
     ] = False,
     access: ListedDevices,
 ) -> None:
-    """List devices for --on: this host, phones behind adb, the Arm emulator, and ssh hosts that are named."""
     addresses = [address_of(text) for text in named or ()]
     like = next((address for address in addresses if address.kind == "ssh"), address_of("adb"))
     options = access.options(like)

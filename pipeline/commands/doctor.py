@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def doctor() -> None:
-    """Look into each target in a process of its own; exit code 6 if one cannot convert or a probe crashed."""
     from pipeline.run import provenance
 
     for name, value in provenance.host().items():

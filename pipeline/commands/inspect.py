@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.commands.from_plans import from_plans
-from pipeline.commands.options import RunChoice, raise_if_failed
+from pipeline.commands.options import RunChoice
 from pipeline.errors import UsageError
-from pipeline.stages.inspection import Inspected, inspect_file, inspect_run
+from pipeline.records.keys import raise_if_failed
 from targets.codec import to_dict
+
+if TYPE_CHECKING:
+    from pipeline.stages.inspection import Inspected
 
 
 @from_plans
@@ -25,7 +28,8 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of tables.")] = False,
     where: RunChoice,
 ) -> None:
-    """Operators and weights by dtype, and cautions, read from the files; exit code 6 if one cannot be read."""
+    from pipeline.stages.inspection import inspect_file, inspect_run
+
     if path is not None and where.run is not None:
         raise UsageError(f"both the file {path} and --run {where.run} were given: give one of them")
     found = inspect_run(where.find()) if path is None else inspect_file(path)

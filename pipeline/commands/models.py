@@ -6,7 +6,6 @@ from pipeline.models.zoo import ZOO, ZooEntry
 
 
 def models() -> None:
-    """The models known by name; `quantize` also takes any timm classification model."""
     from pipeline.report.tables.table import Column, Columns, Table, print_tables
     from pipeline.report.values import Value
 

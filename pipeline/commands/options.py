@@ -1,19 +1,18 @@
-"""What several commands share: the run they work on, targets and precisions, progress lines, failed cells."""
+"""What several commands share: the run they work on, targets and precisions, progress lines."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.errors import CellsFailedError, UsageError
+from pipeline.errors import UsageError
 from pipeline.options import Option
 from pipeline.process import chief
-from pipeline.records.keys import Outcome
 from pipeline.run.folder import Run, find_run
 from targets import registry
 from targets.target import ALIASES
@@ -140,13 +139,3 @@ def say(line: str) -> None:
     """A line of progress for the reader, on stderr: stdout is for results. Of several processes the first one talks."""
     if chief():
         print(line, file=sys.stderr, flush=True)
-
-
-def raise_if_failed(what: str, outcomes: Iterable[tuple[str, Outcome]]) -> None:
-    """
-    Raises:
-        CellsFailedError: names each failed cell with its stage and cause. Unavailable cells are no failure.
-    """
-    failed = [f"{name}: {o.stage}: {o.reason}" for name, o in outcomes if o.status == "failed"]
-    if failed:
-        raise CellsFailedError(f"{len(failed)} cells failed to {what}:\n  " + "\n  ".join(failed))

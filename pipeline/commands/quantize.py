@@ -38,7 +38,6 @@ def quantize(
     run: Annotated[Path | None, typer.Option("--run", help="With --resume: the run to continue.")] = None,
     runs: RunsFolder,
 ) -> None:
-    """Quantization-aware fine-tuning: one int8 checkpoint from which all three runtimes are converted."""
     from pipeline.stages.quantize import new_run, resumed_run
 
     if resume and recipe is not None:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.commands.from_plans import from_plans
 from pipeline.commands.options import RunChoice, say
 from pipeline.run.folder import Run
 
+if TYPE_CHECKING:
+    from pipeline.records.report import Report
+
 
 @from_plans
 def report(*, where: RunChoice) -> None:
-    """Accuracy, drift, conversion facts and latency in one place."""
-    report_on(where.find(), where.runs_dir)
+    from pipeline.report.collect import make_report
+
+    found = where.find()
+    show(found, make_report(found, where.runs_dir))
 
 
-def report_on(found: Run, runs_dir: Path) -> None:
-    """Write the report of a run, and print its tables."""
-    from pipeline.report.collect import collect_report
-    from pipeline.report.page import terminal_tables, write_report
+def show(found: Run, made: Report) -> None:
+    """The tables of a run's report, and where its files are."""
+    from pipeline.report.page import terminal_tables
     from pipeline.report.tables.table import print_tables
     from pipeline.run.facts import CONTROL_MODEL, read_config
     from pipeline.run.layout import REPORT_HTML
 
-    collected = collect_report(found, runs_dir)
-    found.record(*write_report(collected, found.path))
-    print_tables(terminal_tables(collected))
-    if all(record.model != CONTROL_MODEL for record in collected.runs):
+    print_tables(terminal_tables(made))
+    if all(record.model != CONTROL_MODEL for record in made.runs):
         data = read_config(found).data
         say(
             f"\n{CONTROL_MODEL} has no accuracy in this report: `quantize {CONTROL_MODEL} --data {data}`, `convert` "

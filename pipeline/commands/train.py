@@ -22,7 +22,6 @@ def train(
         bool, typer.Option("--resume", help="Continue an interrupted training to the same --out.")
     ] = False,
 ) -> None:
-    """Train in float, from scratch or from given weights."""
     from pipeline.training.float_training import train_float
 
     trained = train_float(training.make(model=model), recipe, resume, say)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.commands.device_options import DeviceChoice
 from pipeline.commands.from_plans import from_plans
-from pipeline.commands.options import ComputeUnits, RunChoice, TargetChoice, compute_units_of, raise_if_failed, say
+from pipeline.commands.options import ComputeUnits, RunChoice, TargetChoice, compute_units_of, say
 from pipeline.config import ValidationPlan
 from pipeline.errors import BelowBarError, UsageError
-from pipeline.records.validation import ValidationRecord
+from pipeline.records.keys import raise_if_failed
 from targets import registry
 from targets.words import suggest
+
+if TYPE_CHECKING:
+    from pipeline.records.validation import ValidationRecord
 
 
 @from_plans
@@ -23,7 +27,6 @@ def validate(
     device: DeviceChoice,
     where: RunChoice,
 ) -> None:
-    """Run every artifact in its real runtime, on this host or a device, on the images that scored the checkpoint."""
     targets = choice.names()
     if plan.explain and device.address.kind != "host":
         raise UsageError(f"--explain looks into files on this host, not on --on {device.on}: leave one of them out")

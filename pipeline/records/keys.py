@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pipeline.errors import CellsFailedError
 from targets.types import PRECISIONS, STATIC, Precision, TargetError, Unavailable
 
 Source = Literal["float", "ptq", "qat"]  # float program; int8 scales from calibration alone; int8 trained scales
@@ -44,6 +46,16 @@ class Outcome:
 
 
 OK = Outcome("ok")
+
+
+def raise_if_failed(what: str, outcomes: Iterable[tuple[str, Outcome]]) -> None:
+    """
+    Raises:
+        CellsFailedError: names each failed cell with its stage and cause. Unavailable cells are no failure.
+    """
+    failed = [f"{name}: {o.stage}: {o.reason}" for name, o in outcomes if o.status == "failed"]
+    if failed:
+        raise CellsFailedError(f"{len(failed)} cells failed to {what}:\n  " + "\n  ".join(failed))
 
 
 @dataclass(frozen=True)

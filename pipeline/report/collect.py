@@ -10,6 +10,7 @@ from pipeline.metrics.drift import drift
 from pipeline.records.keys import STAGES
 from pipeline.records.report import SCHEMA_VERSION, Report, RunRecord, WeightsRecord
 from pipeline.records.validation import StageRecord
+from pipeline.report.page import write_report
 from pipeline.run.cells import (
     load_conversions,
     load_instructions,
@@ -21,6 +22,17 @@ from pipeline.run.cells import (
 from pipeline.run.facts import LATENCY_ONLY, existing_control, read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.logits import load_logits
+
+
+def make_report(run: Run, root: Path) -> Report:
+    """Collect the report of a run, write its files into the run folder, and list them in the manifest.
+
+    Raises:
+        RunError: the run did not finish.
+    """
+    report = collect_report(run, root)
+    run.record(*write_report(report, run.path))
+    return report
 
 
 def collect_report(run: Run, root: Path) -> Report:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, TimingPlan
 from pipeline.errors import UsageError
 from pipeline.metrics.latency import ratio_of, summarize
 from pipeline.progress import Say, progress
@@ -30,7 +30,7 @@ from pipeline.run.folder import Run, find_run
 from pipeline.run.layout import LATENCY
 from pipeline.stages.convert import convert_cells, source_of
 from pipeline.stages.devices import Place
-from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, TimingPlan, cold_load, joined, one_process
+from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, cold_load, joined, one_process
 from targets import registry
 from targets.types import TargetError
 from targets.words import plural

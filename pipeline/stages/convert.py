@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.config import Wishes
 from pipeline.errors import UsageError
 from pipeline.files import publish, sha256_of
+from pipeline.options import options_of
 from pipeline.progress import Say
 from pipeline.records.conversion import ConversionRecord, FactsRecord
 from pipeline.records.keys import OK, ArtifactKey, Outcome, Source
@@ -25,10 +27,18 @@ from pipeline.run.cells import save_conversion
 from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.layout import artifact_name
-from pipeline.stages.package_options import Wishes, options_by_target
 from targets import registry
 from targets.match import ScaleMatch, match_scales
-from targets.types import STATIC, GraphFacts, PackageOptions, Precision, QuantParams, TargetError, Unavailable
+from targets.types import (
+    PRECISIONS,
+    STATIC,
+    GraphFacts,
+    PackageOptions,
+    Precision,
+    QuantParams,
+    TargetError,
+    Unavailable,
+)
 from targets.words import plural
 from targets.worker.host import HostWorker
 
@@ -66,6 +76,69 @@ def source_of(precision: Precision, from_float: bool = False) -> Source:
     return "ptq" if from_float or precision != "int8" else "qat"
 
 
+def check_wishes(wishes: Wishes, cells: Sequence[ArtifactKey], say: Say) -> None:
+    """Refuse what none of the cells can do, before any work; tell which targets an option is ignored for.
+
+    Raises:
+        UsageError: no target with room for an option, a file that cannot have it, or one that no file would use.
+    """
+    _check_group_size(wishes.group_size, cells)
+    rooms: dict[tuple[str, ...], list[str]] = {}
+    for name, declared in options_of(Wishes).items():
+        if name != "group_size" and getattr(wishes, name):
+            room = tuple(target.name for target in registry.everyone() if name in target.options)
+            rooms.setdefault(room, []).append(declared.flag)
+    for room, given in rooms.items():
+        _check_room(room, given, wishes, cells, say)
+
+
+def _check_room(
+    room: tuple[str, ...], given: list[str], wishes: Wishes, cells: Sequence[ArtifactKey], say: Say
+) -> None:
+    """
+    Args:
+        room: the targets whose files have room for the options `given`.
+    """
+    options, plural = ", ".join(given), len(given) > 1
+    belong = f"{'belong' if plural else 'belongs'} to {', '.join(room)}"
+    concerned = [cell for cell in cells if cell.target in room]
+    others = list(dict.fromkeys(cell.target for cell in cells if cell.target not in room))
+    if not concerned:
+        raise UsageError(f"{options} {belong} alone: leave out, or add --target {room[0]}")
+    for cell in concerned:
+        if reason := registry.get(cell.target).refusal(cell.precision, wishes.of_the_file()):
+            raise UsageError(reason)
+    for name in dict.fromkeys(cell.target for cell in concerned):
+        precisions = [cell.precision for cell in concerned if cell.target == name]
+        if reason := registry.get(name).unused(precisions, wishes.of_the_file()):
+            raise UsageError(reason)
+    if others:
+        say(f"{options} {belong}, and {'say' if plural else 'says'} nothing to {', '.join(others)}")
+
+
+def _check_group_size(size: int | None, cells: Sequence[ArtifactKey]) -> None:
+    """
+    Raises:
+        UsageError: none of the files has groups, or one of those that have cannot have this size.
+    """
+    if size is None:
+        return
+    grouped = [cell for cell in cells if registry.get(cell.target).schemes[cell.precision].group_sizes]
+    if not grouped:
+        made = ", ".join(
+            f"{precision} of {target.name}"
+            for precision in PRECISIONS
+            for target in registry.everyone()
+            if target.schemes[precision].group_sizes
+        )
+        raise UsageError(f"--group-size {size}: no file asked for has groups; those that have are {made}")
+    for cell in grouped:
+        try:
+            registry.get(cell.target).schemes.group_size(cell.precision, size)
+        except ValueError as error:
+            raise UsageError(f"--group-size {size}: {error}") from error
+
+
 def convert_cells(
     run: Run, cells: Sequence[ArtifactKey], say: Say, wishes: Wishes | None = None
 ) -> tuple[ConversionRecord, ...]:
@@ -87,6 +160,29 @@ def convert_cells(
         say(_line(record))
         records.append(record)
     return tuple(records)
+
+
+def options_by_target(run: Run, wishes: Wishes, cells: Sequence[ArtifactKey]) -> dict[ArtifactKey, PackageOptions]:
+    """The wishes with mean, standard deviation and classes of the run, as far as each cell's format has room for them.
+
+    Raises:
+        RunError: the run has no record of them, or it changed.
+    """
+    subject = read_subject(run)
+    everything = replace(
+        wishes.of_the_file(),
+        image_input=wishes.image_input,
+        mean=subject.model_config.mean,
+        std=subject.model_config.std,
+        class_labels=subject.classes if wishes.class_labels else (),
+    )
+    found = {}
+    for cell in cells:
+        target = registry.get(cell.target)
+        kept = {field: getattr(everything, field) for field in target.options}
+        size = wishes.group_size if target.schemes[cell.precision].group_sizes else None
+        found[cell] = PackageOptions(**kept, group_size=size)
+    return found
 
 
 def as_made(run: Run, cells: Sequence[ArtifactKey]) -> list[ArtifactKey]:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import Annotated
 
 import numpy as np
 
-from pipeline.errors import UsageError
-from pipeline.options import Option, check
+from pipeline.config import TimingPlan
 from pipeline.records.latency import Rounds
 from targets.devices.device import DeviceWorker
 from targets.types import Samples, Session, TargetError
@@ -27,40 +25,6 @@ COLD_LOADS = 3  # each in a fresh process: one says nothing about the spread
 #: batches. Phones take seconds to raise their clock; a fixed number of inferences is over by then.
 STEADY_WITHIN = 0.03
 WARMUP_BATCHES = 10
-PROCESSES = 5  # this and the rounds and samples of a plan: docs/decisions/0007-latency-intervals.md
-
-
-@dataclass(frozen=True)
-class TimingPlan:
-    """How a cell is timed: `rounds` of `samples` each, equally many in each of `processes` fresh worker processes, each
-    of which begins with batches of `warmup` inferences, until their time is steady, that are kept apart."""
-
-    threads: Annotated[int, Option("Threads of the runtime.", least=1)] = 1
-    rounds: Annotated[int, Option("Rounds in which model and control take turns.", least=1)] = 40
-    samples: Annotated[int, Option("Inferences of each in a round.", least=1)] = 4
-    warmup: Annotated[
-        int, Option("Inferences in a batch of the warm-up, which goes on until their time is steady.", least=0)
-    ] = 5
-    seed: int = 0
-    processes: Annotated[
-        int,
-        Option(
-            "Fresh processes that the rounds are spread over.", unset=f"{PROCESSES}, or fewer if they must", least=1
-        ),
-    ] = PROCESSES
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.rounds % self.processes:
-            raise UsageError(
-                f"--rounds {self.rounds} do not spread evenly over --processes {self.processes}: give "
-                f"--rounds {-(-self.rounds // self.processes) * self.processes}"
-            )
-
-
-def spread(rounds: int) -> int:
-    """The largest number of processes up to PROCESSES that `rounds` spread evenly over."""
-    return next(n for n in range(PROCESSES, 0, -1) if rounds % n == 0)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self
 
 from targets.codec import from_dict
 from targets.target import ComputePlan
@@ -33,6 +31,9 @@ from targets.types import (
 from targets.worker import wire
 from targets.worker.facts import Conditions, DeviceFacts
 from targets.worker.wire import Message
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Conversion of a large model is the longest request; minutes on a slow machine.
 TIMEOUT_S = 1800.0

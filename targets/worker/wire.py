@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from targets.types import QuantizedTensor
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # A batch of 64 float32 images of 3 x 384 x 384 is 113 MB; more than this is a broken announcement.
 MAX_PAYLOAD_BYTES = 1 << 30
@@ -56,6 +57,8 @@ def read_message(stream: BinaryIO) -> tuple[Message, np.ndarray | None] | None:
 
 
 def _read_payload(stream: BinaryIO, message: Message, size: int) -> np.ndarray:
+    import numpy as np
+
     try:
         dtype, shape = np.dtype(message["dtype"]), tuple(int(n) for n in message["shape"])
     except (KeyError, TypeError, ValueError) as error:
@@ -74,6 +77,8 @@ def _read_payload(stream: BinaryIO, message: Message, size: int) -> np.ndarray:
 
 def encode_tensors(tensors: Sequence[QuantizedTensor]) -> tuple[Message, np.ndarray]:
     """The values of all tensors as one array, and what they are."""
+    import numpy as np
+
     entries = [
         {"name": t.name, "scale": t.scale, "zero_point": t.zero_point, "shape": list(t.values.shape)} for t in tensors
     ]
@@ -84,7 +89,7 @@ def encode_tensors(tensors: Sequence[QuantizedTensor]) -> tuple[Message, np.ndar
 def decode_tensors(message: Mapping[str, Any], values: np.ndarray) -> tuple[QuantizedTensor, ...]:
     found, start = [], 0
     for entry in message["tensors"]:
-        size = int(np.prod(entry["shape"], dtype=np.int64))
+        size = math.prod(entry["shape"])
         array = values[start : start + size].reshape(entry["shape"])
         found.append(QuantizedTensor(entry["name"], float(entry["scale"]), int(entry["zero_point"]), array))
         start += size

@@ -12,14 +12,14 @@ import pytest
 import typer
 from command_line import main_py
 
-from pipeline.commands import app
+from pipeline import commands
 from pipeline.commands.from_plans import Given, from_plans
 from pipeline.config import RunConfig, ValidationPlan
 from pipeline.options import Option, options_of
 from pipeline.training.plan import LIGHT_LR, PAPER_LR, FloatRecipe
 
 ROOT = Path(__file__).parents[2]
-COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {name: commands.load(name) for name in commands.COMMANDS}
 
 
 def is_plain(value: object) -> bool:

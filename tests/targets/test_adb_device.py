@@ -15,9 +15,9 @@ import pytest
 from adb_phone import ADB_DATA, Phone, stand_in_facts, stand_in_logits
 from compared_run import MadeUp, make_run
 
+from pipeline.config import TimingPlan
 from pipeline.stages.benchmark import benchmark_run
 from pipeline.stages.devices import EntryLimits, Place
-from pipeline.stages.timing import TimingPlan
 from targets import registry as targets
 from targets.devices import registry
 from targets.devices.adb import files as push

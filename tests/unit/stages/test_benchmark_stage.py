@@ -10,6 +10,7 @@ from compared_run import MadeUp, make_run
 from fake_workers import FakeWorkers
 from made_up_report import made_up_conversion
 
+from pipeline.config import TimingPlan
 from pipeline.files import sha256_of, write_atomic
 from pipeline.records.keys import ArtifactKey, CellKey
 from pipeline.records.latency import LatencyRecord
@@ -17,7 +18,6 @@ from pipeline.run.cells import load_latency, save_conversion
 from pipeline.run.folder import Run
 from pipeline.run.layout import artifact_name
 from pipeline.stages.benchmark import benchmark_run
-from pipeline.stages.timing import TimingPlan
 from targets.devices import this_host
 
 PLAN = TimingPlan(rounds=4, samples=2, processes=2)

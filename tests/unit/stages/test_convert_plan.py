@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import typer
 
 from pipeline.commands.options import precisions_of
+from pipeline.config import Wishes
 from pipeline.errors import UsageError
 from pipeline.records.keys import ArtifactKey
-from pipeline.stages.convert import plan_cells
-from pipeline.stages.package_options import Wishes, check_wishes
+from pipeline.stages.convert import check_wishes, plan_cells
 from targets import registry
 
 
@@ -44,9 +43,9 @@ def test_a_scheme_is_another_name_of_a_precision() -> None:
 
 @pytest.mark.parametrize("option", ["--precision", "-p", "--scheme"])
 def test_precision_and_scheme_are_one_option(option: str) -> None:
-    from pipeline.commands import app
+    from pipeline.commands import load
 
-    (parameter,) = (p for p in typer.main.get_command(app).commands["convert"].params if option in p.opts)
+    (parameter,) = (p for p in load("convert").params if option in p.opts)
     assert parameter.name == "precision"
 
 

@@ -11,6 +11,7 @@ from compared_run import MadeUp, make_run
 from fake_device import FACTS, FakeDevice, place
 from made_up_report import made_up_conversion
 
+from pipeline.config import TimingPlan
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of, write_atomic
 from pipeline.gate.baseline import Instructions
@@ -24,7 +25,6 @@ from pipeline.run.layout import INSTRUCTIONS, artifact_name
 from pipeline.stages.benchmark import benchmark_run
 from pipeline.stages.cost import count_run
 from pipeline.stages.devices import EntryLimits
-from pipeline.stages.timing import TimingPlan
 from targets.devices.device import InstructionCount
 from targets.types import TargetError
 from targets.worker.facts import Conditions

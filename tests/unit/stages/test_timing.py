@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from fake_workers import FakeWorkers
 
+from pipeline.config import TimingPlan, spread
 from pipeline.errors import UsageError
 from pipeline.metrics.latency import RoundRatios
 from pipeline.records.keys import OK, CellKey
 from pipeline.records.latency import LatencyRecord
 from pipeline.stages import timing
-from pipeline.stages.timing import TimingFailed, TimingPlan, joined, one_process, spread
+from pipeline.stages.timing import TimingFailed, joined, one_process
 from targets.codec import from_dict, to_dict
 from targets.sessions import Stopwatch
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.config import Wishes
 from pipeline.errors import UsageError
 from pipeline.quantization.graph import prepare, set_observers, to_qdq_program
 from pipeline.quantization.observers import SCALE_EPSILON
@@ -17,8 +18,7 @@ from pipeline.records.keys import ArtifactKey, CellKey
 from pipeline.report.page import GLYPHS
 from pipeline.report.plots.panels import MARKERS
 from pipeline.report.tables.artifacts import markdown
-from pipeline.stages.convert import plan_cells
-from pipeline.stages.package_options import Wishes, check_wishes
+from pipeline.stages.convert import check_wishes, plan_cells
 from targets import registry
 from targets.target import Schemes, Target, made
 from targets.types import PRECISIONS, STATIC
