@@ -30,7 +30,6 @@ from pipeline.files import write_json  # noqa: E402
 from pipeline.metrics.accuracy import accuracy  # noqa: E402
 from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
-from pipeline.process import quiet_sdks  # noqa: E402
 from pipeline.run.folder import Run  # noqa: E402
 from pipeline.run.layout import CONFIG, artifact_name  # noqa: E402
 from pipeline.run.logits import (  # noqa: E402
@@ -41,6 +40,7 @@ from pipeline.run.logits import (  # noqa: E402
 from pipeline.stages.convert import as_made, convert_cells, plan_cells  # noqa: E402
 from pipeline.stages.quantize import default_weights, new_run, resumed_run  # noqa: E402
 from pipeline.stages.validate import validate_run  # noqa: E402
+from targets.sdk import quiet_sdks  # noqa: E402
 
 HEAD = """| model | int8 by | stage | top-1, % | drop, pp (95 % paired interval) | lost, gained | n |
 |---|---|---|---|---|---|---|"""

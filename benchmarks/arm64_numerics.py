@@ -26,7 +26,6 @@ from pipeline.commands.options import say  # noqa: E402
 from pipeline.config import RunConfig  # noqa: E402
 from pipeline.metrics.drift import drift  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
-from pipeline.process import quiet_sdks  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
 from pipeline.run.cells import artifact_path, load_conversions  # noqa: E402
 from pipeline.run.folder import Run  # noqa: E402
@@ -35,9 +34,14 @@ from pipeline.run.logits import load_logits_subset  # noqa: E402
 from pipeline.stages.convert import as_made, convert_cells, plan_cells  # noqa: E402
 from pipeline.stages.validate import CHUNK  # noqa: E402
 from pipeline.training.subject import scored_images  # noqa: E402
-from targets.devices import registry  # noqa: E402
 from targets.devices.address import Address  # noqa: E402
-from targets.devices.device import CountsInstructions, Device, DeviceOptions  # noqa: E402
+from targets.devices.device import (  # noqa: E402
+    CountsInstructions,
+    Device,
+    DeviceOptions,
+    device_at,
+)
+from targets.sdk import quiet_sdks  # noqa: E402
 
 HEAD = """| model | same top-1 | largest difference of logits | SQNR, dB | s an image | start, s | instructions |
 |---|---|---|---|---|---|---|"""
@@ -50,8 +54,8 @@ def main() -> int:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/arm64"))
     arguments = parser.parse_args()
     quiet_sdks()
-    host = registry.get(Address("host"), DeviceOptions(), say)
-    arm = registry.get(Address("qemu-arm64"), DeviceOptions(timeout_s=600), say)
+    host = device_at(Address("host"), DeviceOptions(), say)
+    arm = device_at(Address("qemu-arm64"), DeviceOptions(timeout_s=600), say)
     print(
         f"{arm.facts().system}, {', '.join(f'{k} {v}' for k, v in arm.facts().versions.items())}\n\n{HEAD}", flush=True
     )

@@ -25,8 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.process import quiet_sdks  # noqa: E402
 from pipeline.run.folder import Run, list_runs  # noqa: E402
+from targets.sdk import quiet_sdks  # noqa: E402
 
 
 def main() -> None:

@@ -28,9 +28,9 @@ from pipeline.config import RunConfig  # noqa: E402
 from pipeline.files import write_json  # noqa: E402
 from pipeline.metrics.drift import drift, kl_divergence  # noqa: E402
 from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits  # noqa: E402
-from pipeline.process import quiet_sdks  # noqa: E402
 from pipeline.run.logits import load_logits  # noqa: E402
 from pipeline.stages.quantize import default_weights, new_run  # noqa: E402
+from targets.sdk import quiet_sdks  # noqa: E402
 
 PTQ: dict[str, Any] = {"epochs": 0, "bias_correction": False, "equalize": False}
 #: QAT without anything of the recipe; the arms below differ from it, or from PTQ, in what they name.

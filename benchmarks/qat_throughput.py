@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.process import quiet_sdks  # noqa: E402
+from targets.sdk import quiet_sdks  # noqa: E402
 
 quiet_sdks()
 

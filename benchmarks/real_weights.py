@@ -33,7 +33,7 @@ from pipeline.files import publish  # noqa: E402
 from pipeline.metrics.accuracy import accuracy, agreement  # noqa: E402
 from pipeline.metrics.drift import kl_divergence  # noqa: E402
 from pipeline.metrics.paired import paired_drop_of_logits  # noqa: E402
-from pipeline.process import quiet_sdks  # noqa: E402
+from targets.sdk import quiet_sdks  # noqa: E402
 
 ARMS: dict[str, dict[str, Any]] = {
     "ptq": {"epochs": 0},

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.process import quiet_sdks  # noqa: E402
+from targets.sdk import quiet_sdks  # noqa: E402
 
 quiet_sdks()
 

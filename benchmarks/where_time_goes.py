@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from pipeline.process import quiet_sdks  # noqa: E402
+from targets.sdk import quiet_sdks  # noqa: E402
 
 quiet_sdks()
 

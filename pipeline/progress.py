@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipeline.process import chief
-
 Say = Callable[[str], None]  # takes a line for the reader
+
+
+def launched() -> bool:
+    """Whether this process was started beside others to train together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
+
+
+def chief() -> bool:
+    """Whether this process writes and talks: the only one, or the first of those that train together."""
+    return not launched() or os.environ.get("RANK", "0") == "0"
 
 
 class Tracker:

@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 
 import targets  # noqa: F401  triton before TensorFlow, whatever a test imports first (targets)
-from pipeline.process import quiet_sdks
+from targets.sdk import quiet_sdks
 
 quiet_sdks()
 # The same examples in every run, however slow the machine is.

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import exit_code_of
-from pipeline.process import quiet_sdks
+from targets.sdk import quiet_sdks
 
 #: Each command, a function of the module of its name, and what `--help` says of it.
 COMMANDS = {

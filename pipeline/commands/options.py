@@ -12,7 +12,7 @@ import typer
 
 from pipeline.errors import UsageError
 from pipeline.options import Option
-from pipeline.process import chief
+from pipeline.progress import chief
 from pipeline.run.folder import Run, find_run
 from targets import registry
 from targets.target import ALIASES

@@ -11,7 +11,7 @@ from pipeline.commands.from_plans import Given, from_plans
 from pipeline.commands.options import MODEL_HELP, RunsFolder, say
 from pipeline.config import ACCURACY, RunConfig
 from pipeline.errors import UsageError
-from pipeline.process import chief
+from pipeline.progress import chief
 from pipeline.run.folder import Run
 from pipeline.run.layout import CHECKPOINT
 

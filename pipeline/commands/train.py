@@ -8,7 +8,7 @@ import typer
 
 from pipeline.commands.from_plans import Given, from_plans
 from pipeline.commands.options import MODEL_HELP, say
-from pipeline.process import chief
+from pipeline.progress import chief
 from pipeline.training.plan import FloatRecipe, FloatTraining
 
 

@@ -9,12 +9,11 @@ from typing import Any
 from pipeline.compare.records import ClassFlips, ComparedCell, ComparedStage, Comparison, Difference, Half, PairedImages
 from pipeline.metrics.accuracy import CONFIDENCE, Accuracy, wilson_percent
 from pipeline.metrics.latency import RatioChange
-from pipeline.report import markdown as layout
 from pipeline.report import values as v
 from pipeline.report.cells import variant_name
 from pipeline.report.page import environment
 from pipeline.report.tables.accuracy import STAGE_TITLES
-from pipeline.report.tables.table import Column, Columns, Table, as_text, grouped, print_tables
+from pipeline.report.tables.table import Column, Columns, Table, as_text, escaped, grouped, print_tables, table_lines
 from pipeline.report.values import Value
 from targets.codec import to_dict
 
@@ -45,9 +44,9 @@ def markdown(comparison: Comparison) -> str:
     head = ["# Two runs side by side", "", "| | run | model | data | images scored |", "|---|---|---|---|---:|"]
     for side, run in (("A", comparison.a), ("B", comparison.b)):
         words = (run.run_id, run.model, run.data, str(run.images))
-        head.append(f"| {side} | {' | '.join(map(layout.escaped, words))} |")
-    notes = [f"- {layout.escaped(note)}" for note in comparison.notes]
-    return "\n".join([*head, "", *notes, "", *map(layout.table_lines, all_tables(comparison))])
+        head.append(f"| {side} | {' | '.join(map(escaped, words))} |")
+    notes = [f"- {escaped(note)}" for note in comparison.notes]
+    return "\n".join([*head, "", *notes, "", *map(table_lines, all_tables(comparison))])
 
 
 def html(comparison: Comparison) -> str:

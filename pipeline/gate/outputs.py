@@ -18,8 +18,7 @@ from rich.text import Text
 from pipeline.gate.records import CellVerdict, Finding, GateResult
 from pipeline.gate.tables import KINDS, detail, findings, open_findings, verdict_words, verdicts
 from pipeline.records.keys import CellKey
-from pipeline.report.markdown import table_lines
-from pipeline.report.tables.table import STYLES, print_tables
+from pipeline.report.tables.table import STYLES, print_tables, table_lines
 from pipeline.report.values import printable
 from targets.codec import to_dict
 

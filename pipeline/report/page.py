@@ -14,7 +14,6 @@ from pipeline.files import write_atomic
 from pipeline.records.report import Report, RunRecord, report_to_json
 from pipeline.report import values as v
 from pipeline.report.cells import cells, control_model, variant_name
-from pipeline.report.markdown import escaped, table_lines
 from pipeline.report.plots.answers import agreements, by_class, flipped
 from pipeline.report.plots.files import coverage, sizes
 from pipeline.report.plots.latency import accuracy_against_latency, latency_samples
@@ -26,7 +25,7 @@ from pipeline.report.tables.accuracy import drift_by_stage, overview, range_even
 from pipeline.report.tables.artifacts import artifacts
 from pipeline.report.tables.latency import instructions, latencies
 from pipeline.report.tables.mixed import mixed_precision
-from pipeline.report.tables.table import Table
+from pipeline.report.tables.table import Table, escaped, table_lines
 from pipeline.report.tables.waterfall import classes_of_run, layers_of_run, waterfall_of_run
 from pipeline.report.values import printable
 from pipeline.run.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN

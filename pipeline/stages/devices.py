@@ -12,9 +12,8 @@ from pipeline.progress import Say
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import HOST
 from pipeline.run import provenance
-from targets.devices import registry
 from targets.devices.address import Address, Kind
-from targets.devices.device import Device, DeviceOptions, DeviceWorker
+from targets.devices.device import Device, DeviceOptions, DeviceWorker, Found, device_at, devices_found
 from targets.types import TargetError
 from targets.worker.client import TIMEOUT_S
 from targets.worker.facts import THERMAL_STATUSES, Conditions, DeviceFacts
@@ -77,7 +76,7 @@ class Place:
             TargetError: stage "device", this machine or the kind of device cannot do what was asked for.
         """
         limits = limits_of(address.kind, temperature_c, wait_s, enforced)
-        return cls(registry.get(address, options, say), options.cpus, limits, say)
+        return cls(device_at(address, options, say), options.cpus, limits, say)
 
     def __enter__(self) -> Place:
         return self
@@ -233,15 +232,15 @@ class Seen:
 
 def look_at(named: Sequence[Address], options: DeviceOptions, say: Say) -> tuple[Seen, ...]:
     """The devices at `named` addresses; without any, all that can be found."""
-    found = [registry.Found(address) for address in named] if named else registry.found(options)
+    found = [Found(address) for address in named] if named else devices_found(options)
     return tuple(_look(one, options, say) for one in found)
 
 
-def _look(one: registry.Found, options: DeviceOptions, say: Say) -> Seen:
+def _look(one: Found, options: DeviceOptions, say: Say) -> Seen:
     if one.problem:
         return Seen(one.address, None, None, one.problem)
     try:
-        device = registry.get(one.address, options, say)
+        device = device_at(one.address, options, say)
         try:
             return Seen(one.address, device.facts(), device.conditions(), "")
         finally:

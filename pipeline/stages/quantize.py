@@ -10,8 +10,7 @@ from calibration.dataset import DIGITS
 from pipeline.config import RunConfig, ValidationPlan
 from pipeline.errors import BelowBarError, UsageError
 from pipeline.models.zoo import ZOO, check_name
-from pipeline.process import chief
-from pipeline.progress import Say
+from pipeline.progress import Say, chief
 from pipeline.run.facts import read_config
 from pipeline.run.folder import DONE, OVER_BUDGET, PENDING, SEARCH, Run, find_run, list_runs, set_latest
 

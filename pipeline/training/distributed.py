@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.process import launched
+from pipeline.progress import launched
 
 T = TypeVar("T")
 

@@ -1,20 +1,28 @@
-"""What every kind of device has: facts, conditions, and workers that open files on it."""
+"""What every kind of device has (facts, conditions, workers that open files on it), and the one at an address."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
-from targets.devices.address import Address
+from targets.devices.address import Address, Kind
 from targets.types import Session
 from targets.worker.facts import Conditions, DeviceFacts
 
 if TYPE_CHECKING:
     import numpy as np
 
+#: kind -> the module that has `device(address, options, say)` and `found(options)`
+_KINDS: dict[Kind, str] = {
+    "host": "targets.devices.this_host",
+    "adb": "targets.devices.adb.device",
+    "ssh": "targets.devices.ssh.device",
+    "qemu-arm64": "targets.devices.arm64.device",
+}
 #: A request to a device (one file, one chunk of images, one round) is given this long unless the user says else.
 DEVICE_TIMEOUT_S = 120.0
 
@@ -141,3 +149,19 @@ class CountsInstructions(Protocol):
             TargetError: stage "load" or "run".
         """
         ...
+
+
+def device_at(address: Address, options: DeviceOptions, say: Say) -> Device:
+    """The device at `address`, not reached for yet.
+
+    Raises:
+        Unavailable: stage "device", what this machine needs for this kind is not installed; the message says how.
+        TargetError: stage "device", an option that this kind does not take.
+    """
+    device: Device = import_module(_KINDS[address.kind]).device(address, options, say)
+    return device
+
+
+def devices_found(options: DeviceOptions) -> tuple[Found, ...]:
+    """What is there of every kind that can be listed: a host behind ssh has to be named."""
+    return tuple(one for kind in _KINDS for one in import_module(_KINDS[kind]).found(options))

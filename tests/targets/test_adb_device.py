@@ -19,11 +19,10 @@ from pipeline.config import TimingPlan
 from pipeline.stages.benchmark import benchmark_run
 from pipeline.stages.devices import EntryLimits, Place
 from targets import registry as targets
-from targets.devices import registry
 from targets.devices.adb import files as push
 from targets.devices.adb import session
 from targets.devices.adb.shell import Ended, Shell, only, quoted
-from targets.devices.device import Device
+from targets.devices.device import Device, device_at
 from targets.types import Stage, TargetError, Unavailable
 from targets.worker.facts import Conditions
 
@@ -67,7 +66,7 @@ def boundary(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def device(phone: Phone, timeout_s: float = 120.0, **options: object) -> Device:
-    return registry.get(phone.address(), phone.options(timeout_s, **options), lambda line: None)  # type: ignore[arg-type]
+    return device_at(phone.address(), phone.options(timeout_s, **options), lambda line: None)  # type: ignore[arg-type]
 
 
 def expected(images: np.ndarray, file: Path) -> np.ndarray:
@@ -295,7 +294,7 @@ def test_a_program_for_another_processor_is_refused_before_it_is_sent(
     content[18:20] = (183).to_bytes(2, "little")  # e_machine: AArch64
     foreign.write_bytes(content)
     options = replace(healthy.options(), benchmark_model=foreign, executor_runner=None)
-    one = registry.get(healthy.address(), options, print)
+    one = device_at(healthy.address(), options, print)
     with one.worker() as worker:
         with pytest.raises(
             TargetError, match=r"benchmark_model is for arm64-v8a, and adb:.* runs x86_64: give --benchm"

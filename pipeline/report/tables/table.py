@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -18,6 +20,9 @@ from pipeline.report.values import Value, measured, printable, words
 WIDTH = 110
 LABEL_WIDTH = 11  # a column that names the row must not be squeezed away by the figures beside it
 STYLES = {"figure": "", "text": "", "not measured": "dim", "unavailable": "yellow", "failed": "bold red"}
+
+# `_` only at the edge of a word: inside one (t2t_vit_10) it is no emphasis in GitHub's Markdown
+SPECIAL = re.compile(r"([\\`*\[\]|~#$]|(?<!\w)_|_(?!\w))")
 
 Row = TypeVar("Row")
 
@@ -96,6 +101,29 @@ def as_text(parts: Iterable[Table | RenderableType], width: int = WIDTH) -> str:
     buffer = io.StringIO()
     _print(Console(file=buffer, width=width, color_system=None, force_terminal=False), parts)
     return buffer.getvalue()
+
+
+def table_lines(table: Table) -> str:
+    """One table as Markdown, with its title and notes; names from outside cannot smuggle in markup."""
+    align = ["---" if i < table.label_columns else "---:" for i in range(len(table.header))]
+    rows = [
+        [escaped(name) for name in table.header],
+        align,
+        *([_markdown_cell(value) for value in row] for row in table.rows),
+    ]
+    lines = [f"## {escaped(table.title)}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
+    if table.notes:
+        lines += [*(f"- {escaped(note)}" for note in table.notes), ""]
+    return "\n".join(lines)
+
+
+def _markdown_cell(value: Value) -> str:
+    return "<br>".join(map(escaped, value.full.split("\n")))
+
+
+def escaped(text: str) -> str:
+    """Outside text that is neither markup nor the end of a table's cell."""
+    return SPECIAL.sub(r"\\\1", html.escape(" ".join(printable(text).split()), quote=False))
 
 
 def _print(console: Console, parts: Iterable[Table | RenderableType]) -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from targets.devices import registry
 from targets.devices.address import Address
 from targets.devices.arm64 import counted, instructions, setup
 from targets.devices.arm64 import emulation as processor
 from targets.devices.arm64.device import Arm64Device, found
 from targets.devices.arm64.emulation import EXECUTORCH, LITERT, PYTHON, QEMU, Emulation, capability, wheel_versions
-from targets.devices.device import CountsInstructions, DeviceOptions
+from targets.devices.device import CountsInstructions, DeviceOptions, device_at
 from targets.types import TargetError, Unavailable
 
 QEMU_ARM64 = Address("qemu-arm64")
@@ -62,7 +61,7 @@ def test_nothing_prepared_names_the_command(cache: Path) -> None:
     (one,) = found(DeviceOptions())
     assert (one.address, one.problem) == (QEMU_ARM64, setup.ready())
     with pytest.raises(Unavailable, match="qemu-arm64: not set up") as error:
-        registry.get(QEMU_ARM64, DeviceOptions(), pytest.fail)
+        device_at(QEMU_ARM64, DeviceOptions(), pytest.fail)
     assert error.value.stage == "device"
 
 

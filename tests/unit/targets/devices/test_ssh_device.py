@@ -22,8 +22,7 @@ from ssh_server import SshServer
 from tcp_proxy import Proxy
 
 from targets.devices.address import Address
-from targets.devices.device import DeviceOptions
-from targets.devices.registry import get
+from targets.devices.device import DeviceOptions, device_at
 from targets.devices.ssh import device as device_module
 from targets.devices.ssh import push
 from targets.devices.ssh.device import SshDevice, SshWorker
@@ -451,6 +450,6 @@ def test_a_folder_of_a_keeper_that_was_killed_is_removed_by_the_next(server: Ssh
 
 
 def test_the_registry_makes_it(server: SshServer) -> None:
-    device = get(server.address(), DeviceOptions(), print)
+    device = device_at(server.address(), DeviceOptions(), print)
     assert isinstance(device, SshDevice)
     assert device.times
