@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from targets.sdk import installed
-from targets.types import PRECISIONS, Capability, ConvertRequest, GraphFacts, PackageOptions, Precision, Probe, Session
+from targets.types import (
+    PRECISIONS,
+    Capability,
+    ConvertRequest,
+    GraphFacts,
+    PackageOptions,
+    Precision,
+    Probe,
+    Session,
+    TargetError,
+)
 
 
 @dataclass(frozen=True)
@@ -76,10 +86,6 @@ class Target:
     @property
     def simulated(self) -> tuple[str, ...]:
         return tuple(self.roundings.values())
-
-    @property
-    def precisions(self) -> tuple[Precision, ...]:
-        return self.schemes.made
 
 
 def _capability(problem: str) -> Capability:
@@ -155,12 +161,12 @@ class Schemes:
         """Input channels that share a scale.
 
         Raises:
-            ValueError: `asked` is none that the target has, or there are no groups.
+            TargetError: stage "convert", `asked` is none that the target has, or there are no groups.
         """
         sizes = self[precision].group_sizes
         if asked is not None and asked not in sizes:
             known = f"one of {', '.join(map(str, sizes))}" if sizes else "no groups"
-            raise ValueError(f"group size {asked}: {self.target} has {known} in {precision}")
+            raise TargetError("convert", f"group size {asked}: {self.target} has {known} in {precision}")
         return asked or GROUP_SIZE
 
 

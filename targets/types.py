@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -144,8 +144,8 @@ class QuantParams:
 
 
 @dataclass(frozen=True)
-class GraphFacts:
-    """What the written file holds, read from the file itself.
+class FactsRecord:
+    """What the written file holds, read from the file itself, as far as it is stored.
 
     Attributes:
         size_bytes: of the file, or of all files of an .mlpackage.
@@ -157,7 +157,6 @@ class GraphFacts:
         int8_weights, float_weights: trained constants that feed Linear, convolution and matmul operators; rows of a
             mean and one-hot kernels are not counted (targets.match.is_trained).
         float_weight_names: of `float_weights`, for the error message.
-        quant_params: of every quantized tensor in the file, weights and activations.
         operators_by_dtype: "conv fp16" -> count, where the format tells what an operator computes in; else empty.
         weights_by_dtype: trained constants by how they are stored ("int8", "int4", "fp16", "lut4"); empty if not told.
         cautions: what is documented or known to go wrong or slow with this file on a device, one sentence each.
@@ -173,10 +172,20 @@ class GraphFacts:
     int8_weights: int
     float_weights: int
     float_weight_names: tuple[str, ...]
-    quant_params: tuple[QuantParams, ...]
     operators_by_dtype: Mapping[str, int] = field(default_factory=dict)
     weights_by_dtype: Mapping[str, int] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphFacts(FactsRecord):
+    """All that the file tells: also scale and zero point of every quantized tensor in it, weights and activations."""
+
+    quant_params: tuple[QuantParams, ...]
+
+    @property
+    def stored(self) -> FactsRecord:
+        return FactsRecord(**{field.name: getattr(self, field.name) for field in fields(FactsRecord)})
 
 
 RangeKind = Literal["saturated", "overflowed", "nan", "vanished"]

@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.records.keys import ArtifactKey, Outcome, Source, check_precision, check_seconds, check_sha256
-from targets.types import GraphFacts, Precision, TensorSpec
-
-
-@dataclass(frozen=True)
-class FactsRecord:
-    """`targets.types.GraphFacts` without its quantization parameters; see there for the fields."""
-
-    size_bytes: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    operators: Mapping[str, int]
-    delegated: int | None
-    fallback: Mapping[str, int] | None
-    partitions: int | None
-    int8_weights: int
-    float_weights: int
-    float_weight_names: tuple[str, ...]
-    operators_by_dtype: Mapping[str, int] = field(default_factory=dict)
-    weights_by_dtype: Mapping[str, int] = field(default_factory=dict)
-    cautions: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, facts: GraphFacts) -> FactsRecord:
-        return cls(**{field.name: getattr(facts, field.name) for field in fields(cls)})
+from targets.types import FactsRecord, Precision
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.errors import RunError
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import check_sha256
 from pipeline.records.latency import InstructionRecord, LatencyRecord
 from pipeline.records.mixed import MixedRecord
 from pipeline.records.validation import StageRecord, ValidationRecord
 from pipeline.records.waterfall import WaterfallRecord
-from targets.codec import from_dict, to_dict
+from targets.codec import to_dict
 
 SCHEMA_VERSION = 1
 
@@ -106,26 +105,6 @@ class Report:
 def report_to_json(report: Report) -> str:
     """The text of `report.json`."""
     return json.dumps(to_dict(report), indent=2, allow_nan=False) + "\n"
-
-
-def report_from_json(text: str) -> Report:
-    """The opposite of `report_to_json`.
-
-    Raises:
-        RunError: not JSON, or another schema version.
-        RecordError: a key or value that the schema does not know.
-    """
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RunError(f"report.json is not valid JSON ({error}): make it again with `python main.py report`") from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise RunError(
-            f"report.json has schema version {version!r}, this version reads {SCHEMA_VERSION}: "
-            "make it again with `python main.py report`"
-        )
-    return from_dict(Report, data, "the report")
 
 
 def _check_unique(what: str, keys: Iterable[Hashable]) -> None:

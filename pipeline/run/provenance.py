@@ -8,6 +8,9 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from targets.worker.readings import linux
+
+ROOT = Path("/")
 PACKAGES = (
     "torch",
     "torchao",
@@ -22,10 +25,6 @@ PACKAGES = (
     "scipy",
     "scikit-learn",
 )
-
-
-#: Instructions that decide how fast float32 and int8 products are, as Linux names them on x86 and Arm.
-VECTOR_EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
 
 def versions() -> dict[str, str]:
@@ -43,8 +42,8 @@ def host() -> dict[str, str]:
     """Operating system, processor, vector extensions, cores and Python of this machine; no host or user name."""
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
-        "vector_extensions": " ".join(_vector_extensions()) or "unknown",
+        "processor": linux.processor(ROOT) or platform.processor() or "unknown",
+        "vector_extensions": " ".join(linux.vector_extensions(ROOT)) or "unknown",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "python": platform.python_version(),
     }
@@ -69,22 +68,3 @@ def commit() -> str:
 def collect() -> dict[str, str]:
     """All of the above in one flat dictionary."""
     return {"commit": commit(), **host(), **versions()}
-
-
-def _vector_extensions() -> list[str]:
-    """Those of VECTOR_EXTENSIONS that the kernel names; empty where it names none."""
-    flags = _cpuinfo("flags", "Features").split()
-    return [name for name in VECTOR_EXTENSIONS if name in flags]
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or "unknown"
-
-
-def _cpuinfo(*names: str) -> str:
-    """What Linux says of its first processor under the first of `names` that it has; empty without such a line."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(names)), "")

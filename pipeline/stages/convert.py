@@ -20,7 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.files import publish, sha256_of
 from pipeline.options import options_of
 from pipeline.progress import Say
-from pipeline.records.conversion import ConversionRecord, FactsRecord
+from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import OK, ArtifactKey, Outcome, Source
 from pipeline.run import layout as files
 from pipeline.run.cells import save_conversion
@@ -135,8 +135,8 @@ def _check_group_size(size: int | None, cells: Sequence[ArtifactKey]) -> None:
     for cell in grouped:
         try:
             registry.get(cell.target).schemes.group_size(cell.precision, size)
-        except ValueError as error:
-            raise UsageError(f"--group-size {size}: {error}") from error
+        except TargetError as error:
+            raise UsageError(f"--group-size {size}: {error.cause}") from error
 
 
 def convert_cells(
@@ -245,7 +245,7 @@ def _convert(
         path=name if facts else None,
         sha256=sha256_of(final) if facts else None,
         seconds=seconds,
-        facts=FactsRecord.of(facts) if facts else None,
+        facts=facts.stored if facts else None,
         scales_total=match.total if match else None,
         scales_found=match.found if match else None,
         scales_missing=match.missing if match else (),

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.records.conversion import FactsRecord
 from pipeline.records.keys import OK, Outcome
 from pipeline.run.cells import artifact_path, load_conversions
 from pipeline.run.folder import Run
 from targets import registry
-from targets.types import TargetError
+from targets.types import FactsRecord, TargetError
 from targets.worker.host import HostWorker
 
 
@@ -53,7 +52,7 @@ def _inspected(name: str, target: str, path: Path) -> Inspected:
     """In a worker of its own: a damaged file can take its reader down with it."""
     try:
         with HostWorker() as worker:
-            return Inspected(name, target, OK, FactsRecord.of(worker.inspect(target, path)))
+            return Inspected(name, target, OK, worker.inspect(target, path).stored)
     except TargetError as error:
         return Inspected(name, target, Outcome.of(error), None)
 

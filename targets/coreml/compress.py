@@ -38,10 +38,7 @@ def compress(model: Any, precision: Precision, asked_group_size: int | None = No
     Raises:
         TargetError: stage "convert", coremltools refuses, a group size that is not made, or nothing to compress.
     """
-    try:
-        size = SCHEMES.group_size(precision, asked_group_size)
-    except ValueError as error:
-        raise TargetError("convert", str(error)) from error
+    size = SCHEMES.group_size(precision, asked_group_size)
     try:
         if bits := _PALETTE_BITS.get(precision):
             return _palettized(model, bits)

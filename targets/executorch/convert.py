@@ -84,10 +84,7 @@ def quantize_dynamically(
     """
     import torch
 
-    try:
-        size = SCHEMES.group_size(precision, asked_group_size)
-    except ValueError as error:
-        raise TargetError("convert", str(error)) from error
+    size = SCHEMES.group_size(precision, asked_group_size)
     module = program.module()
     changed = 0
     for node in list(module.graph.nodes):

@@ -56,10 +56,7 @@ def compress(content: bytes, precision: Precision, asked_group_size: int | None 
     """
     from ai_edge_quantizer import quantizer
 
-    try:
-        size = SCHEMES.group_size(precision, asked_group_size)
-    except ValueError as error:
-        raise TargetError("convert", str(error)) from error
+    size = SCHEMES.group_size(precision, asked_group_size)
     compressing = quantizer.Quantizer(content)
     found = [w for w in weights(content) if precision not in DYNAMIC or w.operator in _DYNAMIC]
     if not found:

@@ -24,7 +24,7 @@ class DeviceFacts:
         cores: None where the device does not tell.
         runtimes: "tflite litert" -> whether this device can run files in it, and why not.
         versions: of what decides a result there: runtimes, Python, the tools that were pushed.
-        vector_extensions: instruction sets that decide how fast products are, as pipeline.run.provenance names them.
+        vector_extensions: instruction sets that decide how fast products are, named as in targets.worker.readings.
         emulated: its instructions are emulated: figures are about numerics, never about time.
     """
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
-from pipeline.records.conversion import ConversionRecord, FactsRecord
+from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import OK, CellKey, Outcome, Source
 from pipeline.records.latency import LatencyRecord, Rounds
 from pipeline.records.report import SCHEMA_VERSION, DataRecord, Report, RunRecord, WeightsRecord
 from pipeline.records.validation import StageRecord, ValidationRecord
 from pipeline.report.page import terminal_tables
 from pipeline.report.tables.table import WIDTH, as_text
-from targets.types import Precision, TensorSpec
+from targets.codec import from_dict
+from targets.types import FactsRecord, Precision, TensorSpec
 
 N = 360
 RUNTIMES = {"executorch": ("executorch",), "tflite": ("litert", "tensorflow"), "coreml": ("coreml",)}
@@ -139,3 +141,8 @@ def made_up_report() -> Report:
 def terminal_text(report: Report, width: int = WIDTH) -> str:
     """What the terminal shows of a report."""
     return as_text(terminal_tables(report), width)
+
+
+def report_of(text: str) -> Report:
+    """What report.json says."""
+    return from_dict(Report, json.loads(text), "the report")

@@ -22,7 +22,7 @@ NAMES = registry.variants()
 CELLS = [
     (name, precision)
     for name in NAMES
-    for precision in registry.get(name).precisions
+    for precision in registry.get(name).schemes.made
     if (name, precision) not in {("coreml", weights) for weights in WEIGHT_ONLY}
 ]
 RUNTIMES = [(name, runtime) for name in NAMES for runtime in registry.get(name).runtimes]
@@ -89,8 +89,8 @@ def test_the_target_describes_itself(name: str) -> None:
     assert target.name == name
     assert target.suffix.startswith(".")
     assert target.runtimes
-    assert set(target.precisions) <= set(PRECISIONS)
-    assert {"fp32", "int8"} & set(target.precisions)
+    assert set(target.schemes.made) <= set(PRECISIONS)
+    assert {"fp32", "int8"} & set(target.schemes.made)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -238,7 +238,7 @@ def test_a_changed_program_is_not_converted(
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [(n, p) for n in NAMES for p in PRECISIONS if p not in registry.get(n).precisions],
+    [(n, p) for n in NAMES for p in PRECISIONS if p not in registry.get(n).schemes.made],
 )
 def test_a_precision_that_is_not_listed_is_refused_with_the_reason(
     name: str, precision: str, worker: HostWorker, programs: dict[str, SavedProgram], tmp_path: Path

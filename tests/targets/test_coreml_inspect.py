@@ -18,7 +18,6 @@ from coremltools.converters.mil.mil import get_new_symbol, types
 from tiny_hybrid import SavedProgram
 
 from pipeline.commands.inspect import show
-from pipeline.records.conversion import FactsRecord
 from pipeline.records.keys import OK
 from pipeline.stages.inspection import Inspected
 from targets.coreml import encodings as stored
@@ -464,7 +463,7 @@ def test_the_command_prints_json(packages: dict[str, Path]) -> None:
 def test_the_table_has_every_operator_and_caution(
     packages: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = FactsRecord.of(inspect(packages["int8"]))
+    facts = inspect(packages["int8"]).stored
     show((Inspected("tiny.mlpackage", "coreml", OK, facts),))
     printed = capsys.readouterr().out
     for operator, count in facts.operators_by_dtype.items():

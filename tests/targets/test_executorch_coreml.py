@@ -43,7 +43,7 @@ def files(
 ) -> dict[str, Path]:
     """By precision."""
     folder = tmp_path_factory.mktemp("pte")
-    paths = {precision: folder / f"tiny-{precision}.pte" for precision in registry.get(NAME).precisions}
+    paths = {precision: folder / f"tiny-{precision}.pte" for precision in registry.get(NAME).schemes.made}
     for precision, path in paths.items():
         program = programs[precision]
         worker.convert(NAME, program.path, program.sha256, precision, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
-from pipeline.records.conversion import ConversionRecord, FactsRecord
+from pipeline.records.conversion import ConversionRecord
 from pipeline.records.latency import PlanRecord
 from pipeline.records.report import RunRecord
 from pipeline.report import values as v
@@ -14,7 +14,7 @@ from pipeline.report.tables.table import Column, Columns, Table, grouped
 from pipeline.report.values import Value
 from targets import registry
 from targets.target import ALIASES, NOT_TOLD, ComputePlan, Support
-from targets.types import PRECISIONS, Precision, TensorSpec
+from targets.types import PRECISIONS, FactsRecord, Precision, TensorSpec
 
 ESTIMATED = "Core ML's own estimate before anything runs, as a share of the whole program; not a measurement."
 

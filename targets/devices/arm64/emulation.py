@@ -54,7 +54,7 @@ _UNSET = ("LD_LIBRARY_PATH", "LD_PRELOAD")
 CPU = "cortex-a76"
 CHIP = "Cortex-A76"
 CORES = 4
-#: Of pipeline.run.provenance's names, what the processor has.
+#: Of targets.worker.readings.linux's names, what the processor has.
 VECTOR_EXTENSIONS = ("asimd", "asimddp")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from targets.worker.facts import UNKNOWN, Conditions, DeviceFacts
 
-#: As pipeline.run.provenance names them.
+#: Instructions that decide how fast float32 and int8 products are, as Linux names them on x86 and Arm.
 VECTOR_EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
 _DMI = ("sys_vendor", "product_name")
@@ -95,11 +95,16 @@ def chip(root: Path) -> str:
     lines = _lines(root / "proc/cpuinfo")
     cores = arm_cores(lines)
     if not cores:
-        return _field(lines, "model name") or UNKNOWN
+        return processor(root) or UNKNOWN
     # "raspberrypi,5-model-b\0brcm,bcm2712\0": the last one is the most general, the chip.
     compatible = _text(root / "proc/device-tree/compatible").split("\0")
     soc = compatible[-1].rpartition(",")[2] if len(compatible) > 1 else ""
     return f"{soc}, {cores}" if soc else cores
+
+
+def processor(root: Path) -> str:
+    """What the kernel calls the first processor; empty where it names none."""
+    return _field(_lines(root / "proc/cpuinfo"), "model name")
 
 
 def arm_cores(lines: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import subprocess
 
 from targets.worker.facts import UNKNOWN, Conditions, DeviceFacts
 
-# sysctl's name of an instruction set -> as pipeline.run.provenance names it.
+# sysctl's name of an instruction set -> as targets.worker.readings.linux names it.
 _EXTENSIONS = {
     "hw.optional.AdvSIMD": "asimd",
     "hw.optional.arm.FEAT_DotProd": "asimddp",

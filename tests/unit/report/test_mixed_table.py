@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 from gate_facts import CELL, cell, run_facts
-from made_up_report import made_up_report, made_up_run, terminal_text
+from made_up_report import made_up_report, made_up_run, report_of, terminal_text
 
 from pipeline.gate.judge import judge
 from pipeline.gate.settings import settings_of
 from pipeline.records.mixed import QDQ, CellDrop, MixedRecord, RankedLayer, Trial
-from pipeline.records.report import report_from_json, report_to_json
+from pipeline.records.report import report_to_json
 from pipeline.report import page as html
 from pipeline.report.tables.mixed import mixed_precision
 
@@ -72,7 +72,7 @@ def test_all_three_reports_have_the_table_and_runs_without_a_search_do_not() -> 
     for render in (html.render, html.as_markdown, terminal_text):
         assert title.replace("_", "") in render(mixed).replace("_", "").replace("\\", ""), render
         assert title.replace("_", "") not in render(report).replace("_", "").replace("\\", ""), render
-    assert report_from_json(report_to_json(mixed)) == mixed
+    assert report_of(report_to_json(mixed)) == mixed
 
 
 def test_a_report_that_is_older_than_the_search_is_still_read() -> None:
@@ -80,7 +80,7 @@ def test_a_report_that_is_older_than_the_search_is_still_read() -> None:
     text = report_to_json(report).replace('      "mixed": null', '      "x": null')
     assert text.count('"x": null') == len(report.runs)
     older = text.replace(',\n      "x": null', "")
-    assert report_from_json(older) == report
+    assert report_of(older) == report
 
 
 def test_the_worst_cell_decides_and_layers_must_be_sorted() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_report import terminal_text
+from made_up_report import report_of, terminal_text
 from made_up_waterfall import made_up_explained_report, made_up_waterfall
 
-from pipeline.records.report import Report, report_from_json, report_to_json
+from pipeline.records.report import Report, report_to_json
 from pipeline.report import page as html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -234,7 +234,7 @@ def test_labels_do_not_lie_on_each_other_or_on_points() -> None:
 
 
 def test_a_waterfall_comes_back_from_json(report: Report) -> None:
-    assert report_from_json(report_to_json(report)) == report
+    assert report_of(report_to_json(report)) == report
 
 
 def test_names_of_images_and_classes_cannot_smuggle_markup() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_up_report import N, made_up_drift, made_up_report, made_up_rounds, terminal_text
+from made_up_report import N, made_up_drift, made_up_report, made_up_rounds, report_of, terminal_text
 
 from pipeline.commands.validate import raise_if_below
 from pipeline.errors import BelowBarError
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.records.keys import OK, SIMULATED, CellKey, Outcome
 from pipeline.records.latency import LatencyRecord
-from pipeline.records.report import Report, report_from_json, report_to_json
+from pipeline.records.report import Report, report_to_json
 from pipeline.records.validation import ValidationRecord
 from pipeline.report import page as html
 from pipeline.report.cells import run_cells
@@ -107,7 +107,7 @@ def test_the_terminal_keeps_the_names_of_the_rows(report: Report) -> None:
 def test_every_record_carries_the_label_and_comes_back(report: Report) -> None:
     text = report_to_json(report)
     assert text.count(f'"device": "{SIMULATED}"') == len(MODELS)
-    assert report_from_json(text) == report
+    assert report_of(text) == report
 
 
 def test_a_record_of_an_earlier_version_has_no_events(report: Report) -> None:
@@ -117,7 +117,7 @@ def test_a_record_of_an_earlier_version_has_no_events(report: Report) -> None:
     for run in data["runs"]:
         for record in run["validations"]:
             del record["range_events"]
-    assert report_from_json(json.dumps(data)) == made_up_report()
+    assert report_of(json.dumps(data)) == made_up_report()
 
 
 def test_a_simulation_has_no_latency(report: Report) -> None:

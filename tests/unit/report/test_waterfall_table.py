@@ -102,7 +102,7 @@ def made_up_validation(key: CellKey) -> ValidationRecord:
 
 
 def conversion(sha256: str) -> ConversionRecord:
-    from pipeline.records.conversion import FactsRecord
+    from targets.types import FactsRecord
 
     facts = FactsRecord(1, (), (), {}, None, None, None, 1, 0, ())
     return ConversionRecord(

@@ -31,7 +31,7 @@ DOCS = ROOT / "docs" / "convert.md"
 def test_every_target_has_a_word_for_every_precision(target: Target) -> None:
     assert target.schemes.target == target.name
     assert tuple(target.schemes.by_precision) == PRECISIONS
-    assert target.precisions == tuple(p for p in PRECISIONS if not target.schemes.why_not(p))
+    assert target.schemes.made == tuple(p for p in PRECISIONS if not target.schemes.why_not(p))
 
 
 def test_a_table_that_leaves_a_precision_out_is_refused() -> None:
