@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from targets.sdk import installed
 from targets.types import (
-    PRECISIONS,
     Capability,
     ConvertRequest,
     GraphFacts,
@@ -74,10 +73,6 @@ class Target:
     plan: Callable[[Path, str], ComputePlan] | None = None
     shown_tensors: str = ""
 
-    def __post_init__(self) -> None:
-        if unknown := self.options - {f.name for f in fields(PackageOptions)}:
-            raise ValueError(f"{self.name}: {', '.join(sorted(unknown))} are no fields of PackageOptions")
-
     def probe(self) -> Probe:
         """What can convert and run on this machine; imports the SDKs, which takes seconds."""
         run = {runtime: _capability(self.cannot_run(runtime)) for runtime in self.runtimes}
@@ -112,12 +107,6 @@ class Support:
     words: str
     group_sizes: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
-        if not self.words:
-            raise ValueError("a scheme needs words: how it is made, or why it is not")
-        if self.group_sizes and not self.made:
-            raise ValueError(f"group sizes {self.group_sizes} of a scheme that is not made")
-
 
 def made(words: str, *group_sizes: int) -> Support:
     return Support(True, words, group_sizes)
@@ -137,12 +126,6 @@ class Schemes:
 
     target: str
     by_precision: Mapping[Precision, Support]
-
-    def __post_init__(self) -> None:
-        if tuple(self.by_precision) != PRECISIONS:
-            raise ValueError(
-                f"{self.target}: schemes of {', '.join(self.by_precision)}, not of {', '.join(PRECISIONS)}"
-            )
 
     def __getitem__(self, precision: Precision) -> Support:
         return self.by_precision[precision]

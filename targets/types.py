@@ -1,9 +1,10 @@
-"""The values and interfaces that every target shares: requests, artifacts, graph facts, sessions."""
+"""What every target shares: requests, graph facts, sessions, and how sessions check images and time calls."""
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -129,10 +130,6 @@ class ConvertRequest:
     output: Path
     metadata: Mapping[str, str] = field(default_factory=dict)
     options: PackageOptions = PackageOptions()
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)
@@ -289,3 +286,52 @@ class Session(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+
+def check_threads(threads: int) -> None:
+    """
+    Raises:
+        TargetError: stage "load", no thread at all.
+    """
+    if threads < 1:
+        raise TargetError("load", f"threads is {threads}: at least 1 is needed")
+
+
+def check_batch(batch: np.ndarray, size: Sequence[int], name: str, is_open: bool) -> None:
+    """
+    Args:
+        size: (3, H, W) of the images that the artifact takes.
+        name: of the artifact.
+        is_open: whether its session is.
+
+    Raises:
+        TargetError: stage "run", the session is closed or the images are not of this size and float32.
+    """
+    if not is_open:
+        raise TargetError("run", f"{name}: the session is closed")
+    if batch.dtype.str != "<f4" or not len(batch) or batch.shape[1:] != tuple(size):
+        raise TargetError("run", f"{name} takes float32 images of {list(size)}, not {batch.dtype} {list(batch.shape)}")
+
+
+class Stopwatch:
+    """Times one call after the other.
+
+    Processor time is that of all threads of the process. Where other programs want the same processor, a call waits for
+    its turn: that is in the time on the wall, and not in this one.
+    """
+
+    def __init__(self) -> None:
+        self._wall_ms: list[float] = []
+        self._cpu_ms: list[float] = []
+
+    def run(self, call: Callable[[], object]) -> None:
+        cpu_ns, start_ns = time.process_time_ns(), time.perf_counter_ns()
+        call()
+        wall_ns, end_ns = time.perf_counter_ns() - start_ns, time.process_time_ns()
+        self._wall_ms.append(wall_ns / 1e6)
+        self._cpu_ms.append((end_ns - cpu_ns) / 1e6)
+
+    @property
+    def samples(self) -> Samples:
+        """Without processor time where its clock is too coarse for one of the calls."""
+        return Samples(self._wall_ms, self._cpu_ms if all(ms > 0 for ms in self._cpu_ms) else None)

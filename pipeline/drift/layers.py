@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,26 +19,6 @@ from pipeline.quantization.float_layers import Int8Layer, QdqGraph
 from pipeline.records.keys import ArtifactKey, CellKey
 from targets import registry
 from targets.types import Session, TargetError
-
-
-@dataclass
-class _Power:
-    """Sums over values of signal and noise, in float64."""
-
-    signal: float = 0.0
-    noise: float = 0.0
-
-    def add(self, reference: Tensor, other: Tensor) -> None:
-        difference = reference - other
-        self.signal += float((reference * reference).sum(dtype=torch.float64))
-        self.noise += float((difference * difference).sum(dtype=torch.float64))
-
-    @property
-    def sqnr_db(self) -> float | None:
-        """None for an exact tensor, a signal of zero, or what is not finite."""
-        if not (self.signal > 0 and self.noise > 0 and math.isfinite(self.signal) and math.isfinite(self.noise)):
-            return None
-        return 10 * math.log10(self.signal / self.noise)
 
 
 @dataclass(frozen=True)
@@ -74,16 +54,6 @@ class FloatSearch:
     kept: tuple[KeptFloat, ...]
 
 
-@dataclass(frozen=True)
-class OutputValues:
-    """The int8 values of a layer's output in the QDQ program, for one image."""
-
-    layer: Int8Layer
-    scale: float
-    zero_point: int
-    values: np.ndarray = field(repr=False)
-
-
 def layer_drift(walk: Walk, batches: Sequence[Tensor], advance: Callable[[int], None]) -> tuple[LayerDrift, ...]:
     """One pass, with and without rounding side by side; worst `alone_db` first.
 
@@ -91,7 +61,7 @@ def layer_drift(walk: Walk, batches: Sequence[Tensor], advance: Callable[[int], 
         advance: called with the number of images after each batch.
     """
     layers = walk.qdq.layers
-    alone, chained = ({layer.name: _Power() for layer in layers} for _ in range(2))
+    alone, chained = ({layer.name: Power(0.0, 0.0) for layer in layers} for _ in range(2))
     begun = {layer.node: layer for layer in layers}
     computed = {layer.last: layer for layer in layers}
     rounded = {layer.last if layer.output is None else layer.output.dequantize[0]: layer for layer in layers}
@@ -105,9 +75,9 @@ def layer_drift(walk: Walk, batches: Sequence[Tensor], advance: Callable[[int], 
             if node in begun:
                 outputs[begun[node].name] = _alone(walk, begun[node], plain)
             if node in computed:
-                alone[computed[node].name].add(plain[node], outputs.pop(computed[node].name))
+                alone[computed[node].name] += _power(plain[node], outputs.pop(computed[node].name))
             if node in rounded:
-                chained[rounded[node].name].add(plain[node], int8[node])
+                chained[rounded[node].name] += _power(plain[node], int8[node])
 
         with torch.no_grad():
             for i in range(len(walk.nodes) - 1):
@@ -161,22 +131,22 @@ def float_search(
     return FloatSearch(kl_mean, qdq_top1, top1, tuple(sorted(kept, key=lambda k: (k.kl_mean, k.layer.name))))
 
 
-def output_values(walk: Walk, image: Tensor) -> tuple[OutputValues, ...]:
-    """[1, 3, H, W] -> what each layer gives in the QDQ program, where its output is rounded."""
+def output_values(walk: Walk, image: Tensor) -> dict[str, Int8Tensor]:
+    """[1, 3, H, W] -> what each layer gives in the QDQ program, where its output is rounded, by its name."""
     rounded = {layer.output.quantize: layer for layer in walk.qdq.layers if layer.output is not None}
-    found: list[OutputValues] = []
+    found: dict[str, Int8Tensor] = {}
     values = walk.begin(image)
 
     def keep(node: Node) -> None:
         if node in rounded and (output := rounded[node].output) is not None:
             scale, zero_point = float(walk.qdq.scale_of(output)), int(walk.qdq.zero_point_of(output))
             array = walk.quantized(output, values[node]).cpu().numpy()
-            found.append(OutputValues(rounded[node], scale, zero_point, array))
+            found[rounded[node].name] = Int8Tensor(scale, zero_point, array)
 
     with torch.no_grad():
         for i in range(len(walk.nodes) - 1):
             walk.step(values, i, NOTHING, keep)
-    return tuple(found)
+    return found
 
 
 def rounded_biases(qdq: QdqGraph) -> dict[str, Tensor]:
@@ -204,6 +174,12 @@ def _alone(walk: Walk, layer: Int8Layer, plain: Values) -> Tensor:
     return output if layer.output is None else walk.rounded(layer.output, output)
 
 
+def _power(reference: Tensor, other: Tensor) -> Power:
+    """Of a tensor and of what is missing from it, summed in float64."""
+    squares = (float((part * part).sum(dtype=torch.float64)) for part in (reference, reference - other))
+    return Power(*squares)
+
+
 def _numpy(rows: list[Tensor]) -> np.ndarray:
     return torch.cat(rows).float().cpu().numpy()
 
@@ -220,10 +196,7 @@ class ShownTensors:
 
     def __init__(self, walk: Walk, images: Tensor, has_scales: Callable[[ArtifactKey], bool]):
         self._images, self._has_scales = images, has_scales
-        self._ours = [
-            {o.layer.name: Int8Tensor(o.scale, o.zero_point, o.values) for o in output_values(walk, image)}
-            for image in images.split(1)
-        ]
+        self._ours = [output_values(walk, image) for image in images.split(1)]
         self._seen: dict[CellKey, ByLayer | str] = {}
 
     def look(self, key: CellKey, session: Session) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pipeline.metrics.drift import check_finite
 from pipeline.records.keys import CellKey
 
 Verdict = Literal["pass", "new", "inconclusive", "refused", "missing", "regressed"]
@@ -48,9 +48,7 @@ class Judgement:
             raise ValueError(f"{self.verdict}: a judgement says what was seen, and what to do unless it is a pass")
         if (self.low is None) != (self.high is None) or (self.low is not None and self.confidence is None):
             raise ValueError(f"interval from {self.low} to {self.high} at confidence {self.confidence}")
-        figures = (self.now, self.baseline, self.budget, self.low, self.high, self.detectable)
-        if not all(math.isfinite(figure) for figure in figures if figure is not None):
-            raise ValueError(f"{figures}: what is not finite was not measured and must be None")
+        check_finite(self.now, self.baseline, self.budget, self.low, self.high, self.detectable)
 
     @classmethod
     def refused(cls, sentence: str, next_step: str) -> Judgement:

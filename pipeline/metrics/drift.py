@@ -57,9 +57,18 @@ class Drift:
         return 100.0 * self.agreement_same / self.n
 
 
+def check_finite(*values: float | None) -> None:
+    """
+    Raises:
+        ValueError: one is neither finite nor None.
+    """
+    if any(value is not None and not math.isfinite(value) for value in values):
+        raise ValueError(f"{values}: what is not finite was not measured and must be None")
+
+
 def decibels(signal: float, noise: float) -> float | None:
-    """10 log10 of the ratio of two powers; None without a signal, or without noise."""
-    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+    """10 log10 of the ratio of two powers; None without a signal, without noise, or where one is not finite."""
+    return 10 * math.log10(signal / noise) if math.inf > signal > 0 and math.inf > noise > 0 else None
 
 
 def drift(reference: NDArray[np.floating], other: NDArray[np.floating]) -> Drift:
@@ -114,8 +123,7 @@ class StepRecord:
         if self.drift.n != self.change.n:
             raise ValueError(f"drift over {self.drift.n} images, change over {self.change.n}")
         values = (self.kl_mean, self.kl_max, self.margin_mean)
-        if any(value is not None and not math.isfinite(value) for value in values):
-            raise ValueError(f"{values}: what is not finite was not measured and must be None")
+        check_finite(*values)
         if len({value is None for value in values}) != 1:
             raise ValueError(f"{values}: all are measured, or none is")
 

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.errors import TrainingError
 from pipeline.metrics.paired import paired_drop_of_logits
 from pipeline.records.mixed import QDQ, CellDrop, RankedLayer, Trial
-from pipeline.run.logits import StageLogits
+from pipeline.run.logits import StageLogits, evenly
 from pipeline.training.subject import ScoredImages
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class TorchJudge:
         from pipeline.drift.layers import float_search
         from pipeline.progress import progress
 
-        total = self.n
-        rows = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+        rows = list(evenly(self.n, count))
         batches = list(self._images.batches(RANK_BATCH, rows))
         try:
             with progress("leaving one layer in float", len(self._walk.qdq.layers) * len(batches), "layers") as bar:

@@ -83,7 +83,7 @@ def _build_t2t(
 
     side = img_size or T2T_IMAGE_SIDE
     depth = ZOO[name].depth
-    assert depth is not None  # ZooEntry.__post_init__
+    assert depth is not None  # of a T2T-ViT
     try:
         model = T2TViT(depth, num_classes, side, qk_scale)
     except ValueError as error:

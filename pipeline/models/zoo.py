@@ -43,11 +43,6 @@ class ZooEntry:
     timm_name: str | None = None
     pretrained_url: str | None = None
 
-    def __post_init__(self) -> None:
-        is_t2t = self.family == "t2t"
-        if is_t2t != (self.depth is not None and self.pretrained_url is not None) or is_t2t == bool(self.timm_name):
-            raise ValueError(f"zoo entry {self.name!r}: t2t needs depth and pretrained_url, timm needs timm_name alone")
-
     @property
     def pretrained_source(self) -> str:
         """Where `--weights pretrained` comes from, for a person to read."""

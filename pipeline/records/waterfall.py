@@ -5,12 +5,11 @@ Only counts and sums over images are stored; shares, intervals and tests are der
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.metrics.accuracy import Accuracy, ClassCount
-from pipeline.metrics.drift import StepRecord
+from pipeline.metrics.drift import StepRecord, check_finite
 from pipeline.records.keys import CellKey
 
 #: Torch stages in their order; artifacts follow. "trained" has the weights after QAT without any rounding.
@@ -65,7 +64,7 @@ class ImageRecord:
     thumbnail: str | None
 
     def __post_init__(self) -> None:
-        _check_finite(self.kl)
+        check_finite(self.kl)
         if self.thumbnail is not None and not self.thumbnail.startswith("data:image/"):
             raise ValueError(f"thumbnail {self.thumbnail[:20]!r} is no picture in a data: URL")
 
@@ -90,7 +89,7 @@ class LayerRecord:
     runtimes_db: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_finite(self.alone_db, self.chained_db, *self.runtimes_db.values())
+        check_finite(self.alone_db, self.chained_db, *self.runtimes_db.values())
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class FloatLayer:
     top1: int
 
     def __post_init__(self) -> None:
-        _check_finite(self.kl_mean)
+        check_finite(self.kl_mean)
 
 
 @dataclass(frozen=True)
@@ -183,8 +182,3 @@ class WaterfallRecord:
         while (previous := found[-1].previous) is not None:
             found.append(self.stage(previous))
         return tuple(reversed(found))
-
-
-def _check_finite(*values: float | None) -> None:
-    if any(value is not None and not math.isfinite(value) for value in values):
-        raise ValueError(f"{values}: what is not finite was not measured and must be None")

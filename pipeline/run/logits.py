@@ -63,12 +63,17 @@ def load_logits(run: Run, name: str = layout.LOGITS) -> StageLogits:
 def load_logits_subset(run: Run, limit: int | None) -> StageLogits:
     """The torch stages' logits, of `limit` images evenly spread over those scored."""
     stored = load_logits(run)
-    if limit is None or limit >= len(stored.labels):
-        return stored
-    keep = np.linspace(0, len(stored.labels) - 1, limit).round().astype(int)
+    keep = list(evenly(len(stored.labels), limit))
     return StageLogits(
         stored.labels[keep], stored.indices[keep], stored.digest, {k: v[keep] for k, v in stored.stages.items()}
     )
+
+
+def evenly(total: int, limit: int | None) -> tuple[int, ...]:
+    """`limit` positions spread evenly over 0..total-1 (all of them without a limit)."""
+    if limit is None or limit >= total:
+        return tuple(range(total))
+    return tuple(np.linspace(0, total - 1, limit).round().astype(int).tolist())
 
 
 @dataclass(frozen=True)

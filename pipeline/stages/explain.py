@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pipeline.drift.layers import ShownTensors
 from pipeline.drift.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
 from pipeline.metrics.drift import Drift, drift
@@ -16,7 +14,7 @@ from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord, Wat
 from pipeline.run import layout as files
 from pipeline.run.facts import read_quantization
 from pipeline.run.folder import Run
-from pipeline.run.logits import StageLogits, load_logits_subset
+from pipeline.run.logits import StageLogits, evenly, load_logits_subset
 from pipeline.training.subject import scored_images
 from targets.types import Session
 
@@ -48,8 +46,7 @@ class Explainer:
         self._run, self._quantization = run, read_quantization(run)
         self._reference = load_logits_subset(run, limit)
         self._images = scored_images(run, self._reference)
-        count = len(self._reference.labels)
-        self._rows = np.linspace(0, count - 1, min(explain_images, count)).round().astype(int).tolist()
+        self._rows = list(evenly(len(self._reference.labels), explain_images))
         self._walk = Walk(QdqGraph(load_program(run.file(files.QDQ_PROGRAM)).module()))
         self._batches = list(self._images.batches(BATCH, self._rows))
         self._shown = ShownTensors(self._walk, self._batches[0][:SHOWN], self._quantization.made)

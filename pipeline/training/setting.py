@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pipeline.config import ExecutionPlan
 from pipeline.progress import Say, progress
 from pipeline.run.layout import TENSORBOARD
+from pipeline.run.logits import evenly
 from pipeline.training.distributed import rows_of_all, world
 from pipeline.training.loop import EpochRecord, Phase
 from pipeline.training.plan import TrainPlan
@@ -161,13 +162,6 @@ def write_curves(folder: Path, record: EpochRecord) -> None:
         writer.add_scalar("accuracy/top1", record.top1 / record.n, record.step)
         writer.add_scalar("learning_rate", record.lr, record.step)
         writer.add_scalar("images_per_second", record.images_per_second, record.step)
-
-
-def evenly(total: int, limit: int | None) -> tuple[int, ...]:
-    """`limit` positions spread evenly over 0..total-1 (all of them without a limit)."""
-    if limit is None or limit >= total:
-        return tuple(range(total))
-    return tuple(np.linspace(0, total - 1, limit).round().astype(int).tolist())
 
 
 def collect_logits(

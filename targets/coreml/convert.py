@@ -19,8 +19,7 @@ from targets.coreml.compress import compress
 from targets.coreml.encodings import store_unsigned
 from targets.coreml.half_precision import half_precision
 from targets.coreml.mil import load_model
-from targets.coreml.package import INPUT, OUTPUT, PREFIX, seal
-from targets.coreml.preprocess import Preprocessing, record
+from targets.coreml.package import INPUT, OUTPUT, PREFIX, Preprocessing, record, seal
 from targets.coreml.schemes import SCHEMES, problem, target_name
 from targets.program import check_quantized_as_asked, decomposed, fold_quantized_weights, input_shape, static_batch
 from targets.sdk import installed, one_line, quieted, why_not_imported

@@ -15,8 +15,7 @@ from targets.coreml.convert import unavailable_reason
 from targets.coreml.package import check_seal, missing
 from targets.coreml.session import CoreMLSession, read_input
 from targets.sdk import one_line, quieted
-from targets.sessions import check_threads
-from targets.types import Session, TargetError, Unavailable
+from targets.types import Session, TargetError, Unavailable, check_threads
 
 RUNTIME = units.runtime_of(units.ALL)
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.coreml.package import OUTPUT
+from targets.coreml.package import OUTPUT, pixels, read
 from targets.sdk import one_line
-from targets.sessions import check_batch
-from targets.types import Samples, Session, TargetError
+from targets.types import Samples, Session, TargetError, check_batch
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,8 +63,6 @@ def read_input(spec: Any) -> PackageInput:
         return PackageInput(feature.name, tuple(int(n) for n in feature.type.multiArrayType.shape))
     if kind != "imageType":
         raise ValueError(f"its input {feature.name!r} is a {kind}, neither an array nor an image")
-    from targets.coreml.preprocess import read
-
     folded = read(dict(spec.description.metadata.userDefined))
     if folded is None:
         raise ValueError(
@@ -117,8 +114,6 @@ class CoreMLSession(Session):
         if not self._takes.mean:
             return list(np.ascontiguousarray(batch)[:, None])
         from PIL import Image
-
-        from targets.coreml.preprocess import pixels
 
         levels = pixels(batch, self._takes.mean, self._takes.std).transpose(0, 2, 3, 1)  # uint8 [N, H, W, 3]
         return [Image.fromarray(np.ascontiguousarray(image)) for image in levels]

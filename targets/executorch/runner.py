@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from targets.sdk import one_line
-from targets.sessions import Stopwatch, check_batch, check_threads
-from targets.types import Samples, Session, TargetError, Unavailable
+from targets.types import Samples, Session, Stopwatch, TargetError, Unavailable, check_batch, check_threads
 
 if TYPE_CHECKING:
     import torch

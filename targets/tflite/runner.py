@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 
 from targets.sdk import one_line
-from targets.sessions import Stopwatch, check_batch, check_threads
-from targets.types import QuantizedTensor, Samples, Session, TargetError, Unavailable
+from targets.types import (
+    QuantizedTensor,
+    Samples,
+    Session,
+    Stopwatch,
+    TargetError,
+    Unavailable,
+    check_batch,
+    check_threads,
+)
 
 LITERT = "litert"
 TENSORFLOW = "tensorflow"

@@ -105,6 +105,26 @@ class ProcessLink:
             self._process.wait()
 
 
+def run(
+    command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A program to its end, without input, in a process group of its own; `environment` is added to this process's.
+
+    Raises:
+        OSError, subprocess.TimeoutExpired: it does not start, or not end.
+    """
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
+    )
+
+
 def tail(text: str) -> str:
     """The last lines of `text` in one line; "(empty)" where there are none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()][-STDERR_TAIL_LINES:]

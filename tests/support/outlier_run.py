@@ -21,8 +21,8 @@ from pipeline.quantization.quantizer import Scheme
 from pipeline.run import layout as files
 from pipeline.run.facts import QuantizationFacts, write_facts
 from pipeline.run.folder import Run, create_run
-from pipeline.run.logits import StageLogits, save_logits
-from pipeline.training.setting import collect_logits, evenly
+from pipeline.run.logits import StageLogits, evenly, save_logits
+from pipeline.training.setting import collect_logits
 from pipeline.training.subject import ScoredImages, Subject, eval_transform
 
 SIDE = 16

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from targets.devices.address import Address
-from targets.devices.arm64 import instructions, setup
+from targets.devices.arm64 import device as arm64
+from targets.devices.arm64 import setup
 from targets.devices.arm64.device import Arm64Device
 from targets.devices.arm64.emulation import Arm64Worker, Emulation, known_files
 from targets.devices.device import DeviceOptions
@@ -90,11 +91,11 @@ def test_wrong_processors_are_refused(emulation: Emulation) -> None:
 def test_instructions_are_counted_exactly(emulation: Emulation) -> None:
     """int8: 115,200 products, of which the dot product instruction does 16 at once; int8 weight: 10,240."""
     path, images = known_file("int8")
-    many = instructions.count(emulation, "tflite", path, "litert", images, 600, repeats=2)
+    many = arm64.count(emulation, "tflite", path, "litert", images, 600, repeats=2)
     assert (many.repeats, many.spread) == (2, 0)
     assert many.counted_by.endswith(" cortex-a76")
     path, images = known_file("int8 weight")
-    few = instructions.count(emulation, "tflite", path, "litert", images, 600, repeats=1)
+    few = arm64.count(emulation, "tflite", path, "litert", images, 600, repeats=1)
     products = 115_200 - 10_240  # Python's part of an inference is in both
     assert products / 16 < many.per_inference - few.per_inference < products
 

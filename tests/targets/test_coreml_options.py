@@ -20,8 +20,7 @@ from targets.coreml.compress import palette
 from targets.coreml.convert import wrap
 from targets.coreml.interpreter.program import load_program as load_package
 from targets.coreml.mil import load_main
-from targets.coreml.package import SEAL, check_seal
-from targets.coreml.preprocess import Preprocessing, pixels
+from targets.coreml.package import SEAL, Preprocessing, check_seal, pixels
 from targets.coreml.target import TARGET as COREML
 from targets.match import match_scales
 from targets.program import load_program, static_batch, trained_quant_params

@@ -10,8 +10,7 @@ import torch
 
 from targets.coreml.interpreter.arithmetic import ROUNDINGS, RangeCounts, Rounding
 from targets.coreml.interpreter.program import MilProgram, load_program
-from targets.coreml.package import OUTPUT
-from targets.coreml.preprocess import read
+from targets.coreml.package import OUTPUT, read
 from targets.coreml.session import CoreMLSession, PackageInput
 from targets.coreml.units import REFERENCE_PREFIX
 from targets.types import QuantizedTensor, RangeEvent, Samples, TargetError, Unavailable

@@ -17,8 +17,17 @@ from targets.devices.adb.files import ROOT, FileLink, Pusher, require_room
 from targets.devices.adb.runners import RUNNERS, Runner, RunnerOutput, abi_of
 from targets.devices.adb.shell import Ended, Shell, quoted
 from targets.devices.device import DeviceOptions, Say
-from targets.sessions import check_batch, check_threads
-from targets.types import GraphFacts, Samples, Session, Stage, TargetError, TensorSpec, Unavailable
+from targets.types import (
+    GraphFacts,
+    Samples,
+    Session,
+    Stage,
+    TargetError,
+    TensorSpec,
+    Unavailable,
+    check_batch,
+    check_threads,
+)
 from targets.worker.host import HostWorker, tail
 
 if TYPE_CHECKING:

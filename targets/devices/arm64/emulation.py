@@ -29,7 +29,7 @@ import numpy as np
 
 from targets.types import Capability, TargetError, Unavailable
 from targets.worker.client import TIMEOUT_S, RemoteSession
-from targets.worker.host import SOURCE_ROOT, HostWorker
+from targets.worker.host import SOURCE_ROOT, HostWorker, run
 
 if TYPE_CHECKING:
     from targets.worker.client import WorkerClient
@@ -91,9 +91,7 @@ class Emulation:
             Unavailable: it does not run here.
         """
         try:
-            done = subprocess.run(
-                [*self._qemu(), "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
-            )
+            done = run([*self._qemu(), "--version"], 60)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Unavailable("device", f"qemu-aarch64 does not start: {error}") from error
         found = re.search(r"version (\d+(?:\.\d+)+)", done.stdout)

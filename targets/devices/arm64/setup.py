@@ -23,6 +23,7 @@ from pathlib import Path
 from targets.devices.arm64 import emulation as processor
 from targets.devices.arm64.emulation import PYTHON, QEMU, SITE, Arm64Worker, Emulation
 from targets.types import TargetError, Unavailable
+from targets.worker.host import run
 
 #: A folder that was prepared elsewhere.
 GIVEN = "EDGE_T2T_ARM64_SYSROOT"
@@ -135,18 +136,13 @@ def wheels() -> dict[str, str]:
 
 def _fill(work: Path, say: Callable[[str], None]) -> None:
     unpack(PACKAGES, SUITE, "arm64", work / "root", say)
-    unpack(("qemu-user",), SUITE, _this_architecture(), work / "qemu", say)
+    unpack(("qemu-user",), SUITE, run(["dpkg", "--print-architecture"], 60).stdout.strip(), work / "qemu", say)
     _keep_what_runs(work)
     processor.write(work / "root")
     _install_wheels(work / SITE, say)
     say("starting the emulated Python for the first time, and checking what it computes")
     with Arm64Worker(Emulation(work), _LIMIT_S) as worker:
         worker.hello()
-
-
-def _this_architecture() -> str:
-    done = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, timeout=60)
-    return done.stdout.strip()
 
 
 def _keep_what_runs(work: Path) -> None:
@@ -170,7 +166,7 @@ def _install_wheels(site: Path, say: Callable[[str], None]) -> None:
     command += ["--target", str(site), "--python-version", "311", "--implementation", "cp"]
     command += [part for platform in _PLATFORMS for part in ("--platform", platform)]
     try:
-        done = subprocess.run([*command, *pinned], capture_output=True, text=True, errors="replace", timeout=_LIMIT_S)
+        done = run([*command, *pinned], _LIMIT_S)
     except subprocess.TimeoutExpired:
         raise Unavailable("device", f"pip took more than {_LIMIT_S:g} s: is there a network?") from None
     if done.returncode:
@@ -295,15 +291,7 @@ def _private_apt(folder: Path, mirror: str, suite: str, architecture: str) -> li
 def _run(command: Sequence[str]) -> str:
     name = Path(command[0]).name
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_DOWNLOAD_LIMIT_S,
-            env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
-        )
+        done = run(command, _DOWNLOAD_LIMIT_S, {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"})
     except subprocess.TimeoutExpired:
         raise DebianUnavailable(f"{name} took more than {_DOWNLOAD_LIMIT_S:g} s: is there a network?") from None
     problems = [line for line in done.stderr.splitlines() if line.startswith(("E:", "Err:", "dpkg-deb:"))]

@@ -250,7 +250,7 @@ def test_the_search_runs_each_layer_as_a_whole_program_would(t2t_qdq: ExportedPr
 def test_output_values_are_int8_tensors_of_the_program(t2t_qdq: ExportedProgram, t2t_images: Tensor) -> None:
     qdq = QdqGraph(t2t_qdq.module())
     found = output_values(Walk(qdq), t2t_images[:1])
-    head = next(o for o in found if o.layer.name == "readout.head")
+    head = found["readout.head"]
     assert head.values.dtype == np.int8
     with torch.no_grad():
         logits = t2t_qdq.module()(t2t_images[:1]).numpy()

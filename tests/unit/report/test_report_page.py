@@ -212,7 +212,7 @@ def test_the_pareto_front_is_what_nothing_beats() -> None:
 
 
 def test_labels_do_not_lie_on_each_other_or_on_points() -> None:
-    from pipeline.report.plots import labels
+    from pipeline.report.plots import latency
     from pipeline.report.plots.panels import INK, one_axes
 
     points = [(5.0, 50.0), (5.2, 50.5), (5.1, 53.0), (8.0, 51.0)]
@@ -221,9 +221,9 @@ def test_labels_do_not_lie_on_each_other_or_on_points() -> None:
         axes.set_ylim(45, 58)
         axes.set_xlabel("x")
         texts = [
-            labels.Label(f"model {i}\nint8 qat, 4.6 MB", x, y, INK, 4.0, x, x, y, y) for i, (x, y) in enumerate(points)
+            latency.Label(f"model {i}\nint8 qat, 4.6 MB", x, y, INK, 4.0, x, x, y, y) for i, (x, y) in enumerate(points)
         ]
-        labels.place(axes, texts)
+        latency.place_labels(axes, texts)
         figure.canvas.draw()
         boxes = [text.get_window_extent() for text in axes.texts]
         assert len(boxes) == len(points)

@@ -18,7 +18,7 @@ from pipeline.records.latency import LatencyRecord
 from pipeline.stages import timing
 from pipeline.stages.timing import TimingFailed, joined, one_process
 from targets.codec import from_dict, to_dict
-from targets.sessions import Stopwatch
+from targets.types import Stopwatch
 
 IMAGES = np.zeros((1, 3, 8, 8), np.float32)
 KEY = CellKey("t2t_vit_7", "tflite", "litert", "int8", "qat", "host")

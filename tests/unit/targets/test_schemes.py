@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ from pipeline.report.plots.panels import MARKERS
 from pipeline.report.tables.artifacts import markdown
 from pipeline.stages.convert import check_wishes, plan_cells
 from targets import registry
-from targets.target import Schemes, Target, made
-from targets.types import PRECISIONS, STATIC
+from targets.target import Target
+from targets.types import PRECISIONS, STATIC, PackageOptions
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs" / "convert.md"
@@ -34,9 +35,12 @@ def test_every_target_has_a_word_for_every_precision(target: Target) -> None:
     assert target.schemes.made == tuple(p for p in PRECISIONS if not target.schemes.why_not(p))
 
 
-def test_a_table_that_leaves_a_precision_out_is_refused() -> None:
-    with pytest.raises(ValueError, match="schemes of fp32, not of fp32, fp16"):
-        Schemes("new", {"fp32": made("float32")})
+@pytest.mark.parametrize("target", registry.everyone(), ids=lambda target: target.name)
+def test_what_a_target_declares_makes_sense(target: Target) -> None:
+    assert target.options <= {field.name for field in dataclasses.fields(PackageOptions)}
+    for support in target.schemes.by_precision.values():
+        assert support.words
+        assert support.made or not support.group_sizes
 
 
 def test_no_target_is_named_outside_its_folder() -> None:

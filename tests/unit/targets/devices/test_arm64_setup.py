@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from targets.devices.address import Address
-from targets.devices.arm64 import counted, instructions, setup
+from targets.devices.arm64 import counted, setup
+from targets.devices.arm64 import device as arm64
 from targets.devices.arm64 import emulation as processor
 from targets.devices.arm64.device import Arm64Device, found
 from targets.devices.arm64.emulation import EXECUTORCH, LITERT, PYTHON, QEMU, Emulation, capability, wheel_versions
@@ -174,8 +175,8 @@ def test_the_processor_says_the_same_everywhere(tmp_path: Path) -> None:
 
 
 def test_marks_become_counts_without_their_own_instructions() -> None:
-    assert instructions.read_marks("mark 1000 1\nmark 1010 1\nmark 6020 1\nmark 11030 1\n") == [5000, 5000]
-    assert instructions.read_marks("mark 1000 1\n") == instructions.read_marks("") == []
+    assert arm64.read_marks("mark 1000 1\nmark 1010 1\nmark 6020 1\nmark 11030 1\n") == [5000, 5000]
+    assert arm64.read_marks("mark 1000 1\n") == arm64.read_marks("") == []
 
 
 @pytest.mark.parametrize(
@@ -188,11 +189,11 @@ def test_marks_become_counts_without_their_own_instructions() -> None:
 )
 def test_a_count_that_is_not_exact_is_none(log: str, what: str) -> None:
     with pytest.raises(TargetError, match=what):
-        instructions.read_marks(log)
+        arm64.read_marks(log)
 
 
 def test_both_sides_know_the_same_mark() -> None:
-    mark = re.search(r"MARK = (0x\w+);", instructions.SOURCE.read_text())
+    mark = re.search(r"MARK = (0x\w+);", arm64.SOURCE.read_text())
     assert mark
     assert int(mark[1], 16) == counted.MARK
 
@@ -200,8 +201,8 @@ def test_both_sides_know_the_same_mark() -> None:
 def test_without_a_compiler_there_is_no_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match="no C compiler: install gcc"):
-        instructions.compile_plugin(tmp_path / "count.so")
+        arm64.compile_plugin(tmp_path / "count.so")
     (tmp_path / "cc").write_text("#!/bin/sh\necho 'error: no assembler' >&2\nexit 1\n")
     (tmp_path / "cc").chmod(0o755)
     with pytest.raises(Unavailable, match=r"cannot compile count_instructions\.c: error: no assembler"):
-        instructions.compile_plugin(tmp_path / "count.so")
+        arm64.compile_plugin(tmp_path / "count.so")
