@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipeline.commands.options import say  # noqa: E402
-from pipeline.config import RunConfig  # noqa: E402
+from pipeline.config import RunConfig, ValidationPlan  # noqa: E402
 from pipeline.files import write_json  # noqa: E402
 from pipeline.metrics.accuracy import accuracy  # noqa: E402
 from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits  # noqa: E402
@@ -109,7 +109,7 @@ def scored_stages(run: Run, targets: Sequence[str], threads: int) -> Iterator[Sc
         return
     cells = as_made(run, plan_cells(targets, ["int8"], from_float=False, say=say))
     convert_cells(run, [c for c in cells if not run.has(artifact_name(c))], say)
-    for record in validate_run(run, targets, None, threads, say, roundings=("fp16",)):
+    for record in validate_run(run, targets, ValidationPlan(threads=threads, roundings=("fp16",)), say):
         kept = load_artifact_logits(run, record.key)
         among = slice(None) if kept is None else rows_of(kept.indices, stages.indices)
         before, labels = stages.stages["float"][among], stages.labels[among]

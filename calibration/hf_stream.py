@@ -12,7 +12,7 @@ import numpy as np
 
 from calibration import remote
 from calibration.dataset import DataError, DataSource, Encoded
-from calibration.hub import INSTALL, VAL_SPLITS
+from calibration.hub import INSTALL, VAL_SPLITS, first_line
 from calibration.stream import ShuffledShards, kept_split, streamed
 
 PREFIX = "hfids/"
@@ -51,7 +51,7 @@ class HfShards:
         except DataError:
             raise
         except Exception as error:  # the package and what it reads through raise their own families of errors
-            raise DataError(f"the stream of {self.split} broke off: {_first_line(error)}") from error
+            raise DataError(f"the stream of {self.split} broke off: {first_line(error)}") from error
 
     def _encoded(self, row: Any, place: str) -> Encoded:
         image, label = row[self.image_key], row[self.label_key]
@@ -96,11 +96,7 @@ def _builder(spec: str, name: str) -> Any:
     try:
         return datasets.load_dataset_builder(name, cache_dir=str(remote.data_folder()))
     except Exception as error:  # hubs raise their own families of errors
-        raise DataError(f"data set {spec} cannot be opened: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"data set {spec} cannot be opened: {first_line(error)}") from error
 
 
 def _first_val(spec: str, builder: Any, features: Any) -> tuple[str, Any]:

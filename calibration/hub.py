@@ -89,8 +89,12 @@ def _create(spec: str, split: str) -> Any:
         needed = f": {INSTALL} brings what Hugging Face sets need" if "hfds" in spec.lower() else ""
         raise DataError(f"data set {spec} cannot be opened ({error}){needed}") from None
     except Exception as error:  # hubs raise their own families of errors
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"data set {spec}, split {split}, cannot be loaded into {root}: {first}") from error
+        raise DataError(f"data set {spec}, split {split}, cannot be loaded into {root}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Of its message, at most 200 characters; its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _classes(dataset: Any, spec: str) -> tuple[str, ...]:

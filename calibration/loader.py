@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -170,9 +170,7 @@ class _Items:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         image = self.split.image(index)
-        if self.seed is None:
-            return self.transform(image), int(self.split.labels[index]), index
-        with _seeded((*self.seed, index)):
+        with nullcontext() if self.seed is None else _seeded((*self.seed, index)):
             return self.transform(image), int(self.split.labels[index]), index
 
 

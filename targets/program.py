@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from targets.types import ConvertRequest, Precision, QuantParams, TargetError
+from targets.types import ConvertRequest, Precision, QuantParams, TargetError, Unavailable
 
 if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
     from torch.fx import GraphModule, Node
+
+    from targets.target import Schemes
 
 QUANTIZE_OPS = ("quantized_decomposed.quantize_per_tensor.default", "quantized_decomposed.quantize_per_channel.default")
 # Activations of the precisions of targets.types.STATIC.
@@ -39,7 +42,21 @@ def load_program(path: Path) -> ExportedProgram:
         raise TargetError("load", cause) from error
 
 
-def check_quantized_as_asked(request: ConvertRequest) -> None:
+def check_request(request: ConvertRequest, schemes: Schemes, unavailable_reason: Callable[[], str]) -> None:
+    """Refuse what cannot be converted, before any work.
+
+    Raises:
+        Unavailable: `unavailable_reason` has one.
+        TargetError: stage "convert", a precision that the target is not made in, or a program for another one.
+    """
+    if reason := schemes.why_not(request.precision):
+        raise TargetError("convert", reason)
+    _check_quantized_as_asked(request)
+    if reason := unavailable_reason():
+        raise Unavailable("convert", reason)
+
+
+def _check_quantized_as_asked(request: ConvertRequest) -> None:
     """
     Raises:
         TargetError: stage "convert", a precision with scales of its own of a float program, or of one with other

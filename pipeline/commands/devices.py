@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,7 +32,9 @@ def devices(
     from pipeline.stages.devices import look_at
 
     if setup_arm64:
-        _setup_arm64()
+        from targets.devices.arm64.setup import prepare
+
+        say(f"qemu-arm64 is ready: {prepare(say)}")
     seen = look_at(addresses, options, say)
     for one in seen:
         print(one.address.label)
@@ -44,10 +45,3 @@ def devices(
             print(f"  {line}")
     if failed := [one.address.label for one in seen if addresses and one.problem]:
         raise CellsFailedError(f"cannot use {', '.join(failed)}: see above")
-
-
-def _setup_arm64() -> None:
-    from targets.devices.arm64.setup import prepare
-
-    folder: Path = prepare(say)
-    say(f"qemu-arm64 is ready: {folder}")

@@ -42,19 +42,8 @@ def validate(
 
         explainer = Explainer(found, plan.limit, plan.explain_images)
     with device.place() as on:
-        records = validate_run(
-            found,
-            targets,
-            plan.limit,
-            plan.threads,
-            say,
-            chosen_units,
-            plan.simulate,
-            plan.roundings,
-            None if explainer is None else explainer.look,
-            on,
-            device.resume,
-        )
+        look = None if explainer is None else explainer.look
+        records = validate_run(found, targets, plan, say, chosen_units, look, on, device.resume)
     if explainer is not None:
         show_waterfall(explainer.finish(say))
     raise_if_failed("run", ((r.key.label, r.outcome) for r in records))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.logits import StageLogits, load_artifact_logits, load_logits, rows_of
 
+T = TypeVar("T")
 NO_CELL = "the cell is in one run only"
 
 
@@ -73,8 +75,7 @@ def _stage(a: Side, b: Side, name: StageName) -> ComparedStage:
         both.append(NO_CELL if logits is None else LabelledLogits(logits, side.logits.indices, side.logits.labels))
     paired = _paired(a, b, both[0], both[1])
     counts = [None if isinstance(s, str) else accuracy(s.logits, s.labels) for s in both]
-    found, why = (None, paired) if isinstance(paired, str) else (paired, "")
-    return ComparedStage(name, counts[0], counts[1], found, why)
+    return ComparedStage(name, counts[0], counts[1], *_or_why(paired))
 
 
 def _cell(a: Side, b: Side, spot: Spot) -> ComparedCell:
@@ -86,6 +87,7 @@ def _cell(a: Side, b: Side, spot: Spot) -> ComparedCell:
         paired = _paired(a, b, a.scored(spot), b.scored(theirs))
         change = _change(a, b, a.records(spot)[2], b.records(theirs)[2])
     artifact, runtime, device = theirs if halves[0] is None else spot
+    (images, not_paired), (rounds, not_timed) = _or_why(paired), _or_why(change)
     return ComparedCell(
         target=artifact.target,
         runtime=runtime,
@@ -95,11 +97,16 @@ def _cell(a: Side, b: Side, spot: Spot) -> ComparedCell:
         device=device,
         a=halves[0],
         b=halves[1],
-        paired=None if isinstance(paired, str) else paired,
-        not_paired=paired if isinstance(paired, str) else "",
-        change=None if isinstance(change, str) else change,
-        not_timed=change if isinstance(change, str) else "",
+        paired=images,
+        not_paired=not_paired,
+        change=rounds,
+        not_timed=not_timed,
     )
+
+
+def _or_why(found: T | str) -> tuple[T | None, str]:
+    """What was found, and an empty reason; or nothing, and the reason."""
+    return (None, found) if isinstance(found, str) else (found, "")
 
 
 def _paired(a: Side, b: Side, one: LabelledLogits | str, other: LabelledLogits | str) -> PairedImages | str:

@@ -65,10 +65,10 @@ def _quantize_and_convert(model: str, max_steps: int, runs_dir: Path, say: Say) 
 
 
 def _validate(run: Run, explain: bool, say: Say) -> list[tuple[str, Outcome]]:
-    plan = ValidationPlan()
+    plan = ValidationPlan(roundings=ROUNDINGS)
     explainer = Explainer(run, plan.limit, plan.explain_images) if explain else None
     look = None if explainer is None else explainer.look
-    validated = validate_run(run, registry.names(), plan.limit, plan.threads, say, roundings=ROUNDINGS, look=look)
+    validated = validate_run(run, registry.names(), plan, say, look=look)
     if explainer is not None:
         explainer.finish(say)
     return [(record.key.runtime, record.outcome) for record in validated]

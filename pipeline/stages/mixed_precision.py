@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.config import ValidationPlan
 from pipeline.errors import CellsFailedError
 from pipeline.files import sha256_of, write_atomic, write_json
 from pipeline.mixed.search import MixedPlan, MixedSearch, TrialLog
@@ -124,7 +125,8 @@ class TargetsJudge:
             here = [record.target for record in made if record.outcome.status == "ok"]
             scored: tuple[ValidationRecord, ...] = ()
             if here:
-                scored = validate_run(candidate, here, None, self.threads, _silent, roundings=ROUNDINGS)
+                plan = ValidationPlan(threads=self.threads, roundings=ROUNDINGS)
+                scored = validate_run(candidate, here, plan, _silent)
                 _raise_if_failed(float_layers, scored)
             cells = self._cells(candidate, made, scored)
         finally:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.config import ValidationPlan
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
 from pipeline.progress import Say, progress
@@ -56,12 +57,9 @@ class _Open:
 def validate_run(
     run: Run,
     targets: Sequence[str],
-    limit: int | None,
-    threads: int,
+    plan: ValidationPlan,
     say: Say,
     compute_units: str = registry.ALL_UNITS,
-    simulate: bool = True,
-    roundings: Sequence[str] = (),
     look: Callable[[CellKey, Session], None] | None = None,
     on: Place | None = None,
     resume: bool = False,
@@ -69,10 +67,8 @@ def validate_run(
     """Score every artifact of `targets` and write validation.json (cells of other targets are kept).
 
     Args:
-        threads: of a runtime; references run side by side, so many at a time.
+        plan: its threads are of a runtime; references run side by side, so many at a time, on this host only.
         compute_units: a choice of hardware, where a target has it; each choice is a runtime, and cells, of its own.
-        simulate: compute files by the target's reference too; on this host only.
-        roundings: the reference's models ("fp16"), for files that they differ for; none: all.
         look: called with each session that answered all images, while it is open; several at a time.
         on: the device; None: this host. On another one the cells follow each other, each kept as soon as it is done.
         resume: leave out cells whose logits for these images, of this file, are kept from before.
@@ -83,11 +79,11 @@ def validate_run(
         TargetError: stage "device", the device cannot be reached at all.
     """
     conversions = chosen(run, targets, "validate")
-    reference = load_logits_subset(run, limit)
+    reference = load_logits_subset(run, plan.limit)
     on = on or Place.host()
-    wanted = [(c, runtime, threads) for c, runtime in on.runtimes(conversions, compute_units)]
-    if simulate and on.is_host:
-        wanted += [(c, runtime, 1) for c in conversions for runtime in _references(c, roundings)]
+    wanted = [(c, runtime, plan.threads) for c, runtime in on.runtimes(conversions, compute_units)]
+    if plan.simulate and on.is_host:
+        wanted += [(c, runtime, 1) for c in conversions for runtime in _references(c, plan.roundings)]
     on.reach(say)
     before = {record.key: record for record in load_validation(run)} if resume else {}
     kept: dict[CellKey, ValidationRecord] = {}
@@ -100,10 +96,10 @@ def validate_run(
     made: dict[CellKey, ValidationRecord] = {}
     for together in [left] if on.is_host else [[cell] for cell in left]:
         with ExitStack() as stack:
-            cells = _open_all(stack, run, together, threads, on)
-            _infer(run, cells, reference, threads)
+            cells = _open_all(stack, run, together, plan.threads, on)
+            _infer(run, cells, reference, plan.threads)
             if look is not None:
-                _look(cells, look, threads)
+                _look(cells, look, plan.threads)
         made |= _save(run, cells, reference, on, say)
     keys = [cell_key(conversion, runtime, on.label) for conversion, runtime, _ in wanted]
     return tuple(kept.get(key) or made[key] for key in keys)

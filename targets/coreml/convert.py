@@ -21,9 +21,9 @@ from targets.coreml.half_precision import half_precision
 from targets.coreml.mil import load_model
 from targets.coreml.package import INPUT, OUTPUT, PREFIX, Preprocessing, record, seal
 from targets.coreml.schemes import SCHEMES, problem, target_name
-from targets.program import check_quantized_as_asked, decomposed, fold_quantized_weights, input_shape, static_batch
+from targets.program import check_request, decomposed, fold_quantized_weights, input_shape, static_batch
 from targets.sdk import installed, one_line, quieted, why_not_imported
-from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
+from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -42,13 +42,9 @@ def convert(request: ConvertRequest) -> None:
         TargetError: stage "convert"; coremltools names the operator that it does not know, and options that do not fit
             the program or the precision are named.
     """
-    if reason := SCHEMES.why_not(request.precision):
-        raise TargetError("convert", reason)
-    check_quantized_as_asked(request)
+    check_request(request, SCHEMES, unavailable_reason)
     if reason := problem(request.precision, request.options.deployment_target):
         raise TargetError("convert", reason)
-    if reason := unavailable_reason():
-        raise Unavailable("convert", reason)
     labels = request.options.class_labels
     _check_labels(request.program, labels)
     model = _lower(request.program, request.precision, request.options)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from targets.devices.address import Address, Kind
@@ -65,9 +64,7 @@ class DeviceWorker(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
     def open(self, target: str, path: Path, runtime: str, threads: int) -> Session:
         """Bring the file at `path` (on this machine) to the device, unless it is there, and open it.

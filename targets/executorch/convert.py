@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 from targets.executorch.schemes import SCHEMES
 from targets.match import is_trained
-from targets.program import check_quantized_as_asked, fold_quantized_weights, input_shape, static_batch
+from targets.program import check_request, fold_quantized_weights, input_shape, static_batch
 from targets.sdk import one_line, quieted, why_not_imported
-from targets.types import DYNAMIC, ConvertRequest, Precision, TargetError, Unavailable
+from targets.types import DYNAMIC, ConvertRequest, Precision, TargetError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,11 +35,7 @@ def convert(request: ConvertRequest) -> None:
         Unavailable: no ExecuTorch here.
         TargetError: stage "convert".
     """
-    if reason := SCHEMES.why_not(request.precision):
-        raise TargetError("convert", reason)
-    check_quantized_as_asked(request)
-    if reason := unavailable_reason():
-        raise Unavailable("convert", reason)
+    check_request(request, SCHEMES, unavailable_reason)
     program = fold_quantized_weights(request.program) if request.precision == "int8" else static_batch(request.program)
     if request.precision in DYNAMIC:
         with quieted():

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,23 +55,28 @@ _DTYPES = {
 
 
 def inspect(path: Path) -> GraphFacts:
-    """Facts of the file at `path`.
+    """Facts of the file at `path`; errors as of `read_pte`."""
+    return read_pte(path, _facts, "ExecuTorch program")
+
+
+def read_pte(path: Path, facts: Callable[[bytes], GraphFacts], what: str) -> GraphFacts:
+    """What `facts` makes of the content of the file at `path`.
 
     Raises:
         Unavailable: no ExecuTorch here.
-        TargetError: stage "inspect", the file is missing, damaged, or not a `.pte`.
+        TargetError: stage "inspect", the file is missing, damaged, or no `what`.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise TargetError("inspect", f"{path.name} cannot be read: {error.strerror}") from error
     try:
-        return _facts(data)
+        return facts(data)
     except ImportError as error:
         raise Unavailable("inspect", f"executorch does not import ({error}): pip install executorch") from error
-    except DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
         raise TargetError(
-            "inspect", f"{path.name} is damaged or no ExecuTorch program ({reason(error)}): convert again"
+            "inspect", f"{path.name} is damaged or no {what} ({_reason(error)}): convert again"
         ) from error
 
 
@@ -201,7 +206,7 @@ def _bfloat16(stored: bytes) -> np.ndarray:
 Json = dict[str, Any]
 
 #: What a damaged flatbuffer, or one of another schema, makes of indices, names and sizes.
-DAMAGE = (ValueError, LookupError, TypeError, StopIteration, struct.error, subprocess.CalledProcessError)
+_DAMAGE = (ValueError, LookupError, TypeError, StopIteration, struct.error, subprocess.CalledProcessError)
 
 # Kernels outside of delegates that hold weights, and the position of the weight among their arguments.
 _KERNEL_WEIGHTS = {"aten::convolution": 1, "aten::linear": 1, "aten::addmm": 2, "aten::mm": 1, "aten::bmm": 1}
@@ -257,7 +262,7 @@ class Tally:
 def read_container(data: bytes) -> Container:
     """
     Raises:
-        one of DAMAGE: the file is damaged or foreign.
+        one of _DAMAGE: the file is damaged or foreign.
     """
     from executorch.exir._serialize._flatbuffer import _program_flatbuffer_to_json
     from executorch.exir._serialize._program import _get_extended_header
@@ -304,7 +309,7 @@ def boundary(plan: Json, side: str) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(side, tuple(t["sizes"]), _SCALAR_TYPES[t["scalar_type"]]) for t in tensors)
 
 
-def reason(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Why a file could not be read, in one line."""
     if isinstance(error, subprocess.CalledProcessError):
         return "flatc refuses it"

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from targets.executorch.convert import cause_of
-from targets.program import check_quantized_as_asked, fold_quantized_weights, static_batch
+from targets.program import check_request, fold_quantized_weights, static_batch
 from targets.sdk import quieted, why_not_imported
 from targets.target import Schemes, made, not_made
-from targets.types import ConvertRequest, PackageOptions, Precision, TargetError, Unavailable
+from targets.types import ConvertRequest, PackageOptions, Precision, TargetError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -53,14 +53,10 @@ def convert(request: ConvertRequest) -> None:
         Unavailable: no ExecuTorch or no coremltools here.
         TargetError: stage "convert".
     """
-    if reason := SCHEMES.why_not(request.precision):
-        raise TargetError("convert", reason)
+    check_request(request, SCHEMES, unavailable_reason)
     if request.options != PackageOptions():
         cause = f"a .pte file has no room for {request.options}: convert with --target coreml, or without these options"
         raise TargetError("convert", cause)
-    check_quantized_as_asked(request)
-    if reason := unavailable_reason():
-        raise Unavailable("convert", reason)
     program = fold_quantized_weights(request.program) if request.precision == "int8" else static_batch(request.program)
     request.output.write_bytes(_lower(program, request.precision))
 

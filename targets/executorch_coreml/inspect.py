@@ -23,7 +23,7 @@ from typing import Any
 from targets.coreml.half_precision import float32_region
 from targets.coreml.inspect import inspect as inspect_package
 from targets.coreml.inspect import load_operations
-from targets.executorch.inspect import DAMAGE, boundary, read_container, reason, tally_kernels
+from targets.executorch.inspect import boundary, read_container, read_pte, tally_kernels
 from targets.executorch_coreml.runner import BACKEND
 from targets.types import GraphFacts, TargetError, Unavailable
 
@@ -35,22 +35,16 @@ def inspect(path: Path) -> GraphFacts:
         Unavailable: no ExecuTorch or no coremltools here.
         TargetError: stage "inspect", the file is missing, damaged, or not a `.pte` for Core ML.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TargetError("inspect", f"{path.name} cannot be read: {error.strerror}") from error
-    try:
-        return _facts(data)
-    except ImportError as error:
-        raise Unavailable("inspect", f"executorch does not import ({error}): pip install executorch") from error
-    except Unavailable:  # no coremltools
-        raise
-    except TargetError as error:  # of the package inside
-        raise TargetError("inspect", f"{path.name}: the model in its delegate: {error.cause}") from error
-    except (*DAMAGE, OSError) as error:
-        raise TargetError(
-            "inspect", f"{path.name} is damaged or no ExecuTorch program for Core ML ({reason(error)}): convert again"
-        ) from error
+
+    def facts(data: bytes) -> GraphFacts:
+        try:
+            return _facts(data)
+        except Unavailable:  # no coremltools
+            raise
+        except TargetError as error:  # of the package inside
+            raise TargetError("inspect", f"{path.name}: the model in its delegate: {error.cause}") from error
+
+    return read_pte(path, facts, "ExecuTorch program for Core ML")
 
 
 def _facts(data: bytes) -> GraphFacts:

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from targets.program import check_quantized_as_asked, input_shape, static_batch
+from targets.program import check_request, input_shape, static_batch
 from targets.sdk import quieted, why_not_imported
 from targets.tflite import flatbuffer, passes
 from targets.tflite.compress import compress
 from targets.tflite.schemes import SCHEMES
-from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, ConvertRequest, Precision, TargetError, Unavailable
+from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, ConvertRequest, Precision, TargetError
 
 if TYPE_CHECKING:
     import torch
@@ -39,11 +39,7 @@ def convert(request: ConvertRequest) -> None:
         Unavailable: no litert-torch here.
         TargetError: stage "convert".
     """
-    if reason := SCHEMES.why_not(request.precision):
-        raise TargetError("convert", reason)
-    check_quantized_as_asked(request)
-    if reason := unavailable_reason():
-        raise Unavailable("convert", reason)
+    check_request(request, SCHEMES, unavailable_reason)
     content = lower(static_batch(request.program), request.precision)
     if request.precision == "fp16":
         content = _store_weights_as_float16(content)

@@ -30,7 +30,7 @@ RUNTIMES: tuple[str, ...] = (LITERT, TENSORFLOW)
 def unavailable_reason(runtime: str) -> str:
     """Why the runtime cannot be used here; empty where it can."""
     try:
-        _interpreter_class(runtime)
+        _ = _package(runtime).Interpreter
     except (ImportError, OSError) as error:  # OSError: a shared library does not load
         package = "ai-edge-litert" if runtime == LITERT else "tensorflow"
         return f"the {runtime} runtime does not import ({error}): pip install {package}"
@@ -72,7 +72,7 @@ def open_interpreter(path: Path, runtime: str, threads: int, showing: bool = Fal
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tf.lite announces its move to LiteRT
             options = _showing_options(runtime) if showing else {}
-            interpreter = _interpreter_class(runtime)(str(path), num_threads=threads, **options)
+            interpreter = _package(runtime).Interpreter(str(path), num_threads=threads, **options)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise TargetError("load", f"{runtime} refuses {path.name}: {one_line(error)}") from error
@@ -119,11 +119,8 @@ class TFLiteSession(Session):
             if self._open_showing is None:
                 raise TargetError("run", f"{self._name}: this session was opened without a way to show its tensors")
             self._showing = self._open_showing()
-        self._showing.set_tensor(self._input["index"], quantize(single, self._input))
-        try:
-            self._showing.invoke()
-        except (ValueError, RuntimeError) as error:
-            raise TargetError("run", f"{self._name}: {one_line(error)}") from error
+        self._set_input(single, self._showing)
+        self._invoke(self._showing)
         found = []
         for details in self._showing.get_tensor_details():
             scales = details["quantization_parameters"]["scales"]
@@ -140,12 +137,12 @@ class TFLiteSession(Session):
         check_batch(batch, self._shape[1:], self._name, is_open=self._interpreter is not None)
         return [np.ascontiguousarray(image[None]) for image in batch]
 
-    def _set_input(self, image: np.ndarray) -> None:
-        self._interpreter.set_tensor(self._input["index"], quantize(image, self._input))
+    def _set_input(self, image: np.ndarray, interpreter: Any = None) -> None:
+        (interpreter or self._interpreter).set_tensor(self._input["index"], quantize(image, self._input))
 
-    def _invoke(self) -> None:
+    def _invoke(self, interpreter: Any = None) -> None:
         try:
-            self._interpreter.invoke()
+            (interpreter or self._interpreter).invoke()
         except (ValueError, RuntimeError) as error:
             raise TargetError("run", f"{self._name}: {one_line(error)}") from error
 
@@ -175,23 +172,19 @@ def _parameters(details: Mapping[str, Any]) -> tuple[float, int]:
 
 
 def _showing_options(runtime: str) -> dict[str, Any]:
-    if runtime == LITERT:
-        from ai_edge_litert.interpreter import OpResolverType
-    else:
-        import tensorflow
-
-        OpResolverType = tensorflow.lite.experimental.OpResolverType
+    resolvers = _package(runtime) if runtime == LITERT else _package(runtime).experimental
     return {
         "experimental_preserve_all_tensors": True,
-        "experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        "experimental_op_resolver_type": resolvers.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     }
 
 
-def _interpreter_class(runtime: str) -> Any:
+def _package(runtime: str) -> Any:
+    """What has the runtime's `Interpreter`."""
     if runtime == LITERT:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter
 
-        return Interpreter
+        return interpreter
     import tensorflow
 
-    return tensorflow.lite.Interpreter
+    return tensorflow.lite

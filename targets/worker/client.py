@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self
 
 from targets.codec import from_dict
@@ -119,16 +118,14 @@ class WorkerClient(ABC):
         try:
             self._prepare()
         except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
+            self.__exit__(error)
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         link, self._link = self._link, None
         if link is not None:
-            link.finish(politely=error is None)
+            link.finish(politely=not any(error))
 
     def hello(self) -> Message:
         """pid, usable CPUs, machine and versions of the worker."""

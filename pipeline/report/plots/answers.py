@@ -20,7 +20,7 @@ from pipeline.report.plots.panels import (
     Panel,
     Picture,
     beside,
-    row_plot,
+    row_panel,
     span,
 )
 from pipeline.report.tables.waterfall import MOST_CLASSES, class_counts, class_drop, class_table
@@ -148,9 +148,8 @@ def _class_panel(record: WaterfallRecord, first: Counts, counts: Counts, name: s
         _class_row(axes, row, first[label], counts[label])
         return _brief(class_name(record, label))
 
-    svg = row_plot(name, f"Top-1 by class of {title}", order, draw, "top-1 of the class, %", 0.24)
     caption = f"n {images} images of a class; right: right answers before and after{rest}"
-    return Panel(title, svg, caption)
+    return row_panel(title, caption, name, f"Top-1 by class of {title}", order, draw, "top-1 of the class, %", 0.24)
 
 
 def _class_row(axes: Axes, row: int, before: ClassCount, after: ClassCount) -> None:

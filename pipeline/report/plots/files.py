@@ -8,7 +8,7 @@ from pipeline.records.conversion import ConversionRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.report import values as v
 from pipeline.report.cells import run_cells, variant_name
-from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, missing, row_plot
+from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, missing, row_panel
 from pipeline.report.tables.table import Column, Columns, Table
 from targets.words import plural
 
@@ -51,17 +51,11 @@ def _coverage(run: RunRecord, name: str, colour: str) -> Panel:
         return _name(record)
 
     records = _read(run)
-    svg = row_plot(
-        name,
-        f"Delegate coverage of {run.model}",
-        records,
-        draw,
-        "operators",
-        0.3,
-        finish=lambda axes: axes.set_xlim(left=0),
-    )
     caption = f"n {len(records)} artifacts; right: operators inside + outside (hollow), partitions"
-    return Panel(run.model, svg, caption)
+    says = f"Delegate coverage of {run.model}"
+    return row_panel(
+        run.model, caption, name, says, records, draw, "operators", 0.3, finish=lambda axes: axes.set_xlim(left=0)
+    )
 
 
 def _outside(run: RunRecord) -> Table | None:
@@ -101,15 +95,8 @@ def _sizes(model: str, name: str, measured: list[tuple[str, int]], largest: int,
         axes.annotate(f"{size:.2f}", (size, row), (4, 0), textcoords="offset points", va="center")
         return label
 
-    svg = row_plot(
-        name,
-        f"Artifact sizes of {model}",
-        measured,
-        draw,
-        "MB (10^6 bytes)",
-        0.3,
-        0.7,
-        finish=lambda axes: axes.set_xlim(0, 1.18 * largest / 1e6),
-    )
-    caption = f"n {len(measured)} artifacts, one file or package each"
-    return Panel(model, svg, caption)
+    def finish(axes: Axes) -> None:
+        axes.set_xlim(0, 1.18 * largest / 1e6)
+
+    caption, says = f"n {len(measured)} artifacts, one file or package each", f"Artifact sizes of {model}"
+    return row_panel(model, caption, name, says, measured, draw, "MB (10^6 bytes)", 0.3, 0.7, finish)

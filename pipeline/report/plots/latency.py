@@ -27,7 +27,7 @@ from pipeline.report.plots.panels import (
     colours,
     inline_svg,
     one_axes,
-    row_plot,
+    row_panel,
     settle,
     span,
 )
@@ -218,18 +218,9 @@ def _samples(number: int, place: str, samples: list[tuple[str, str, Rounds]], pa
     shares = [_shares(rounds) for _, _, rounds in samples]
     outside = sum(int(((share < WINDOW[0]) | (share > WINDOW[1])).sum()) for share in shares)
     beyond = f"; {outside} outside the window" if outside else ""
-    svg = row_plot(
-        f"samples-{number}",
-        f"Raw latency samples on {place}",
-        samples,
-        draw,
-        "sample / median of the row",
-        0.5,
-        0.7,
-        finish=finish,
-    )
     caption = f"n {n} samples a row, first round on top; box: quartiles, whiskers: 1.5 IQR{beyond}"
-    return Panel(place, svg, caption)
+    name, says, what = f"samples-{number}", f"Raw latency samples on {place}", "sample / median of the row"
+    return row_panel(place, caption, name, says, samples, draw, what, 0.5, 0.7, finish)
 
 
 def _median(rounds: Rounds) -> float:

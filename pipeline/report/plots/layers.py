@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.records.report import Report
 from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord
 from pipeline.report import values as v
-from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, row_plot
+from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, row_panel
 from pipeline.report.tables.waterfall import layers_of_run
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def _sqnr(explanation: Explanation, name: str, model: str, colour: str) -> Panel
 
     every, shown = len(explanation.layers), explanation.layers[:MOST]
     rest = f"; the worst {MOST} of {every} layers, the table has all" if every > MOST else ""
-    svg = row_plot(name, f"SQNR by layer of {model}", shown, draw, "SQNR of the layer's output, dB", 0.24)
+    title, says, what = f"{model}: SQNR by layer", f"SQNR by layer of {model}", "SQNR of the layer's output, dB"
     caption = (
         f"n {explanation.images} images; hollow: this layer alone is rounded, filled: all are; right is closer{rest}"
     )
-    return Panel(f"{model}: SQNR by layer", svg, caption)
+    return row_panel(title, caption, name, says, shown, draw, what, 0.24)
 
 
 def _kept_float(explanation: Explanation, name: str, model: str, colour: str) -> Panel:
@@ -68,20 +68,16 @@ def _kept_float(explanation: Explanation, name: str, model: str, colour: str) ->
 
     every, shown = len(explanation.kept_float), explanation.kept_float[:MOST]
     rest = f"; the best {MOST} of {every} layers" if every > MOST else ""
-    svg = row_plot(
-        name,
-        f"What one float layer buys back of {model}",
-        shown,
-        draw,
-        "KL divergence bought back, % (below 0: further away)",
-        0.24,
-        finish=lambda axes: axes.axvline(0, color=MUTED, linewidth=0.8),
-    )
+    title, says = f"{model}: one layer kept float", f"What one float layer buys back of {model}"
+    what = "KL divergence bought back, % (below 0: further away)"
     caption = (
         f"n {explanation.images} images; of {explanation.kl_mean:.2g} nats to the network without rounding"
         f" (right: {explanation.trained_top1} and {explanation.qdq_top1}){rest}"
     )
-    return Panel(f"{model}: one layer kept float", svg, caption)
+    return row_panel(
+        title, caption, name, says, shown, draw, what, 0.24,
+        finish=lambda axes: axes.axvline(0, color=MUTED, linewidth=0.8),
+    )  # fmt: skip
 
 
 def _brief(name: str) -> str:

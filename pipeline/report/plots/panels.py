@@ -150,7 +150,9 @@ def colours(report: Report) -> dict[str, str]:
     return {model: SERIES[i % len(SERIES)] for i, model in enumerate(dict.fromkeys(models))}
 
 
-def row_plot(
+def row_panel(
+    title: str,
+    caption: str,
     name: str,
     says: str,
     items: Sequence[Row],
@@ -159,8 +161,8 @@ def row_plot(
     row_in: float,
     edge_in: float = 0.6,
     finish: Callable[[Axes], object] | None = None,
-) -> str:
-    """SVG with one row for each item, from top to bottom.
+) -> Panel:
+    """A plot with one row for each item, from top to bottom.
 
     Args:
         name, says: as `name` and `label` of `inline_svg`.
@@ -177,7 +179,7 @@ def row_plot(
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(xlabel)
-        return inline_svg(figure, name, says)
+        return Panel(title, inline_svg(figure, name, says), caption)
 
 
 def beside(axes: Axes, y: float, text: str, size: float = FONT_PT - 2, colour: str = INK) -> None:

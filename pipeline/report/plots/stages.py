@@ -25,7 +25,7 @@ from pipeline.report.plots.panels import (
     beside,
     colours,
     missing,
-    row_plot,
+    row_panel,
     span,
 )
 from pipeline.report.tables.waterfall import waterfall_of_run
@@ -75,16 +75,11 @@ def _waterfall(record: WaterfallRecord, target: str, name: str, title: str) -> P
         _figures(axes, row, stage)
         return stage_label(stage, "\n")
 
-    svg = row_plot(
-        name,
-        f"Top-1 from stage to stage of {title}",
-        stages,
-        draw,
-        "top-1, %",
-        ROW_IN,
+    says, caption = f"Top-1 from stage to stage of {title}", _caption(record, stages)
+    return row_panel(
+        title, caption, name, says, stages, draw, "top-1, %", ROW_IN,
         finish=lambda axes: axes.set_xlim(*_window(record)),
-    )
-    return Panel(title, svg, _caption(record, stages))
+    )  # fmt: skip
 
 
 def _step(axes: Axes, row: int, previous_row: int, before: float, step: StepRecord) -> None:
@@ -190,7 +185,9 @@ def _drift(run: RunRecord, number: int, colour: str) -> Iterator[Panel]:
     if not images:
         return
     simulated = f"; hollow: {SIMULATED}" if any(len(stage.scored) > 1 for stage in stages) else ""
-    svg = row_plot(
+    yield row_panel(
+        f"{run.model}: top-1",
+        f"n {images} images, 95% Wilson intervals; line: float{simulated}",
         f"drift-top1-{number}",
         f"Top-1 by stage of {run.model}",
         stages,
@@ -198,11 +195,11 @@ def _drift(run: RunRecord, number: int, colour: str) -> Iterator[Panel]:
         "top-1, %",
         0.36,
         0.7,
-        finish=lambda axes: axes.set_xlim(*_top1_window(stages)),
+        lambda axes: axes.set_xlim(*_top1_window(stages)),
     )
-    caption = f"n {images} images, 95% Wilson intervals; line: float{simulated}"
-    yield Panel(f"{run.model}: top-1", svg, caption)
-    svg = row_plot(
+    yield row_panel(
+        f"{run.model}: SQNR of the logits",
+        f"n {images} images; filled: to float, hollow: to QDQ; right is closer",
         f"drift-sqnr-{number}",
         f"SQNR by stage of {run.model}",
         stages,
@@ -210,10 +207,8 @@ def _drift(run: RunRecord, number: int, colour: str) -> Iterator[Panel]:
         "SQNR, dB",
         0.36,
         0.7,
-        finish=lambda axes: axes.set_xlim(*_sqnr_window(stages)),
+        lambda axes: axes.set_xlim(*_sqnr_window(stages)),
     )
-    caption = f"n {images} images; filled: to float, hollow: to QDQ; right is closer"
-    yield Panel(f"{run.model}: SQNR of the logits", svg, caption)
 
 
 def _top1_row(axes: Axes, row: int, stage: _Stage, colour: str) -> str:

@@ -15,7 +15,6 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from targets.devices.adb.shell import Shell, connection
@@ -48,9 +47,7 @@ class FileLink(AbstractContextManager["FileLink"]):
         self._stream = connection(self.serial, "sync:", self.limit_s)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._stream is not None:
             self._stream.close()
             self._stream = None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -68,9 +68,7 @@ class AdbWorker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
     def open(self, target: str, path: Path, runtime: str, threads: int) -> AdbSession:
         """Push program and file, and run one inference: a file that does not load is told here."""
@@ -116,7 +114,7 @@ class AdbSession(Session):
             raise TargetError(
                 "load", f"{name} has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs, not one of each"
             )
-        self._input, self._output = Boundary(facts.inputs[0]), Boundary(facts.outputs[0])
+        self._taken, self._given = _float32_shape(facts.inputs[0]), _float32_shape(facts.outputs[0])
         first = self._timed(1, "load")
         self.load_ms = first.load_ms
 
@@ -146,19 +144,18 @@ class AdbSession(Session):
                 link.send(io.BytesIO(image), f"{folder}/{number}.in", f"image {number}")
         self._run_all(folder, len(images))
         with FileLink(self._shell.serial, self._shell.limit_s) as link:
+            size_bytes = 4 * math.prod(self._given)
             raw = [
-                link.fetch(
-                    self._runner.output_file(f"{folder}/{number}.out"), self._output.size_bytes, f"output {number}"
-                )
+                link.fetch(self._runner.output_file(f"{folder}/{number}.out"), size_bytes, f"output {number}")
                 for number in range(len(images))
             ]
-        return [self._output.decode(one) for one in raw]
+        return [np.frombuffer(one, "<f4").reshape(self._given).astype(np.float32) for one in raw]
 
     def close(self) -> None:
         """Nothing is open."""
 
     def _timed(self, runs: int, stage: Stage) -> RunnerOutput:
-        command = self._runner.timing(self._program, self._model, self._input.shape, self._threads, runs)
+        command = self._runner.timing(self._program, self._model, self._taken, self._threads, runs)
         ended = self._shell.script(_logged([*self._bound, *command]), stage)
         self._check(ended, stage)
         return self._runner.read(ended.output, runs)
@@ -168,7 +165,7 @@ class AdbSession(Session):
         one = [
             *self._bound,
             *self._runner.inference(
-                self._program, self._model, self._input.shape, self._threads, f"{folder}/N.in", f"{folder}/N.out"
+                self._program, self._model, self._taken, self._threads, f"{folder}/N.in", f"{folder}/N.out"
             ),
         ]
         # The folder's name is ours; N stands for the number of the image.
@@ -184,40 +181,24 @@ class AdbSession(Session):
             raise TargetError("run", f"{self._name}: not all of {count} images were run: {tail(ended.output)}")
 
     def _check(self, ended: Ended, stage: Stage) -> None:
-        if ended.status > 128:
-            raise TargetError(
-                stage,
-                f"{self._name}: {self._runner.runtime} aborted there with signal {ended.status - 128}: "
-                f"{tail(ended.output)}",
-            )
         if ended.status:
-            raise TargetError(
-                stage,
-                f"{self._name}: {self._runner.runtime} ended there with status {ended.status}: {tail(ended.output)}",
-            )
+            aborted = f"aborted there with signal {ended.status - 128}"
+            how = aborted if ended.status > 128 else f"ended there with status {ended.status}"
+            raise TargetError(stage, f"{self._name}: {self._runner.runtime} {how}: {tail(ended.output)}")
 
     def _raw(self, batch: np.ndarray) -> list[bytes]:
         """[N, 3, H, W] -> the bytes of each image as the file takes them."""
-        check_batch(batch, self._input.shape[1:], self._name, is_open=True)
-        return [self._input.encode(np.ascontiguousarray(image[None])) for image in batch]
+        check_batch(batch, self._taken[1:], self._name, is_open=True)
+        return [image.astype("<f4").tobytes() for image in batch]
 
 
-class Boundary:
-    """Input or output of a file."""
-
-    def __init__(self, spec: TensorSpec):
-        self.shape = tuple(int(size) for size in spec.shape)
-        if spec.dtype != "float32":
-            raise TargetError(
-                "load", f"{spec.name} is {spec.dtype}: files with a quantized input or output do not run on a phone yet"
-            )
-        self.size_bytes = 4 * int(np.prod(self.shape))
-
-    def encode(self, image: np.ndarray) -> bytes:
-        return image.astype("<f4").tobytes()
-
-    def decode(self, raw: bytes) -> np.ndarray:
-        return np.frombuffer(raw, "<f4").reshape(self.shape).astype(np.float32)
+def _float32_shape(spec: TensorSpec) -> tuple[int, ...]:
+    """Of the input or output of a file."""
+    if spec.dtype != "float32":
+        raise TargetError(
+            "load", f"{spec.name} is {spec.dtype}: files with a quantized input or output do not run on a phone yet"
+        )
+    return tuple(int(size) for size in spec.shape)
 
 
 def _inspected(target: str, path: Path) -> GraphFacts:

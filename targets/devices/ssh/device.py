@@ -71,7 +71,7 @@ class SshDevice:
     def close(self) -> None:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
-            watcher.__exit__(None, None, None)
+            watcher.__exit__()
 
 
 class SshWorker(WorkerClient):
