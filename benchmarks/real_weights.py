@@ -40,7 +40,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "ptq, 128 images": {"epochs": 0, "calibration_images": 128},
     "ptq, histogram": {"epochs": 0, "observer": "histogram"},
     "ptq, mse": {"epochs": 0, "observer": "mse"},
-    "ptq, bias correction": {"epochs": 0, "bias_correction": True},
+    "ptq, no bias correction": {"epochs": 0, "bias_correction": False},
     "qat": {},
     "qat, trained whatever its score": {"keep": "trained"},
     "qat, BatchNorm for half of the steps": {"batch_norm_freeze": 0.5, "keep": "trained"},

@@ -78,7 +78,7 @@ class CalibrationPlan:
         bool,
         Option("After calibration, shift biases by the mean error of their layer.",
                names=("--bias-correction/--no-bias-correction",), panel=ACCURACY),
-    ] = False  # fmt: skip
+    ] = True  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

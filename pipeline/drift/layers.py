@@ -15,7 +15,7 @@ from pipeline.drift.walk import NOTHING, Values, Walk
 from pipeline.metrics.accuracy import correct
 from pipeline.metrics.drift import kl_divergence
 from pipeline.metrics.tensor_match import Int8Tensor, Power, compare, find
-from pipeline.quantization.float_layers import Int8Layer, QdqGraph
+from pipeline.quantization.float_layers import Int8Layer
 from pipeline.records.keys import ArtifactKey, CellKey
 from targets import registry
 from targets.types import Session, TargetError
@@ -146,21 +146,6 @@ def output_values(walk: Walk, image: Tensor) -> dict[str, Int8Tensor]:
     with torch.no_grad():
         for i in range(len(walk.nodes) - 1):
             walk.step(values, i, NOTHING, keep)
-    return found
-
-
-def rounded_biases(qdq: QdqGraph) -> dict[str, Tensor]:
-    """Each layer's bias on the grid of int32 numbers times (input scale x weight scale), by its name.
-
-    That is how int8 runtimes hold biases; the QDQ program has them in float.
-    """
-    found = {}
-    for layer in qdq.layers:
-        bias = layer.node.args[2] if len(layer.node.args) > 2 else None
-        if isinstance(bias, Node) and bias.op == "get_attr":
-            value = qdq.module.get_parameter(str(bias.target)).detach()
-            grid = qdq.scale_of(layer.input).double() * qdq.scale_of(layer.weight).double()  # [channels]
-            found[str(bias.target)] = (torch.round(value.double() / grid) * grid).to(value.dtype)
     return found
 
 

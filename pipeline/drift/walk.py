@@ -21,16 +21,12 @@ class Walk:
     """Runs the graph from any node on; values that nobody reads any more are let go.
 
     A quantize operator hands its float input on, and the dequantize operator after it rounds or does not.
-
-    Args:
-        replaced: values that stand in for parameters, by the parameter's name.
     """
 
-    def __init__(self, qdq: QdqGraph, replaced: Mapping[str, Tensor] | None = None):
+    def __init__(self, qdq: QdqGraph):
         self.qdq = qdq
         self.nodes: list[Node] = list(qdq.module.graph.nodes)  # the last one is the output
         self.position = {node: i for i, node in enumerate(self.nodes)}
-        self._replaced = dict(replaced or {})
         self._last_read: dict[int, list[Node]] = {}
         for node in self.nodes:
             if node.users:
@@ -114,6 +110,5 @@ class Walk:
 
     def attribute(self, node: Node) -> Any:
         assert node.op == "get_attr", node
-        name = str(node.target)
-        value = self._replaced[name] if name in self._replaced else _get_attr(self.qdq.module, name)
+        value = _get_attr(self.qdq.module, str(node.target))
         return value.detach() if isinstance(value, torch.Tensor) else value

@@ -21,12 +21,14 @@ from pipeline.errors import TrainingError
 from pipeline.progress import progress
 from pipeline.quantization.fake_quantize import EdgeFakeQuantize
 from pipeline.quantization.graph import set_fake_quantization, set_observers, set_training
-from pipeline.quantization.quantizer import CLAMPS, sole_user
+from pipeline.quantization.integer import along
+from pipeline.quantization.quantizer import CLAMPS, clamp_bounds, sole_user
 
 aten = torch.ops.aten
 #: The mean behind a clamp is no linear function of the bias. Its slope is the share of values inside; where there are
-#: next to none a larger one is taken, so that a channel that never fires stays where it is.
-NEWTON_STEPS, LEAST_SLOPE = 5, 0.02
+#: next to none a larger one is taken, so that a channel that never fires stays where it is. A change below ENOUGH of
+#: the largest shift ends it.
+NEWTON_STEPS, LEAST_SLOPE, ENOUGH = 5, 0.02, 0.01
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,14 @@ class _Layer:
     low: float
     high: float
 
-    def rows(self, value: Tensor) -> Tensor:
-        """[values, channels]"""
-        return value.movedim(self.axis, -1).flatten(end_dim=-2)
+    def seen(self, value: Tensor) -> Tensor:
+        """What the rest of the graph sees of it."""
+        return value if math.isinf(self.low) else value.clamp(self.low, self.high)
+
+    def total(self, value: Tensor) -> Tensor:
+        """Over all but the channels, float64 [channels]"""
+        kept = self.axis % value.dim()
+        return value.sum([d for d in range(value.dim()) if d != kept]).double()
 
 
 def correct_biases(
@@ -109,7 +116,7 @@ def correct_biases(
                 _check_finite(shift, layer)
                 parameters[str(layer.bias)].add_(shift)
                 for run in runs:
-                    run.env[node] = run.env[node] + _along(shift, run.env[node], layer.axis)
+                    run.env[node] = run.env[node] + along(shift, run.env[node], layer.axis)
                 shifts.append(shift.abs().double())
                 relative.append(shift.abs().double() / deviations[node].clamp(min=1e-12))
             for run in runs:
@@ -188,10 +195,10 @@ def _float_statistics(
             value = super().run_node(node)
             layer = by_output.get(node)
             if layer is not None:
-                rows = layer.rows(value).clamp(layer.low, layer.high).double()
-                sums[node] = sums.get(node, 0) + rows.sum(0)
-                squares[node] = squares.get(node, 0) + rows.square().sum(0)
-                counts[node] += len(rows)
+                values = layer.seen(value)
+                sums[node] = sums.get(node, 0) + layer.total(values)
+                squares[node] = squares.get(node, 0) + layer.total(values.square())
+                counts[node] += values.numel() // values.shape[layer.axis]
             return value
 
     seen = 0
@@ -214,33 +221,25 @@ def _started(graph: GraphModule, batch: Tensor) -> Interpreter:
 def _clamped(output: Node) -> tuple[float, float]:
     """The smallest and the largest value that the rest of the graph sees of it."""
     user = sole_user(output, CLAMPS)
-    if user is None:
-        return -math.inf, math.inf
-    if user.target in (aten.relu.default, aten.relu_.default):
-        return 0.0, math.inf
-    given = [float(bound) for bound in user.args[1:]]  # type: ignore[arg-type]
-    return given[0] if given else -1.0, given[1] if len(given) > 1 else 1.0  # the defaults of hardtanh
+    return (-math.inf, math.inf) if user is None else clamp_bounds(user)
 
 
 def _shift(layer: _Layer, values: list[Tensor], wanted: Tensor) -> Tensor:
     """What the bias has to grow by for the means `wanted` behind the clamp, float64 [channels]; by Newton's method."""
-    rows = [layer.rows(value) for value in values]
-    count = sum(len(r) for r in rows)
+    count = sum(value.numel() // value.shape[layer.axis] for value in values)
     shift = torch.zeros_like(wanted)
     for _ in range(1 if math.isinf(layer.low) else NEWTON_STEPS):
         total, inside = torch.zeros_like(wanted), torch.zeros_like(wanted)
-        for r in rows:
-            moved = r + shift.to(r.dtype)
-            total += moved.clamp(layer.low, layer.high).sum(0, dtype=torch.float64)
-            inside += ((moved > layer.low) & (moved < layer.high)).sum(0)
-        shift = shift + (wanted - total / count) / (inside / count).clamp(min=LEAST_SLOPE)
+        for value in values:
+            moved = value + along(shift.to(value.dtype), value, layer.axis)
+            seen = layer.seen(moved)
+            total += layer.total(seen)
+            inside += layer.total((seen == moved).to(value.dtype))
+        change = (wanted - total / count) / (inside / count).clamp(min=LEAST_SLOPE)
+        shift = shift + change
+        if float(change.abs().max()) < ENOUGH * float(shift.abs().max()):
+            break
     return shift
-
-
-def _along(channels: Tensor, value: Tensor, axis: int) -> Tensor:
-    shape = [1] * value.dim()
-    shape[axis] = -1
-    return channels.view(shape)
 
 
 def _check_finite(shift: Tensor, layer: _Layer) -> None:

@@ -21,6 +21,7 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
 
 from pipeline.files import publish
+from pipeline.quantization.integer import settle
 from pipeline.quantization.quantizer import EdgeQuantizer, Scheme
 from pipeline.quantization.ranges import count_once, freeze_learned, restore_sites
 
@@ -113,6 +114,8 @@ def set_fake_quantization(graph: nn.Module, enabled: bool) -> None:
 def to_qdq_program(graph: GraphModule, input_size: tuple[int, int, int]) -> ExportedProgram:
     """The QDQ program of a trained graph: explicit quantize / dequantize pairs, BatchNorm folded, weights unfolded.
 
+    Biases are on the int32 grid of the runtimes (`pipeline.quantization.integer.settle`).
+
     The given graph is not changed; the program lives on the CPU in eval mode.
     """
     trained = copy.deepcopy(graph)
@@ -124,6 +127,7 @@ def to_qdq_program(graph: GraphModule, input_size: tuple[int, int, int]) -> Expo
     restore_sites(trained)
     converted = convert_pt2e(trained, fold_quantize=False)
     _drop_dropout(converted)
+    settle(converted)
     with torch.no_grad():
         return export(converted, input_size)
 

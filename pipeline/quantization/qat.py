@@ -29,6 +29,7 @@ from pipeline.quantization.calibration import (
     reestimate_ranges,
 )
 from pipeline.quantization.graph import export, save_program, to_qdq_program
+from pipeline.quantization.integer import IntegerProgram
 from pipeline.quantization.kept import Kept, choose
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
@@ -168,8 +169,8 @@ class _Work:
         if not world().chief:
             return
         save_program(to_qdq_program(graph, subject.input_size), run.path / files.QDQ_PROGRAM)
-        # What is scored is what was written: the program is read back from the disk.
-        reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
+        # What is scored is what is shipped: the written program, in the arithmetic of the runtimes.
+        reloaded = IntegerProgram(load_program(run.path / files.QDQ_PROGRAM).module())
         logits["qdq"] = setting.score_here("QDQ program", reloaded, torch.device("cpu"))
         self._publish(logits, scheme, calibrated.facts, kept)
 

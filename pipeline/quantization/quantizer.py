@@ -10,6 +10,7 @@ buffer, which are sums and means written as products.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -200,6 +201,14 @@ def _fused_output(node: Node) -> Node:
     for kind in (BATCH_NORM, CLAMPS):
         node = sole_user(node, kind) or node
     return node
+
+
+def clamp_bounds(clamp: Node) -> tuple[float, float]:
+    """The smallest and the largest value of one of CLAMPS."""
+    if clamp.target in (aten.relu.default, aten.relu_.default):
+        return 0.0, math.inf
+    given = [float(bound) for bound in clamp.args[1:]]  # type: ignore[arg-type]
+    return given[0] if given else -1.0, given[1] if len(given) > 1 else 1.0  # the defaults of hardtanh
 
 
 def sole_user(node: Node, kind: tuple[object, ...]) -> Node | None:

@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING
 
 from pipeline.drift.layers import ShownTensors
 from pipeline.drift.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
-from pipeline.metrics.drift import Drift, drift
 from pipeline.progress import Say, progress
 from pipeline.records.keys import CellKey
 from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord, WaterfallRecord
 from pipeline.run import layout as files
 from pipeline.run.facts import read_quantization
 from pipeline.run.folder import Run
-from pipeline.run.logits import StageLogits, evenly, load_logits_subset
+from pipeline.run.logits import evenly, load_logits_subset
 from pipeline.training.subject import scored_images
 from targets.types import Session
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pipeline.quantization.float_layers import QdqGraph
+    pass
 
 BATCH = 8  # images of the search at once
 SHOWN = 4  # images whose tensors inside of artifacts are read: millions of values
@@ -86,38 +83,17 @@ class Explainer:
                 for d in drifts
             ),
             kept_float=tuple(FloatLayer(k.layer.name, k.kl_mean, k.top1) for k in search.kept),
-            notes=(*self._shown.notes, *_bias_notes(walk.qdq, self._reference, batches, self._own(stages), rows)),
+            notes=(*self._shown.notes, *self._equal(stages)),
         )
 
-    def _own(self, stages: Sequence[ScoredStage]) -> list[ScoredStage]:
-        """Artifacts of the QDQ program."""
-        return [s for s in stages if s.cell is not None and self._quantization.made(s.cell.artifact)]
-
-
-def _bias_notes(
-    qdq: QdqGraph, reference: StageLogits, batches: Sequence[Tensor], stages: Sequence[ScoredStage], rows: Sequence[int]
-) -> list[str]:
-    """How much nearer each artifact is to the QDQ program once that has its biases as the runtimes hold them."""
-    import torch
-
-    from pipeline.drift.layers import rounded_biases
-    from pipeline.drift.walk import Walk
-
-    walk = Walk(qdq, rounded_biases(qdq))
-    with torch.no_grad():
-        with_int32 = torch.cat([walk.logits(images) for images in batches]).numpy()
-    notes = []
-    for stage in stages:
-        logits = stage.logits[list(rows)]
-        before, after = drift(reference.stages["qdq"][list(rows)], logits), drift(with_int32, logits)
-        notes.append(
-            f"{stage.name}: SQNR to the QDQ program {_decibels(before)}; to the QDQ program with biases rounded "
-            f"to int32, as int8 runtimes hold them, {_decibels(after)} ({len(rows)} images)"
-        )
-    return notes
-
-
-def _decibels(found: Drift) -> str:
-    if found.exact:
-        return "exact"
-    return "not measured" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
+    def _equal(self, stages: Sequence[ScoredStage]) -> list[str]:
+        """How much of the QDQ program each of its artifacts computes to the last bit."""
+        qdq, notes = self._reference.stages["qdq"], []
+        for stage in stages:
+            if stage.cell is not None and self._quantization.made(stage.cell.artifact):
+                same = (stage.logits == qdq).all(axis=1)
+                notes.append(
+                    f"{stage.name}: all logits of {same.sum()} of {len(same)} images are those of the QDQ program, "
+                    f"{100 * (stage.logits == qdq).mean():.2f} % of the logits of all"
+                )
+        return notes

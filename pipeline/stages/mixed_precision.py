@@ -215,6 +215,7 @@ def write_checkpoint(
         The QDQ program's logits [N, classes], of the file that was written.
     """
     from pipeline.quantization.float_layers import leave_float
+    from pipeline.quantization.integer import IntegerProgram
     from pipeline.training.setting import collect_logits
     from targets.program import load_program
 
@@ -224,7 +225,7 @@ def write_checkpoint(
             write_atomic(run.path / name, run.file(copy).read_bytes())
         return kept.stages["qdq"]
     save_program(leave_float(program, float_layers), run.path / files.QDQ_PROGRAM)
-    reloaded = load_program(run.path / files.QDQ_PROGRAM).module()
+    reloaded = IntegerProgram(load_program(run.path / files.QDQ_PROGRAM).module())
     logits = collect_logits("scoring the mixed program", reloaded, images)
     stages = {**kept.stages, "qdq": logits}
     save_logits(StageLogits(kept.labels, kept.indices, kept.digest, stages), run.path / files.LOGITS)

@@ -13,7 +13,7 @@ from tiny_hybrid import INPUT_SIZE, TinyHybrid
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from pipeline.drift.layers import float_search, layer_drift, output_values, rounded_biases
+from pipeline.drift.layers import float_search, layer_drift, output_values
 from pipeline.drift.walk import Walk
 from pipeline.errors import UsageError
 from pipeline.metrics.drift import kl_divergence
@@ -256,21 +256,3 @@ def test_output_values_are_int8_tensors_of_the_program(t2t_qdq: ExportedProgram,
         logits = t2t_qdq.module()(t2t_images[:1]).numpy()
     np.testing.assert_allclose((head.values.astype(np.float32) - head.zero_point) * head.scale, logits, rtol=1e-6)
     assert len(found) == sum(layer.output is not None for layer in qdq.layers)
-
-
-def test_biases_are_rounded_to_the_grid_of_input_times_weight() -> None:
-    torch.manual_seed(0)
-    images = torch.randn(8, 3, 4, 4)
-    program = qdq_of(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval(), (3, 4, 4), images)
-    qdq = QdqGraph(program.module())
-    (layer,) = qdq.layers
-    ((name, rounded),) = rounded_biases(qdq).items()
-    bias = qdq.module.get_parameter(name)
-    grid = qdq.scale_of(layer.input).double() * qdq.scale_of(layer.weight).double()
-    steps = rounded.double() / grid
-    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-2)
-    assert ((rounded - bias).abs() <= 0.5001 * grid).all()
-    assert not torch.equal(rounded, bias)
-    with torch.no_grad():  # and a walk takes them
-        plain = Walk(qdq, {name: torch.full_like(bias, 3.0)}).logits(images, Walk(qdq).everything)
-        torch.testing.assert_close(plain, Walk(qdq).logits(images, Walk(qdq).everything) - bias + 3.0)
