@@ -39,6 +39,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "ptq": {"epochs": 0},
     "ptq, 128 images": {"epochs": 0, "calibration_images": 128},
     "ptq, histogram": {"epochs": 0, "observer": "histogram"},
+    "ptq, percentile": {"epochs": 0, "observer": "percentile"},
     "ptq, mse": {"epochs": 0, "observer": "mse"},
     "ptq, no bias correction": {"epochs": 0, "bias_correction": False},
     "qat": {},

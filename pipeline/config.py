@@ -17,7 +17,7 @@ from targets.types import PackageOptions
 from targets.words import suggest
 
 #: Names offered without importing torch; pipeline.quantization.observers is tested to hold exactly these.
-OBSERVER_NAMES = ("moving-average", "histogram", "mse")
+OBSERVER_NAMES = ("moving-average", "histogram", "percentile", "mse")
 #: How activation ranges follow training; AMP_NAMES: the number format of the forward pass.
 RANGE_NAMES = ("observed", "learned", "re-estimated")
 #: What a training may leave: see pipeline.quantization.kept.
@@ -66,7 +66,8 @@ class CalibrationPlan:
     """
 
     observer: Annotated[
-        str, Option("Observer of activation ranges: moving-average, histogram or mse.", choices=OBSERVER_NAMES)
+        str,
+        Option("Observer of activation ranges: moving-average, histogram, percentile or mse.", choices=OBSERVER_NAMES),
     ] = "moving-average"
     calibration_images: Annotated[int, Option("Size of the class-balanced calibration subset.", least=1)] = 64
     equalize: Annotated[

@@ -18,7 +18,7 @@ class Kept:
 
     Attributes:
         trained: whether it is the trained one.
-        n: validation images that both were scored on, in int8 as training computes it.
+        n: validation images that the QDQ programs of both were scored on.
         calibrated_right: images that the calibrated graph answers rightly; trained_right: the trained one.
         lost: images that only the calibrated graph answers rightly; gained: only the trained one.
         calibrated_kl: mean KL divergence from the float model's answers, in nats, None if one is not

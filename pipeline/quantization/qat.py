@@ -10,10 +10,11 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from pipeline.config import RunConfig
@@ -108,6 +109,14 @@ def subject_of(config: RunConfig) -> Subject:
     return load_subject(config.model, data, config.weights, config.seed, config.img_size, config.qk_scale)
 
 
+class _Candidate(NamedTuple):
+    """A graph that may become the checkpoint, its QDQ program, and the logits [N, classes] of that."""
+
+    graph: GraphModule
+    program: ExportedProgram
+    logits: np.ndarray
+
+
 class _Work:
     """The phases of one run, sharing the setting and the metrics file."""
 
@@ -152,8 +161,6 @@ class _Work:
 
     def qat_phase(self) -> None:
         """Calibrate, train with fake quantization, write the QDQ program, score every stage."""
-        from targets.program import load_program
-
         run, subject, config, setting = self.run, self.subject, self.config, self.setting
         scheme = Scheme(observer=config.observer, float_layers=config.float_layers)
         logits = {"float": self._logits_after("float", subject.model.to(setting.device))}
@@ -165,31 +172,36 @@ class _Work:
             )
         images = calibration_set(subject, config.calibration_images, config.seed, config.workers)
         calibrated = calibrated_graph(subject, config, scheme, images, setting.device)
-        graph, logits["fake_quant"], kept = self._trained_or_calibrated(calibrated, images, logits["float"])
-        if not world().chief:
-            return
-        save_program(to_qdq_program(graph, subject.input_size), run.path / files.QDQ_PROGRAM)
-        # What is scored is what is shipped: the written program, in the arithmetic of the runtimes.
-        reloaded = IntegerProgram(load_program(run.path / files.QDQ_PROGRAM).module())
-        logits["qdq"] = setting.score_here("QDQ program", reloaded, torch.device("cpu"))
-        self._publish(logits, scheme, calibrated.facts, kept)
+        chosen, kept = self._trained_or_calibrated(calibrated, images, logits["float"])
+        logits["fake_quant"] = self._logits_after("qat", chosen.graph)
+        logits["qdq"] = chosen.logits
+        if world().chief:
+            save_program(chosen.program, run.path / files.QDQ_PROGRAM)
+            self._publish(logits, scheme, calibrated.facts, kept)
 
     def _trained_or_calibrated(
         self, calibrated: Calibrated, images: CalibrationSet, reference: np.ndarray
-    ) -> tuple[GraphModule, np.ndarray, Kept | None]:
-        """Train the calibrated graph; the better one, its logits, and both scores where there was a training."""
-        graph = calibrated.graph
+    ) -> tuple[_Candidate, Kept | None]:
+        """Train the calibrated graph; the better one, and both scores where there was a training."""
         if not self.qat_plan.epochs:
-            return graph, self._logits_after("qat", graph), None
-        untrained = copy.deepcopy(graph)
-        before = self.setting.score("calibrated graph", untrained)
+            return self._candidate("QDQ program", calibrated.graph), None
+        before = self._candidate("calibrated program", copy.deepcopy(calibrated.graph))
         self._train_quantized(calibrated, images).begin_evaluation()
-        after = self._logits_after("qat", graph)
+        after = self._candidate("QDQ program", calibrated.graph)
         config = self.config
-        kept = choose(reference, before, after, self.setting.labels, bool(config.distill), config.keep)
+        kept = choose(reference, before.logits, after.logits, self.setting.labels, bool(config.distill), config.keep)
         if world().chief:
             self.setting.say(kept.told())
-        return (graph, after, kept) if kept.trained else (untrained, before, kept)
+        if kept.trained:
+            return after, kept
+        self.scored.pop("qat", None)  # the logits of the last epoch are of the other one
+        return before, kept
+
+    def _candidate(self, what: str, graph: GraphModule) -> _Candidate:
+        """What is scored is what is shipped: the program, in the arithmetic of the runtimes."""
+        program = to_qdq_program(graph, self.subject.input_size)
+        integers = IntegerProgram(program.module())
+        return _Candidate(graph, program, self.setting.score(what, integers, torch.device("cpu")))
 
     def _train_quantized(self, calibrated: Calibrated, images: CalibrationSet) -> QatTrainee:
         graph, plan, device = calibrated.graph, self.qat_plan, self.setting.device

@@ -67,21 +67,11 @@ class Setting:
     def score(self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None) -> np.ndarray:
         """Logits [N, classes] of the scored images, in every process; each process computes its part of them."""
         n, (rank, size) = len(self.val_indices), world().shard
-        rows = self._rows(what, forward, device, range(rank, n, size))
-        return rows_of_all(rows, list(range(rank, n, size)), n)
-
-    def score_here(
-        self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None
-    ) -> np.ndarray:
-        """`score` in this process alone: the others may be elsewhere."""
-        return self._rows(what, forward, device, range(len(self.val_indices)))
-
-    def _rows(
-        self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None, positions: range
-    ) -> np.ndarray:
-        indices = tuple(self.val_indices[p] for p in positions)
+        own = range(rank, n, size)
+        indices = tuple(self.val_indices[position] for position in own)
         images = ScoredImages(self.subject.data.val, self.subject.transform, indices, self.workers)
-        return collect_logits(f"scoring {what}", forward, images, device=device or self.device)
+        rows = collect_logits(f"scoring {what}", forward, images, device=device or self.device)
+        return rows_of_all(rows, list(own), n)
 
     def phase(
         self,

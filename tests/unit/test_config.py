@@ -42,7 +42,7 @@ def test_a_config_of_another_version_is_named_with_the_nearest_key() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"observer": "minmax"}, "--observer 'minmax' is not one of moving-average, histogram, mse"),
+        ({"observer": "minmax"}, "--observer 'minmax' is not one of moving-average, histogram, percentile, mse"),
         ({"observer": "hist"}, "Did you mean 'histogram'"),
         ({"form": "fast"}, "--form 'fast' is not one of deploy, official"),
         ({"form": "deply"}, "Did you mean 'deploy'"),

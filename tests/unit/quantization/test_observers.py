@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tiny_hybrid import INPUT_SIZE
@@ -10,7 +11,7 @@ from torch import nn
 from pipeline.errors import TrainingError
 from pipeline.quantization.calibration import calibrate
 from pipeline.quantization.graph import prepare
-from pipeline.quantization.observers import OBSERVERS, SCALE_EPSILON, MeanSquaredErrorObserver
+from pipeline.quantization.observers import OBSERVERS, SCALE_EPSILON, MeanSquaredErrorObserver, PercentileObserver
 from pipeline.quantization.quantizer import Scheme
 
 
@@ -44,6 +45,17 @@ def test_mse_observer_averages_over_batches() -> None:
     observer(torch.linspace(-3, 3, 1001))
     # 1 + 0.01 * (3 - 1), the averaging constant of torch's moving average observers
     assert float(observer.max_val) == pytest.approx(1.02, abs=0.01)
+
+
+def test_percentile_observer_leaves_a_ten_thousandth_out_at_either_end() -> None:
+    x = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
+    observer = PercentileObserver(dtype=torch.int8, quant_min=-128, quant_max=127, qscheme=torch.per_tensor_affine)
+    observer(x)
+    low, high = np.quantile(x.numpy(), [1e-4, 1 - 1e-4])
+    assert float(observer.min_val) == pytest.approx(low, rel=1e-3)
+    assert float(observer.max_val) == pytest.approx(high, rel=1e-3)
+    observer(2 * x)
+    assert float(observer.max_val) == pytest.approx(1.01 * high, rel=1e-3)  # a hundredth of the way to the second batch
 
 
 @pytest.mark.parametrize("name", OBSERVERS)
