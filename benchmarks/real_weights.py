@@ -41,6 +41,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "ptq, histogram": {"epochs": 0, "observer": "histogram"},
     "ptq, percentile": {"epochs": 0, "observer": "percentile"},
     "ptq, mse": {"epochs": 0, "observer": "mse"},
+    "ptq, adaptive rounding": {"epochs": 0, "adaptive_rounding": True},
     "ptq, no bias correction": {"epochs": 0, "bias_correction": False},
     "qat": {},
     "qat, trained whatever its score": {"keep": "trained"},

@@ -62,6 +62,7 @@ class CalibrationPlan:
     Attributes:
         calibration_images: size of the class-balanced subset that sets the first ranges.
         equalize: pipeline.rewrites.equalize.
+        adaptive_rounding: pipeline.quantization.adaptive_rounding.
         bias_correction: pipeline.quantization.bias_correction.
     """
 
@@ -74,6 +75,11 @@ class CalibrationPlan:
         bool,
         Option("Equalize channel ranges first, where that is exact.", names=("--equalize/--no-equalize",),
                panel=ACCURACY),
+    ] = False  # fmt: skip
+    adaptive_rounding: Annotated[
+        bool,
+        Option("After calibration, round weights so that their layer's output changes least.",
+               names=("--adaptive-rounding/--no-adaptive-rounding",), panel=ACCURACY),
     ] = False  # fmt: skip
     bias_correction: Annotated[
         bool,

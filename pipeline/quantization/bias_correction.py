@@ -10,7 +10,7 @@ the one behind it: of values that the clamp cuts off, rounding moves the mean an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,23 +105,18 @@ def correct_biases(
         if not seen:
             raise TrainingError("bias correction got no images: give it the calibration images")
         by_output = {layer.output: layer for layer in corrected}
-        runs = [_started(graph, batch.to(device)) for batch in batches()]
-        for node in graph.graph.nodes:
-            for run in runs:
-                run.env[node] = run.run_node(node)
+        for node, runs in side_by_side(graph, [batch.to(device) for batch in batches()]):
             layer = by_output.get(node)
-            if layer is not None:
-                shift = _shift(layer, [run.env[node] for run in runs], means[node])
-                shift = shift.to(parameters[str(layer.bias)].dtype)
-                _check_finite(shift, layer)
-                parameters[str(layer.bias)].add_(shift)
-                for run in runs:
-                    run.env[node] = run.env[node] + along(shift, run.env[node], layer.axis)
-                shifts.append(shift.abs().double())
-                relative.append(shift.abs().double() / deviations[node].clamp(min=1e-12))
+            if layer is None:
+                continue
+            shift = _shift(layer, [run.env[node] for run in runs], means[node])
+            shift = shift.to(parameters[str(layer.bias)].dtype)
+            _check_finite(shift, layer)
+            parameters[str(layer.bias)].add_(shift)
             for run in runs:
-                for unused in run.user_to_last_uses.get(node, []):
-                    del run.env[unused]
+                run.env[node] = run.env[node] + along(shift, run.env[node], layer.axis)
+            shifts.append(shift.abs().double())
+            relative.append(shift.abs().double() / deviations[node].clamp(min=1e-12))
         bar.advance(images)
     return BiasCorrection(
         layers=tuple(layer.name for layer in corrected),
@@ -139,7 +134,7 @@ def _layers(graph: GraphModule) -> list[_Layer]:
     for node in graph.graph.nodes:
         if node.target not in (aten.linear.default, aten.conv2d.default):
             continue
-        weight = _int8_weight(graph, node)
+        weight = int8_weight(graph, node)
         if weight is None:
             continue
         norm = _batch_norm_after(node)
@@ -155,7 +150,7 @@ def _layers(graph: GraphModule) -> list[_Layer]:
     return found
 
 
-def _int8_weight(graph: GraphModule, layer: Node) -> str | None:
+def int8_weight(graph: GraphModule, layer: Node) -> str | None:
     """The name of its weight; None where that is not rounded."""
     node, rounded = layer.args[1], False
     while isinstance(node, Node) and node.op != "get_attr":
@@ -211,11 +206,21 @@ def _float_statistics(
     return means, deviations, seen
 
 
-def _started(graph: GraphModule, batch: Tensor) -> Interpreter:
-    """An interpreter that stands before the first node."""
-    run = Interpreter(graph)
-    run.args_iter = iter(graph.graph.process_inputs(batch))
-    return run
+def side_by_side(graph: GraphModule, batches: Sequence[Tensor]) -> Iterator[tuple[Node, list[Interpreter]]]:
+    """All batches through the graph, node by node: each node with the interpreters that have just computed it.
+
+    Who changes a value, in `env` of every one of them, changes what the nodes behind it read.
+    """
+    runs = [Interpreter(graph) for _ in batches]
+    for run, batch in zip(runs, batches, strict=True):
+        run.args_iter = iter(graph.graph.process_inputs(batch))
+    for node in graph.graph.nodes:
+        for run in runs:
+            run.env[node] = run.run_node(node)
+        yield node, runs
+        for run in runs:
+            for unused in run.user_to_last_uses.get(node, []):
+                del run.env[unused]
 
 
 def _clamped(output: Node) -> tuple[float, float]:

@@ -89,8 +89,8 @@ class Calibrated(NamedTuple):
     """A calibrated graph.
 
     Attributes:
-        plain: the same before bias correction: without rounding it is the float model.
-        facts: for the run's records: the calibration set, and what equalization and bias correction did.
+        plain: the same before adaptive rounding and bias correction: without rounding it is the float model.
+        facts: for the run's records: the calibration set, and what the corrections did.
     """
 
     graph: GraphModule
@@ -114,11 +114,14 @@ def calibrated_graph(
     set_fake_quantization(graph, False)
     check_same(subject, graph, "graph that is to be quantized", GRAPH_TOLERANCE)
     set_fake_quantization(graph, True)
-    plain = graph
+    plain = copy.deepcopy(graph) if config.adaptive_rounding or config.bias_correction else graph
+    if config.adaptive_rounding:
+        from pipeline.quantization.adaptive_rounding import round_weights
+
+        facts["adaptive_rounding"] = asdict(round_weights(graph, images.batches, images.images, device))
     if config.bias_correction:
         from pipeline.quantization.bias_correction import correct_biases
 
-        plain = copy.deepcopy(graph)
         facts["bias_correction"] = asdict(correct_biases(graph, images.batches, images.images, device))
     return Calibrated(graph, plain, facts)
 
