@@ -122,7 +122,7 @@ def test_a_program_that_is_interrupted_ends_with_what_it_started(
     os.mkfifo(alive)
     seen: list[tuple[subprocess.Popen[str], BinaryIO]] = []
 
-    def interrupted(process: subprocess.Popen[str], **_: object) -> None:
+    def interrupted(process: subprocess.Popen[str], *_: object, **__: object) -> None:
         lines = alive.open("rb")
         seen.append((process, lines))
         assert lines.readline() == b"started\n"
