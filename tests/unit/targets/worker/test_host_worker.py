@@ -32,9 +32,9 @@ def test_a_wrong_request_is_answered_and_the_worker_lives_on(tmp_path: Path) -> 
             worker.inspect("tflight", tmp_path)
         assert error.value.stage == "inspect"
         with pytest.raises(TargetError, match="no operation 'fly'"):
-            worker._call("run", {"op": "fly"})
+            worker._call("fly")
         with pytest.raises(TargetError, match="no open session 5"):
-            worker._call("run", {"op": "infer", "session": 5}, np.zeros(1))
+            worker._call("infer", np.zeros(1), session=5)
         program = tmp_path / "qdq.pt2"
         program.write_bytes(b"changed")
         with pytest.raises(TargetError, match=r"qdq\.pt2 has sha256 .* not the 0000"):
