@@ -177,9 +177,11 @@ def enter(
     if not limits.enforced:
         return found
     start = clock()
-    while hot := too_hot(found, limits):
+    while True:
         if reason := unfit(found):
             raise TargetError("device", f"{device.address.label}: {reason}")
+        if not (hot := too_hot(found, limits)):
+            return found
         waited = clock() - start
         if waited >= limits.wait_s:
             raise TargetError(
@@ -190,9 +192,6 @@ def enter(
         say(f"{device.address.label}: {hot}: waiting for it to cool down ({waited:.0f} of {limits.wait_s:.0f} s)")
         sleep(min(POLL_S, max(limits.wait_s - waited, 0.0)))
         found = device.conditions()
-    if reason := unfit(found):
-        raise TargetError("device", f"{device.address.label}: {reason}")
-    return found
 
 
 def too_hot(conditions: Conditions, limits: EntryLimits) -> str:

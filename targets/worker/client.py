@@ -241,7 +241,7 @@ class RemoteSession(Session):
 
     def range_events(self) -> tuple[RangeEvent, ...] | None:
         events = self._ask("range_events")[0]["events"]
-        return None if events is None else tuple(RangeEvent(**event) for event in events)
+        return None if events is None else tuple(from_dict(RangeEvent, event) for event in events)
 
     def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
         reply, values = self._ask("quantized_tensors", image)

@@ -24,6 +24,7 @@ from targets import registry
 from targets.codec import from_dict
 from targets.types import ConvertRequest, PackageOptions, Session, TargetError, Unavailable
 from targets.worker import readings, wire
+from targets.worker.readings import linux
 from targets.worker.wire import Message
 
 Reply = tuple[Message, np.ndarray | None]
@@ -52,7 +53,12 @@ class Worker:
 
     def hello(self, request: Message, batch: np.ndarray | None) -> Reply:
         versions = {"python": platform.python_version(), "numpy": np.__version__}
-        return {"pid": os.getpid(), "cpus": _usable_cpus(), "machine": platform.machine(), "versions": versions}, None
+        return {
+            "pid": os.getpid(),
+            "cpus": linux.cores() or 1,
+            "machine": platform.machine(),
+            "versions": versions,
+        }, None
 
     def facts(self, request: Message, batch: np.ndarray | None) -> Reply:
         return {"facts": asdict(readings.facts())}, None
@@ -146,12 +152,6 @@ def _required(batch: np.ndarray | None) -> np.ndarray:
     if batch is None:
         raise TargetError("run", "the request carries no images: send them as its payload")
     return batch
-
-
-def _usable_cpus() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _read_requests(stream: BinaryIO, requests: queue.SimpleQueue[tuple[Message, np.ndarray | None]]) -> None:

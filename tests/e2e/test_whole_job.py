@@ -62,6 +62,16 @@ def report(finished: Finished, validated: Ended) -> Report:
     return from_dict(Report, json.loads((finished.run.path / "report.json").read_text()))
 
 
+def test_the_report_has_one_record_for_each_cell_of_its_model(report: Report) -> None:
+    for run in report.runs:
+        for records in (run.validations, run.latencies, run.instructions):
+            keys = [record.key for record in records]
+            assert len(set(keys)) == len(keys)
+            assert {key.model for key in keys} <= {run.model}
+        files = [record.artifact for record in run.conversions]
+        assert len(set(files)) == len(files)
+
+
 def test_the_checkpoint_is_whole_and_its_manifest_true(finished: Finished) -> None:
     manifest = finished.run.manifest
     assert manifest["status"] == "finished"
