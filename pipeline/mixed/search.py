@@ -81,7 +81,7 @@ class MixedSearch:
                 )
             chosen = self._more(chosen, budget_pp, self._in_torch)
         if not self._on_targets(chosen, budget_pp):
-            chosen = self._more(chosen, budget_pp, self._everywhere)
+            chosen = self._more(chosen, budget_pp, lambda *taken: self._in_torch(*taken) and self._on_targets(*taken))
         self.say(f"{len(chosen)} of {len(self.torch.layers)} layers in float hold the budget")
         return chosen
 
@@ -102,9 +102,6 @@ class MixedSearch:
     def _on_targets(self, names: Names, budget_pp: float) -> bool:
         key = f"{self.key}:{','.join(self.plan.targets)}"
         return self._trial(key, names, lambda layers: self.confirm(layers, self.say)).within(budget_pp)
-
-    def _everywhere(self, names: Names, budget_pp: float) -> bool:
-        return self._in_torch(names, budget_pp) and self._on_targets(names, budget_pp)
 
     def _trial(self, key: str, names: Names, make: Callable[[tuple[str, ...]], Trial]) -> Trial:
         layers = tuple(sorted(names))
