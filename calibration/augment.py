@@ -175,10 +175,6 @@ class Mixing:
     classes: int
     label_smoothing: float
 
-    def __post_init__(self) -> None:
-        if not (self.mixup > 0 or self.cutmix > 0):
-            raise ValueError("neither mixup nor cutmix is above 0: there is nothing to mix")
-
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, 3, H, W] (mixed in place) and labels int64 [B] -> images, targets float32 [B, classes].
 

@@ -11,7 +11,7 @@ from targets.types import ConvertRequest, Precision, QuantParams, TargetError, U
 if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
-    from torch.fx import GraphModule, Node
+    from torch.fx import GraphModule
 
     from targets.target import Schemes
 
@@ -152,14 +152,11 @@ def trained_quant_params(program: ExportedProgram) -> dict[str, QuantParams]:
         if str(node.target) not in QUANTIZE_OPS:
             continue
         scale, zero_point = (_constant(module, argument) for argument in node.args[1:3])
-        params[_tensor_name(node.args[0])] = QuantParams(
+        quantized = node.args[0]
+        params[str(quantized.target) if quantized.op == "get_attr" else quantized.name] = QuantParams(
             scale=tuple(float(s) for s in scale), zero_point=tuple(int(z) for z in zero_point)
         )
     return params
-
-
-def _tensor_name(node: Node) -> str:
-    return str(node.target) if node.op == "get_attr" else node.name
 
 
 def _constant(module: GraphModule, argument: object) -> list[float]:

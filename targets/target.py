@@ -178,9 +178,6 @@ class PlannedOperation:
     cost: float | None
 
     def __post_init__(self) -> None:
-        for unit in (*self.supported, *((self.preferred,) if self.preferred else ())):
-            if unit not in UNITS:
-                raise ValueError(f"{self.name}: unit {unit!r} is not one of {', '.join(UNITS)}")
         if self.cost is not None and not (math.isfinite(self.cost) and 0 <= self.cost <= 1):
             raise ValueError(f"{self.name}: cost {self.cost} is no share from 0 to 1")
 

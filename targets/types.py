@@ -203,10 +203,6 @@ class RangeEvent:
     kind: RangeKind
     count: int
 
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(RangeKind) or self.count < 1:
-            raise ValueError(f"{self.count} numbers {self.kind!r}: known are {', '.join(get_args(RangeKind))}")
-
 
 @dataclass(frozen=True)
 class Samples:

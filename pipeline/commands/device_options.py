@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pipeline.commands.options import say
 from pipeline.errors import UsageError
 from pipeline.options import Option, check
-from pipeline.stages.devices import TEMPERATURE_C, EntryLimits
+from pipeline.stages.devices import TEMPERATURE_C, EntryLimits, limits_of
 from targets.devices.address import FORMS, Address, BadAddress, parse
 from targets.devices.device import DEVICE_TIMEOUT_S, DeviceOptions
 from targets.worker.client import TIMEOUT_S
@@ -128,11 +128,11 @@ class DeviceChoice(DeviceAccess):
         """
         from pipeline.stages.devices import Place
 
-        return Place.at(self.address, self.device_options(), say, **self._limits())
+        return Place.at(self.address, self.device_options(), say, self._limits())
 
-    def _limits(self) -> dict[str, Any]:
-        """Conditions to enter by, as Place.at takes them."""
-        return {}
+    def _limits(self) -> EntryLimits:
+        """Conditions to enter by."""
+        return limits_of(self.address.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +154,8 @@ class TimedDevice(DeviceChoice):
         bool, Option("Time hot, locked or drained devices as they are.", names=("--any-condition",), panel=PANEL)
     ] = False
 
-    def _limits(self) -> dict[str, Any]:
-        return {
-            "temperature_c": self.max_temperature, "wait_s": self.cool_down, "enforced": not self.any_condition,
-        }  # fmt: skip
+    def _limits(self) -> EntryLimits:
+        return limits_of(self.address.kind, self.max_temperature, self.cool_down, not self.any_condition)
 
 
 def address_of(text: str) -> Address:

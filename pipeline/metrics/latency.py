@@ -78,10 +78,6 @@ class RatioChange:
     before_rounds: int
     confidence: float
 
-    def __post_init__(self) -> None:
-        if (self.low is None) != (self.high is None):
-            raise ValueError(f"interval from {self.low} to {self.high}: both ends or none")
-
 
 def summarize(samples_ms: Sequence[float] | NDArray[np.floating]) -> LatencySummary:
     """Samples in ms -> LatencySummary.

@@ -40,10 +40,6 @@ class Throttling:
     at_round: int | None
     p_value: float
 
-    def __post_init__(self) -> None:
-        if (self.shape == "steady") == (self.at_round is not None):
-            raise ValueError(f"at_round is {self.at_round} for {self.shape}: a ramp and a step have one")
-
     @property
     def flagged(self) -> bool:
         """Whether the figures of this benchmark are those of a device that was slowing down."""

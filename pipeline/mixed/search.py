@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.config import ValidationPlan
@@ -35,54 +36,53 @@ class MixedPlan:
     threads: int = ValidationPlan.threads
 
 
+@dataclass
 class MixedSearch:
     """First in torch, which takes seconds or minutes a trial; what holds there is then confirmed on the targets.
 
-    Args:
+    Attributes:
         key: of the log: which program, which images.
         confirm: scores a set of float layers where it counts: on the converted files.
-
-    Attributes:
-        start: layers that are float in any case.
         trials, ranking: made so far, or read from the log.
     """
 
-    def __init__(
-        self,
-        plan: MixedPlan,
-        key: str,
-        torch_judge: TorchJudge,
-        confirm: Callable[[tuple[str, ...], Say], Trial],
-        log: TrialLog,
-        say: Say,
-    ):
-        self._plan, self._key, self._log, self._say = plan, key, log, say
-        self._torch, self._confirm = torch_judge, confirm
-        self.start: Names = frozenset(torch_judge.named(plan.given))
-        self.trials: list[Trial] = []
-        self.ranking: tuple[RankedLayer, ...] = ()
-        self._last: Trial
+    plan: MixedPlan
+    key: str
+    torch: TorchJudge
+    confirm: Callable[[tuple[str, ...], Say], Trial]
+    log: TrialLog
+    say: Say
+    trials: list[Trial] = field(default_factory=list)
+    ranking: tuple[RankedLayer, ...] = ()
+
+    @cached_property
+    def start(self) -> Names:
+        """Layers that are float in any case.
+
+        Raises:
+            UsageError: one is named that there is not.
+        """
+        return frozenset(self.torch.named(self.plan.given))
 
     def found(self, budget_pp: float) -> Names:
         """
         Raises:
             BelowBarError: all layers float are not enough.
         """
-        n = self._torch.n
-        self._say(
-            f"searching the fewest float layers that keep the QDQ program and {', '.join(self._plan.targets)} within "
+        n, chosen = self.torch.n, self.start
+        self.say(
+            f"searching the fewest float layers that keep the QDQ program and {', '.join(self.plan.targets)} within "
             f"{budget_pp:g} points of the float model: {int(budget_pp * n / 100 + 1e-9)} of {n} images"
         )
-        chosen = self.start
         if not self._in_torch(chosen, budget_pp):
-            if not self._in_torch(frozenset(self._torch.layers), budget_pp):
+            if not self._in_torch(frozenset(self.torch.layers), budget_pp):
                 raise BelowBarError(
                     self._over(budget_pp, "the loss is not from rounding these layers: train otherwise")
                 )
             chosen = self._more(chosen, budget_pp, self._in_torch)
         if not self._on_targets(chosen, budget_pp):
-            chosen = self._more(chosen, budget_pp, self._everywhere)
-        self._say(f"{len(chosen)} of {len(self._torch.layers)} layers in float hold the budget")
+            chosen = self._more(chosen, budget_pp, lambda *taken: self._in_torch(*taken) and self._on_targets(*taken))
+        self.say(f"{len(chosen)} of {len(self.torch.layers)} layers in float hold the budget")
         return chosen
 
     def _more(self, chosen: Names, budget_pp: float, within: Callable[[Names, float], bool]) -> Names:
@@ -97,33 +97,30 @@ class MixedSearch:
         return found
 
     def _in_torch(self, names: Names, budget_pp: float) -> bool:
-        return self._trial(self._key, names, self._torch.trial).within(budget_pp)
+        return self._trial(self.key, names, self.torch.trial).within(budget_pp)
 
     def _on_targets(self, names: Names, budget_pp: float) -> bool:
-        key = f"{self._key}:{','.join(self._plan.targets)}"
-        return self._trial(key, names, lambda layers: self._confirm(layers, self._say)).within(budget_pp)
-
-    def _everywhere(self, names: Names, budget_pp: float) -> bool:
-        return self._in_torch(names, budget_pp) and self._on_targets(names, budget_pp)
+        key = f"{self.key}:{','.join(self.plan.targets)}"
+        return self._trial(key, names, lambda layers: self.confirm(layers, self.say)).within(budget_pp)
 
     def _trial(self, key: str, names: Names, make: Callable[[tuple[str, ...]], Trial]) -> Trial:
         layers = tuple(sorted(names))
-        found = self._log.trial(key, layers)
+        found = self.log.trial(key, layers)
         if found is None:
             found = make(layers)
-            self._log.add(key, found)
+            self.log.add(key, found)
         if found not in self.trials:
             self.trials.append(found)
-            self._say(_line(found))
+            self.say(_line(found))
         self._last = found
         return found
 
     def _order(self) -> list[str]:
-        key = f"{self._key}:{self._plan.rank_images}"
-        ranking = self._log.ranking(key)
+        key = f"{self.key}:{self.plan.rank_images}"
+        ranking = self.log.ranking(key)
         if ranking is None:
-            ranking = self._torch.ranking(self._plan.rank_images)
-            self._log.add(key, ranking)
+            ranking = self.torch.ranking(self.plan.rank_images)
+            self.log.add(key, ranking)
         self.ranking = ranking
         return [layer.name for layer in ranking]
 
@@ -131,7 +128,7 @@ class MixedSearch:
         cell = self._last.worst
         assert cell is not None  # it is over the budget
         return (
-            f"with {len(self._last.float_layers)} of {len(self._torch.layers)} layers in float {cell.name} is still "
+            f"with {len(self._last.float_layers)} of {len(self.torch.layers)} layers in float {cell.name} is still "
             f"{cell.drop_pp:.2f} points below the float model (budget {budget_pp:g}, n {cell.n}): {hint}, or allow "
             "more with --max-drop; the run keeps its checkpoint with all layers int8"
         )

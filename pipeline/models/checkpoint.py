@@ -66,7 +66,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     else:
         metadata = {}
         container, tensors = _choose_container(path, _read_pickle(path))
-    tensors = {_without_wrappers(key): _as_float32(value) for key, value in tensors.items()}
+    tensors = {_without_wrappers(key): value.detach() for key, value in tensors.items()}
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     if not tensors:
         raise WeightsError(f"{path} holds no tensors: it is not a file of weights")
     broken = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
@@ -182,10 +183,6 @@ def _without_wrappers(key: str) -> str:
     while key.startswith(WRAPPER_PREFIXES):
         key = key.removeprefix("module.").removeprefix("_orig_mod.")
     return key
-
-
-def _as_float32(tensor: Tensor) -> Tensor:
-    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
 
 
 def parse_classes(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...] | None:

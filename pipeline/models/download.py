@@ -16,7 +16,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,26 +32,11 @@ _CHUNK_BYTES = 1 << 18
 _USER_AGENT = "edge-t2t"  # urllib's own name is refused by some hosts
 
 
-@dataclass(frozen=True)
-class Download:
-    """A verified file of the cache.
-
-    Attributes:
-        sha256: of the file as it lies there; equal to the recorded one.
-        from_cache: True if nothing was transferred.
-    """
-
-    path: Path
-    sha256: str
-    size_bytes: int
-    from_cache: bool
-
-
 class _Broken(Exception):
     """A transfer that stopped and may go on at the next attempt."""
 
 
-def fetch(url: str, folder: Path | None = None, file_name: str | None = None, pause_s: float = 1.0) -> Download:
+def fetch(url: str, folder: Path | None = None, file_name: str | None = None, pause_s: float = 1.0) -> Path:
     """The cached file of `url`, downloaded first if it is not there; an unfinished `.part` is continued.
 
     Args:
@@ -68,28 +52,31 @@ def fetch(url: str, folder: Path | None = None, file_name: str | None = None, pa
     target = folder / (file_name or Path(urllib.parse.urlsplit(url).path).name)
     try:
         if target.is_file():
-            return _verified(url, target, target, from_cache=True)
+            _verify(url, target, target)
+            return target
         folder.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
         with part.open("ab") as file:
             _lock(file, part)
             if target.is_file():  # another process finished it between the first look and the lock
-                return _verified(url, target, target, from_cache=True)
+                _verify(url, target, target)
+                return target
             _transfer(url, file, part, pause_s)
             file.flush()
             os.fsync(file.fileno())
-            done = _verified(url, part, target, from_cache=False)
+            _verify(url, part, target)
             os.replace(part, target)
         _validator_file(part).unlink(missing_ok=True)
-        return done
+        return target
     except OSError as error:
         raise WeightsError(
             f"{target} cannot be written or read ({error}): free the disk or set {CACHE_VARIABLE} to another folder"
         ) from None
 
 
-def _verified(url: str, content: Path, target: Path, from_cache: bool) -> Download:
+def _verify(url: str, content: Path, target: Path) -> None:
     """Compare `content` with the record beside `target`; without a record this is the first download: write it."""
+    from_cache = content == target
     record = target.with_name(target.name + ".sha256")
     seen, size_bytes = sha256_of(content), content.stat().st_size
     try:
@@ -108,7 +95,6 @@ def _verified(url: str, content: Path, target: Path, from_cache: bool) -> Downlo
                if from_cache
                else f"The file behind the URL was replaced: if you trust the new one, delete {record} and run again.")
         )  # fmt: skip
-    return Download(target, seen, size_bytes, from_cache)
 
 
 def _lock(file: IO[bytes], part: Path) -> None:
@@ -239,7 +225,7 @@ def pretrained_checkpoint(config: ModelConfig) -> Checkpoint:
     """
     entry = ZOO.get(config.name)
     if entry is not None and entry.pretrained_url is not None:
-        return read_checkpoint(fetch(entry.pretrained_url).path)
+        return read_checkpoint(fetch(entry.pretrained_url))
     return _timm_checkpoint(config)
 
 
@@ -259,7 +245,7 @@ def _timm_checkpoint(config: ModelConfig) -> Checkpoint:
     if location is None:
         raise WeightsError(f"timm publishes no weights for {full_name}: give a file, or --weights none")
     url, file_name = location
-    checkpoint = read_checkpoint(fetch(url, file_name=file_name).path)
+    checkpoint = read_checkpoint(fetch(url, file_name=file_name))
     # timm translates older or foreign key names and resizes what depends on the image while it loads: let it.
     overlay = {"state_dict": dict(checkpoint.tensors)}
     try:

@@ -29,8 +29,6 @@ class Outcome:
     reason: str | None = None
 
     def __post_init__(self) -> None:
-        if self.status not in ("ok", "unavailable", "failed"):
-            raise ValueError(f"status {self.status!r} is not one of ok, unavailable, failed")
         if self.status == "ok" and (self.stage or self.reason):
             raise ValueError(f"an ok outcome has no stage {self.stage!r} and no reason {self.reason!r}")
         if self.status != "ok" and not self.reason:

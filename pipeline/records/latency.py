@@ -102,12 +102,9 @@ class LatencyRecord:
             raise ValueError(f"{self.key.label}: a simulation has no latency")
         if (self.outcome.status == "ok") != (self.rounds_ms is not None):
             raise ValueError(f"a latency that is {self.outcome.status} with rounds_ms {_brief(self.rounds_ms)}")
-        _check_rounds(self.rounds_ms)
-        _check_cpu(self.rounds_ms, self.cpu_rounds_ms)
-        _check_cpu(self.control_rounds_ms, self.control_cpu_rounds_ms)
-        _check_cpu(self.float_rounds_ms, self.float_cpu_rounds_ms)
-        _check_beside("control", self.control, self.control_rounds_ms, self.rounds_ms)
-        _check_beside("float", self.float_key, self.float_rounds_ms, self.rounds_ms)
+        _check_rounds(self.rounds_ms, self.cpu_rounds_ms)
+        _check_beside("control", self.control, self.control_rounds_ms, self.control_cpu_rounds_ms, self.rounds_ms)
+        _check_beside("float", self.float_key, self.float_rounds_ms, self.float_cpu_rounds_ms, self.rounds_ms)
         if self.processes < 1 or (self.rounds_ms is not None and len(self.rounds_ms) % self.processes):
             raise ValueError(f"{_brief(self.rounds_ms)} do not spread evenly over {self.processes} processes")
         if self.rounds_ms is not None and self.control is None and not self.control_note:
@@ -120,27 +117,24 @@ class LatencyRecord:
                 raise ValueError(f"float artifact {self.float_key} beside {self.key}: int8 is timed beside {wanted}")
 
 
-def _check_beside(what: str, key: CellKey | None, rounds: Rounds | None, own: Rounds | None) -> None:
+def _check_beside(what: str, key: CellKey | None, wall: Rounds | None, cpu: Rounds | None, own: Rounds | None) -> None:
     """Rounds of another artifact that were measured in turn with the own ones."""
-    if (key is None) != (rounds is None):
+    if (key is None) != (wall is None):
         raise ValueError(f"a {what} and its rounds_ms come together")
-    _check_rounds(rounds)
-    if rounds is not None and len(rounds) != len(own or ()):
-        raise ValueError(f"{_brief(own)} beside {_brief(rounds)} of the {what}")
+    _check_rounds(wall, cpu)
+    if wall is not None and len(wall) != len(own or ()):
+        raise ValueError(f"{_brief(own)} beside {_brief(wall)} of the {what}")
 
 
-def _check_cpu(wall: Rounds | None, cpu: Rounds | None) -> None:
+def _check_rounds(wall: Rounds | None, cpu: Rounds | None) -> None:
     """Processor time is that of the very inferences that were timed."""
-    _check_rounds(cpu)
-    if cpu is not None and [len(samples) for samples in cpu] != [len(samples) for samples in wall or ()]:
+    for rounds in (wall, cpu):
+        if rounds is not None and (not rounds or not all(rounds)):
+            raise ValueError("rounds_ms is empty or has an empty round: what was not measured is None")
+        if rounds is not None and not all(math.isfinite(ms) and ms > 0 for samples in rounds for ms in samples):
+            raise ValueError("rounds_ms has a sample that is no positive time")
+    if cpu is not None and list(map(len, cpu)) != list(map(len, wall or ())):
         raise ValueError(f"{_brief(wall)} beside {_brief(cpu)} of processor time: they are of other inferences")
-
-
-def _check_rounds(rounds: Rounds | None) -> None:
-    if rounds is not None and (not rounds or not all(rounds)):
-        raise ValueError("rounds_ms is empty or has an empty round: what was not measured is None")
-    if rounds is not None and not all(math.isfinite(ms) and ms > 0 for samples in rounds for ms in samples):
-        raise ValueError("rounds_ms has a sample that is no positive time")
 
 
 def _conditions(key: CellKey) -> tuple[str, str, str, str]:

@@ -6,8 +6,7 @@ Percentages, medians and intervals are not stored: they are derived when a repor
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.records.conversion import ConversionRecord
@@ -71,20 +70,6 @@ class RunRecord:
     mixed: MixedRecord | None = None
     instructions: tuple[InstructionRecord, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.num_classes < 2 or self.parameters < 1:
-            raise ValueError(f"a model of {self.num_classes} classes and {self.parameters} parameters")
-        _check_unique("stage", (s.stage for s in self.stages))
-        _check_unique("conversion", ((c.target, c.precision, c.source) for c in self.conversions))
-        _check_unique("validation", (v.key for v in self.validations))
-        _check_unique("latency", (t.key for t in self.latencies))
-        _check_unique("instruction", (i.key for i in self.instructions))
-        models = {c.model for c in self.conversions}
-        models |= {v.key.model for v in self.validations} | {t.key.model for t in self.latencies}
-        models |= {i.key.model for i in self.instructions}
-        if models - {self.model}:
-            raise ValueError(f"run of {self.model} holds records of {', '.join(sorted(models - {self.model}))}")
-
 
 @dataclass(frozen=True)
 class Report:
@@ -94,20 +79,7 @@ class Report:
     generated_utc: str
     runs: tuple[RunRecord, ...]
 
-    def __post_init__(self) -> None:
-        if self.schema_version != SCHEMA_VERSION:
-            raise ValueError(f"schema_version {self.schema_version}, this version writes {SCHEMA_VERSION}")
-        if not self.runs:
-            raise ValueError("a report needs at least one run")
-        _check_unique("run", (run.run_id for run in self.runs))
-
 
 def report_to_json(report: Report) -> str:
     """The text of `report.json`."""
     return json.dumps(to_dict(report), indent=2, allow_nan=False) + "\n"
-
-
-def _check_unique(what: str, keys: Iterable[Hashable]) -> None:
-    twice = [key for key, count in Counter(keys).items() if count > 1]
-    if twice:
-        raise ValueError(f"more than one {what} record for {twice[0]}")

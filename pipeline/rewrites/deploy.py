@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from pipeline.config import FORM_NAMES
 from pipeline.models.t2t_vit import T2TViT
 from pipeline.rewrites import (
     attention,
@@ -44,13 +43,7 @@ ORDER: tuple[tuple[str, Rewrite], ...] = (
 
 
 def in_form(model: nn.Module, form: str) -> nn.Module:
-    """The model as it is quantized and converted: rewritten if it is a T2T-ViT and `form` is "deploy", else itself.
-
-    Raises:
-        ValueError: no such form.
-    """
-    if form not in FORM_NAMES:
-        raise ValueError(f"form {form!r} is not one of {', '.join(FORM_NAMES)}")
+    """The model as it is quantized and converted: rewritten if it is a T2T-ViT and `form` is "deploy", else itself."""
     return deploy_form(model) if form == "deploy" and isinstance(model, T2TViT) else model
 
 

@@ -48,10 +48,6 @@ class EqualizationRecord:
     largest_factor: float
     reason: str | None = None
 
-    def __post_init__(self) -> None:
-        if (self.reason is None) != bool(self.groups) or not 1.0 <= self.largest_factor <= LARGEST_FACTOR * (1 + 1e-6):
-            raise ValueError(f"equalization of {self.groups} by up to {self.largest_factor}: {self.reason}")
-
 
 @dataclass(frozen=True)
 class Group:

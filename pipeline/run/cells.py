@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
 from pipeline.files import write_json
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import HOST, SIMULATED, CellKey
-from pipeline.records.latency import InstructionRecord, LatencyRecord
+from pipeline.records.latency import InstructionRecord, LatencyRecord, PlanRecord
 from pipeline.records.mixed import MixedRecord
 from pipeline.records.validation import ValidationRecord
 from pipeline.records.waterfall import WaterfallRecord
@@ -68,14 +68,8 @@ def cell_key(record: ConversionRecord, runtime: str, where: str = HOST) -> CellK
     return CellKey(record.model, record.target, runtime, record.precision, record.source, device)
 
 
-class OfCell(Protocol):
-    """A record of one cell."""
-
-    @property
-    def key(self) -> CellKey: ...
-
-
-Record = TypeVar("Record", bound=OfCell)
+#: A record of one cell.
+Record = TypeVar("Record", bound=ValidationRecord | LatencyRecord | InstructionRecord | PlanRecord)
 
 
 def load_cells(run: Run, name: str, cls: type[Record]) -> tuple[Record, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib import metadata
@@ -44,25 +43,23 @@ def host() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": linux.processor(ROOT) or platform.processor() or "unknown",
         "vector_extensions": " ".join(linux.vector_extensions(ROOT)) or "unknown",
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(linux.cores()),
         "python": platform.python_version(),
     }
 
 
 def commit() -> str:
     """The commit of this checkout, `+changes` where files differ from it, "unknown" outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        root = Path(__file__).resolve().parent.parent
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=root, capture_output=True, text=True, timeout=10, check=True,
-        ).stdout.strip()  # fmt: skip
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return head + ("+changes" if dirty else "")
 
 
 def collect() -> dict[str, str]:

@@ -1,11 +1,9 @@
-"""Latency on one device: a run's artifacts in, raw samples interleaved with MobileNetV2's out.
+"""Time a run's artifacts on one device, interleaved with those of MobileNetV2, whose run is found or made.
 
 A cell, its control (MobileNetV2 in the same runtime and precision) and, if it is int8, the float32 file of the same
 model are open in one worker process with the same number of threads, and take turns (pipeline.stages.timing). On this
 host the cells take turns too, process by process: what changes on the machine in a minute or two is then within each
 cell's spread. On a device that can be unplugged they follow each other, and each is kept as soon as it is done.
-
-Find or make the control of latency figures: a MobileNetV2 run on the same data, with the same artifacts.
 """
 
 from __future__ import annotations

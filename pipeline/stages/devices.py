@@ -58,24 +58,15 @@ class Place:
     @classmethod
     def host(cls) -> Place:
         """This machine as it is."""
-        return cls.at(Address("host"), DeviceOptions(timeout_s=TIMEOUT_S), lambda line: None)
+        return cls.at(Address("host"), DeviceOptions(timeout_s=TIMEOUT_S), lambda line: None, limits_of("host"))
 
     @classmethod
-    def at(
-        cls,
-        address: Address,
-        options: DeviceOptions,
-        say: Say,
-        temperature_c: float | None = None,
-        wait_s: float = EntryLimits.wait_s,
-        enforced: bool = True,
-    ) -> Place:
-        """The device at an address, not reached for yet; the conditions as of limits_of.
+    def at(cls, address: Address, options: DeviceOptions, say: Say, limits: EntryLimits) -> Place:
+        """The device at an address, not reached for yet.
 
         Raises:
             TargetError: stage "device", this machine or the kind of device cannot do what was asked for.
         """
-        limits = limits_of(address.kind, temperature_c, wait_s, enforced)
         return cls(device_at(address, options, say), options.cpus, limits, say)
 
     def __enter__(self) -> Place:
@@ -152,7 +143,9 @@ class Place:
         return enter(self.device, self.limits, self.say)
 
 
-def limits_of(kind: Kind, temperature_c: float | None, wait_s: float, enforced: bool) -> EntryLimits:
+def limits_of(
+    kind: Kind, temperature_c: float | None = None, wait_s: float = EntryLimits.wait_s, enforced: bool = True
+) -> EntryLimits:
     """Those that the user asked for, else of the kind of device; this host and emulated ones are only recorded."""
     return EntryLimits(
         temperature_c=TEMPERATURE_C.get(kind) if temperature_c is None else temperature_c,
@@ -177,9 +170,11 @@ def enter(
     if not limits.enforced:
         return found
     start = clock()
-    while hot := too_hot(found, limits):
+    while True:
         if reason := unfit(found):
             raise TargetError("device", f"{device.address.label}: {reason}")
+        if not (hot := too_hot(found, limits)):
+            return found
         waited = clock() - start
         if waited >= limits.wait_s:
             raise TargetError(
@@ -190,9 +185,6 @@ def enter(
         say(f"{device.address.label}: {hot}: waiting for it to cool down ({waited:.0f} of {limits.wait_s:.0f} s)")
         sleep(min(POLL_S, max(limits.wait_s - waited, 0.0)))
         found = device.conditions()
-    if reason := unfit(found):
-        raise TargetError("device", f"{device.address.label}: {reason}")
-    return found
 
 
 def too_hot(conditions: Conditions, limits: EntryLimits) -> str:

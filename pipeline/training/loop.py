@@ -101,6 +101,7 @@ def fit(trainee: Trainee, plan: TrainPlan, phase: Phase) -> list[EpochRecord]:
 
     Raises:
         TrainingError: the loss or a gradient is not finite; the last good resume point is kept.
+        RunError: the resume point belongs to another plan, or is damaged.
         KeyboardInterrupt: after a resume point was written, on SIGINT or SIGTERM.
     """
     steps_per_epoch = plan.steps_per_epoch(phase.images, world().size)
@@ -114,7 +115,6 @@ def fit(trainee: Trainee, plan: TrainPlan, phase: Phase) -> list[EpochRecord]:
     with torch.random.fork_rng(devices), stop_signal() as stop:
         torch.manual_seed(plan.seed + world().rank)
         loop = _Loop(trainee, plan, phase, steps_per_epoch)
-        loop.restore()
         while loop.state.epoch < plan.epochs:
             loop.run_epoch(stop)
         loop.training.average.keep()
@@ -134,8 +134,8 @@ class _Loop:
             average=WeightAverage(module, plan.ema),
             scaler=phase.precision.scaler(phase.device),
         )
-        self.state = State()
         self.resume_file = phase.folder / RESUME_FILE
+        self.state = restore(self.resume_file, plan, self.training, phase.device) or State()
 
     def run_epoch(self, stop: Callable[[], bool]) -> None:
         state, phase, plan = self.state, self.phase, self.plan
@@ -260,14 +260,6 @@ class _Loop:
 
     def save(self) -> None:
         save(self.resume_file, self.plan, self.state, self.training, self.phase.device)
-
-    def restore(self) -> None:
-        """Continue from the resume point if there is one.
-
-        Raises:
-            RunError: it belongs to another plan, or is damaged.
-        """
-        self.state = restore(self.resume_file, self.plan, self.training, self.phase.device) or self.state
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

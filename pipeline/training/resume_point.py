@@ -64,12 +64,9 @@ class WeightAverage:
     def state_dict(self) -> dict[str, object]:
         return {"steps": self.steps, "average": self.average if self.decay else {}}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        steps, average = state["steps"], state["average"]
-        assert isinstance(steps, int)
-        assert isinstance(average, dict)
-        self.steps = steps
-        for name, value in average.items():
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        for name, value in state["average"].items():
             self.average[name].copy_(value)
 
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,14 +140,7 @@ def eval_transform(config: ModelConfig) -> EvalTransform:
     """The evaluation transform of a model."""
     from calibration.preprocess import EvalTransform
 
-    return EvalTransform(
-        input_size=config.input_size,
-        mean=config.mean,
-        std=config.std,
-        crop_pct=config.crop_pct,
-        interpolation=config.interpolation,
-        crop_mode=config.crop_mode,
-    )
+    return EvalTransform(**{field.name: getattr(config, field.name) for field in fields(EvalTransform)})
 
 
 @dataclass(frozen=True)

@@ -69,14 +69,12 @@ def _palettized(model: Any, bits: int) -> Any:
     config = cto.OpPalettizerConfig(
         mode="custom", lut_function=lambda weight: palette(weight, bits), weight_threshold=0
     )
-    chosen = {name: config for name, weight in _float_weights(model) if _saves_room(weight, bits)}
+    weights = _float_weights(model)
+    smaller = (name for name, w in weights if w.size * bits + (_FP16_BITS << bits) < w.size * _FP16_BITS)
+    chosen = dict.fromkeys(smaller, config)
     if not chosen:
         raise TargetError("convert", f"no weight is large enough for a palette of {1 << bits} values: convert to fp16")
     return cto.palettize_weights(model, cto.OptimizationConfig(op_name_configs=chosen))
-
-
-def _saves_room(weight: np.ndarray, bits: int) -> bool:
-    return weight.size * bits + (_FP16_BITS << bits) < weight.size * _FP16_BITS
 
 
 def _float_weights(model: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -11,6 +11,7 @@ Choose the operators of a half precision package that stay float32: those asked 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ _ACTIVATIONS, _WEIGHTS = ("quantize", "dequantize"), ("constexpr_affine_dequanti
 
 def cautions(operations: Sequence[Any]) -> Iterator[str]:
     """What is wrong with the constants in half precision; nothing for a file that has none."""
-    if names := [op.name for op in operations if op.op_type == "const" and _overflowed(op.outputs[0])]:
+    if names := [op.name for op in operations if op.op_type == "const" and not np.isfinite(_half(op.outputs[0])).all()]:
         yield (
             f"{plural(len(names), 'constant')} in half precision with infinity or NaN ({mil.listed(names)}): "
             "unless it masks an attention, a value above 65504 overflowed: keep its operator in float32"
@@ -44,7 +45,8 @@ def cautions(operations: Sequence[Any]) -> Iterator[str]:
             f"({mil.listed(lost)}): it is 0, or {SMALLEST:.1e} where coremltools put the smallest number in its place; "
             "nearly zero inputs then give infinity or NaN: raise the epsilon, or keep the operator in float32"
         )
-    vanished = [op.name for op in operations if op.op_type == "const" and _vanished(op.outputs[0])]
+    # All zero or the stand-in for zero, and the stand-in at least once: zeros alone may be meant.
+    vanished = [op.name for op in operations if op.op_type == "const" and _largest(op.outputs[0]) == SMALLEST]
     if names := [name for name in vanished if name not in lost.values()]:
         yield (
             f"{plural(len(names), 'constant')} whose values are all too small for half precision "
@@ -53,42 +55,32 @@ def cautions(operations: Sequence[Any]) -> Iterator[str]:
     yield from _scale_cautions(operations)
 
 
-def _half(variable: Any) -> np.ndarray | None:
-    """The values of a constant in half precision; None for any other variable."""
+def _half(variable: Any) -> np.ndarray:
+    """The values of a constant in half precision; none of any other variable."""
     if variable is None or not mil.is_constant(variable) or variable.val is None or mil.dtype(variable) != "fp16":
-        return None
+        return np.zeros(0)
     return np.asarray(variable.val)
 
 
-def _overflowed(variable: Any) -> bool:
+def _largest(variable: Any) -> float:
+    """Size of the largest value in half precision; NaN where there is none."""
     values = _half(variable)
-    return values is not None and not np.isfinite(values).all()
-
-
-def _vanished(variable: Any) -> bool:
-    """All zero or the stand-in for zero, and the stand-in at least once: zeros alone may be meant."""
-    values = _half(variable)
-    return values is not None and values.size > 0 and float(np.abs(values).max()) == SMALLEST
-
-
-def _is_lost(variable: Any) -> bool:
-    values = _half(variable)
-    return values is not None and values.size > 0 and float(np.abs(values).max()) <= SMALLEST
+    return float(np.abs(values).max()) if values.size else math.nan
 
 
 def _lost_epsilons(operation: Any) -> Iterator[tuple[str, str]]:
     """(operator, constant) where an epsilon is zero or its stand-in."""
     own = operation.inputs.get("epsilon")
-    if _is_lost(own):
+    if _largest(own) <= SMALLEST:
         yield operation.name, own.name
     guarded = operation.inputs.get(_GUARDED.get(operation.op_type, ""))
     if guarded is None:
         return
-    if _is_lost(guarded):
+    if _largest(guarded) <= SMALLEST:
         yield operation.name, guarded.name
     elif guarded.op is not None and guarded.op.op_type in _GUARDS:
         for term in (guarded.op.x, guarded.op.y):
-            if _is_lost(term):
+            if _largest(term) <= SMALLEST:
                 yield guarded.op.name, term.name
 
 
@@ -113,7 +105,7 @@ def _scale_cautions(operations: Sequence[Any]) -> Iterator[str]:
 def _scales(operations: Sequence[Any], kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Sizes of the scales in half precision, by operator."""
     found = {op.name: _half(op.inputs.get("scale")) for op in operations if op.op_type in kinds}
-    return {name: np.abs(values) for name, values in found.items() if values is not None}
+    return {name: np.abs(values) for name, values in found.items() if values.size}
 
 
 #: Where the backward walk from an exponential stops: weighted layers and what changes the number format.
@@ -177,11 +169,12 @@ def float32_region(operation: Any) -> bool:
 
 def _reaches_exp(operation: Any, neighbours: Callable[[Any], list[Any]]) -> bool:
     """Whether a walk over `neighbours` meets an `exp` that is divided by, before the region ends."""
-    return any(op.op_type == "exp" and _is_divisor(op) for op in _within_region(operation, neighbours))
-
-
-def _is_divisor(exponential: Any) -> bool:
-    return any(op.op_type == _REGION_EXIT for op in _within_region(exponential, _readers))
+    return any(
+        behind.op_type == _REGION_EXIT
+        for op in _within_region(operation, neighbours)
+        if op.op_type == "exp"
+        for behind in _within_region(op, _readers)
+    )
 
 
 def _within_region(operation: Any, neighbours: Callable[[Any], list[Any]]) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from targets.coreml.session import CoreMLSession, read_input
 from targets.sdk import one_line, quieted
 from targets.types import Session, TargetError, Unavailable, check_threads
 
-RUNTIME = units.runtime_of(units.ALL)
+RUNTIME = units.RUNTIMES[units.ALL]
 
 
 def run_unavailable_reason() -> str:
@@ -36,9 +36,9 @@ def load(path: Path, runtime: str, threads: int) -> Session:
         Unavailable: no such runtime, or not a Mac.
         TargetError: stage "load".
     """
-    choice = units.choice_of(runtime)
+    choice = next((choice for choice, name in units.RUNTIMES.items() if name == runtime), None)
     if choice is None and runtime not in units.SIMULATED:
-        known = ", ".join(map(units.runtime_of, units.choices()))
+        known = ", ".join(units.RUNTIMES.values())
         raise Unavailable("load", f"the coreml target has no runtime {runtime!r} (known: {known})")
     check_threads(threads)
     if reason := missing(path):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.coreml.package import OUTPUT, pixels, read
+from targets.coreml.package import OUTPUT, Preprocessing, pixels, read
 from targets.sdk import one_line
 from targets.types import Samples, Session, TargetError, check_batch
 
@@ -32,20 +32,20 @@ class PackageInput:
     Attributes:
         name: of the input.
         shape: (1, 3, H, W).
-        mean, std: for an input that is an RGB picture: the preprocessing inside the package, which normalised images
-            are freed of before they go in. Empty for an array of normalised floats.
+        folded: for an input that is an RGB picture: the preprocessing inside the package, which normalised images are
+            freed of before they go in. None for an array of normalised floats.
     """
 
     name: str
     shape: tuple[int, ...]
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    folded: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 4 or self.shape[0] != 1 or min(self.shape) < 1:
             raise ValueError(f"input {self.name!r} has shape {list(self.shape)}, not that of one image [1, 3, H, W]")
-        if len(self.mean) != len(self.std) or (self.mean and len(self.mean) != self.shape[1]):
-            raise ValueError(f"mean {self.mean} and std {self.std}: one of each for {self.shape[1]} channels")
+        if self.folded is not None and len(self.folded.mean) != self.shape[1]:
+            mean, std = self.folded.mean, self.folded.std
+            raise ValueError(f"mean {mean} and std {std}: one of each for {self.shape[1]} channels")
 
 
 def read_input(spec: Any) -> PackageInput:
@@ -70,8 +70,7 @@ def read_input(spec: Any) -> PackageInput:
             "into it: convert it with this program"
         )
     image = feature.type.imageType
-    shape = (1, 3, int(image.height), int(image.width))
-    return PackageInput(feature.name, shape, tuple(folded.mean), tuple(folded.std))
+    return PackageInput(feature.name, (1, 3, int(image.height), int(image.width)), folded)
 
 
 class CoreMLSession(Session):
@@ -111,11 +110,11 @@ class CoreMLSession(Session):
     def _values(self, batch: np.ndarray) -> list[np.ndarray] | list[Image.Image]:
         """[N, 3, H, W] -> N values for `predict`."""
         check_batch(batch, self._takes.shape[1:], self._name, is_open=self._run is not None)
-        if not self._takes.mean:
+        if (folded := self._takes.folded) is None:
             return list(np.ascontiguousarray(batch)[:, None])
         from PIL import Image
 
-        levels = pixels(batch, self._takes.mean, self._takes.std).transpose(0, 2, 3, 1)  # uint8 [N, H, W, 3]
+        levels = pixels(batch, folded.mean, folded.std).transpose(0, 2, 3, 1)  # uint8 [N, H, W, 3]
         return [Image.fromarray(np.ascontiguousarray(image)) for image in levels]
 
     def _predict(self, value: np.ndarray | Image.Image) -> np.ndarray:

@@ -1,9 +1,7 @@
 """Read the facts from a `.pte` file: its program, the segments after it, its delegates and what runs outside them.
 
-Each XNNPACK payload is a flatbuffer, which `flatc` verifies and turns into JSON as it does the program around it.
-
-The program is a flatbuffer. `flatc`, which ships in ExecuTorch's wheel, verifies it and turns it into JSON. Large
-constants and the delegates' payloads live outside of it, in segments after the program.
+The program is a flatbuffer, and so is each XNNPACK payload. `flatc`, which ships in ExecuTorch's wheel, verifies them
+and turns them into JSON. Large constants and the payloads live outside of the program, in segments after it.
 """
 
 from __future__ import annotations

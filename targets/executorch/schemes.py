@@ -6,6 +6,7 @@ from targets.target import Schemes, made, not_made
 
 _XNNPACK_CONFIG = "executorch/backends/xnnpack/partition/config/gemm_configs.py"
 _PALETTE = not_made("the format has no palettes (dtypes of the TFLite schema and of xnnpack/serialization/schema.fbs)")
+_GROUP_SIZES = (32, 64, 128, 256)
 
 SCHEMES = Schemes(
     "executorch",
@@ -19,10 +20,7 @@ SCHEMES = Schemes(
         "int8-dynamic": made("Linear with activations per token; convolutions stay float32"),
         "w4a8-dynamic": made(
             "Linear with int4 weights in groups, int8 where they do not divide; convolutions stay float32",
-            32,
-            64,
-            128,
-            256,
+            *_GROUP_SIZES,
         ),
         "w8": not_made(
             f"the partitioner wants quantized activations beside quantized weights ({_XNNPACK_CONFIG}, _get_act_deps): "
@@ -32,8 +30,6 @@ SCHEMES = Schemes(
             f"as w8, and int4 in groups under dynamic activations only ({_XNNPACK_CONFIG}): w4a8-dynamic has the same "
             "weights"
         ),
-        "lut8": _PALETTE,
-        "lut6": _PALETTE,
-        "lut4": _PALETTE,
+        **dict.fromkeys(("lut8", "lut6", "lut4"), _PALETTE),
     },
 )

@@ -13,7 +13,7 @@ from targets.executorch.convert import cause_of
 from targets.program import check_request, fold_quantized_weights, static_batch
 from targets.sdk import quieted, why_not_imported
 from targets.target import Schemes, made, not_made
-from targets.types import ConvertRequest, PackageOptions, Precision, TargetError
+from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -31,11 +31,7 @@ SCHEMES = Schemes(
         "w8a16": not_made(f"as in coreml: no int16 activations ({_MIL_QUANTIZE})"),
         "int8-dynamic": not_made(f"as in coreml: scales of activations are constants ({_MIL_QUANTIZE})"),
         "w4a8-dynamic": not_made(f"as in coreml: scales of activations are constants ({_MIL_QUANTIZE})"),
-        "w8": _ELSEWHERE,
-        "w4": _ELSEWHERE,
-        "lut8": _ELSEWHERE,
-        "lut6": _ELSEWHERE,
-        "lut4": _ELSEWHERE,
+        **dict.fromkeys(WEIGHT_ONLY, _ELSEWHERE),
     },
 )
 

@@ -83,7 +83,7 @@ class TFLiteSession(Session):
     """A loaded model, [1, 3, H, W] -> [1, classes]; float32 outside, whatever the file stores at its boundary."""
 
     # Any: the interpreters of both packages are untyped.
-    def __init__(self, interpreter: Any, name: str, load_ms: float, open_showing: Callable[[], Any] | None = None):
+    def __init__(self, interpreter: Any, name: str, load_ms: float, open_showing: Callable[[], Any]):
         self.load_ms = load_ms
         self._interpreter = interpreter
         self._open_showing = open_showing
@@ -116,8 +116,6 @@ class TFLiteSession(Session):
         """From a second interpreter, without the XNNPACK delegate: its kernels are the runtime's own."""
         (single,) = self._images(image)
         if self._showing is None:
-            if self._open_showing is None:
-                raise TargetError("run", f"{self._name}: this session was opened without a way to show its tensors")
             self._showing = self._open_showing()
         self._set_input(single, self._showing)
         self._invoke(self._showing)

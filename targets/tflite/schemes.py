@@ -6,6 +6,7 @@ from targets.target import Schemes, made, not_made
 
 _AI_EDGE_POLICY = "ai_edge_quantizer/default_policy.py"
 _PALETTE = not_made("the format has no palettes (dtypes of the TFLite schema and of xnnpack/serialization/schema.fbs)")
+_GROUP_SIZES = (32, 64, 128, 256)
 
 SCHEMES = Schemes(
     "tflite",
@@ -21,18 +22,13 @@ SCHEMES = Schemes(
         "w4a8-dynamic": made(
             "Linear with int4 weights in groups, int8 where they do not divide and in convolutions; depthwise ones "
             "stay float32",
-            32,
-            64,
-            128,
-            256,
+            *_GROUP_SIZES,
         ),
         "w8": made("weights per channel, activations float32"),
         "w4": made(
             f"weights per channel (groups are in no weight-only config of {_AI_EDGE_POLICY}), int8 in depthwise "
             "convolutions; XNNPACK does not take them: for size alone, slower than float32"
         ),
-        "lut8": _PALETTE,
-        "lut6": _PALETTE,
-        "lut4": _PALETTE,
+        **dict.fromkeys(("lut8", "lut6", "lut4"), _PALETTE),
     },
 )

@@ -23,7 +23,6 @@ from targets.types import (
     RangeEvent,
     Samples,
     Session,
-    Stage,
     TargetError,
     Unavailable,
 )
@@ -129,11 +128,11 @@ class WorkerClient(ABC):
 
     def hello(self) -> Message:
         """pid, usable CPUs, machine and versions of the worker."""
-        return self._call("probe", {"op": "hello"})[0]
+        return self._call("hello")[0]
 
     def probe(self, target: str) -> Probe:
         """What `target` can do in the worker."""
-        return from_dict(Probe, self._call("probe", {"op": "probe", "target": target})[0]["probe"])
+        return from_dict(Probe, self._call("probe", target=target)[0]["probe"])
 
     def convert(
         self,
@@ -148,41 +147,36 @@ class WorkerClient(ABC):
         """Convert the `.pt2` at `program`, whose digest must be `sha256`, into `output`."""
         self._call(
             "convert",
-            {
-                "op": "convert",
-                "target": target,
-                "program": str(program.resolve()),
-                "sha256": sha256,
-                "precision": precision,
-                "output": str(output.resolve()),
-                "metadata": dict(metadata or {}),
-                "options": asdict(options or PackageOptions()),
-            },
+            target=target,
+            program=str(program.resolve()),
+            sha256=sha256,
+            precision=precision,
+            output=str(output.resolve()),
+            metadata=dict(metadata or {}),
+            options=asdict(options or PackageOptions()),
         )
 
     def inspect(self, target: str, path: Path) -> GraphFacts:
         """Facts read from the file at `path`."""
-        reply, _ = self._call("inspect", {"op": "inspect", "target": target, "path": str(path.resolve())})
-        return from_dict(GraphFacts, reply["facts"])
+        return from_dict(GraphFacts, self._call("inspect", target=target, path=str(path.resolve()))[0]["facts"])
 
     def plan(self, target: str, path: Path, compute_units: str) -> ComputePlan:
         """What the framework of `target` plans for the file at `path`, given the choice of compute units."""
-        request = {"op": "plan", "target": target, "path": str(path.resolve()), "compute_units": compute_units}
-        return from_dict(ComputePlan, self._call("load", request)[0]["plan"])
+        reply, _ = self._call("plan", target=target, path=str(path.resolve()), compute_units=compute_units)
+        return from_dict(ComputePlan, reply["plan"])
 
     def open(self, target: str, path: Path, runtime: str, threads: int) -> RemoteSession:
         """Load the file at `path`; its work happens in the worker."""
-        request = {"op": "open", "target": target, "path": self._sent(path), "runtime": runtime, "threads": threads}
-        reply = self._call("load", request)[0]
+        reply, _ = self._call("open", target=target, path=self._sent(path), runtime=runtime, threads=threads)
         return RemoteSession(self, reply["session"], reply["load_ms"])
 
     def facts(self) -> DeviceFacts:
         """What the machine is that the worker runs on."""
-        return from_dict(DeviceFacts, self._call("device", {"op": "facts"})[0]["facts"])
+        return from_dict(DeviceFacts, self._call("facts")[0]["facts"])
 
     def conditions(self) -> Conditions:
         """The state that it is in now."""
-        return from_dict(Conditions, self._call("device", {"op": "conditions"})[0]["conditions"])
+        return from_dict(Conditions, self._call("conditions")[0]["conditions"])
 
     def bind(self, cpus: Sequence[int]) -> None:
         """Bind the worker, and with it every runtime that it opens from now on, to these cores.
@@ -190,12 +184,11 @@ class WorkerClient(ABC):
         Raises:
             TargetError: stage "device", its system cannot, or has no such core.
         """
-        self._call("device", {"op": "bind", "cpus": list(cpus)})
+        self._call("bind", cpus=list(cpus))
 
-    def _call(
-        self, stage: Stage, request: Message, batch: np.ndarray | None = None
-    ) -> tuple[Message, np.ndarray | None]:
-        """Send one request and wait for its reply; `stage` is where a crash is put down to."""
+    def _call(self, op: str, batch: np.ndarray | None = None, **request: Any) -> tuple[Message, np.ndarray | None]:
+        """Send one request and wait for its reply; a crash is put down to the stage of `op`."""
+        stage = wire.OPERATIONS.get(op, "run")
         with self._lock:
             link = self._link
             if link is None or self._end is not None:
@@ -206,7 +199,7 @@ class WorkerClient(ABC):
             watchdog.daemon = True
             watchdog.start()
             try:
-                wire.write_message(link.requests, request, batch)
+                wire.write_message(link.requests, {"op": op, **request}, batch)
                 answer = wire.read_message(link.replies)
             except (OSError, wire.ProtocolError):
                 answer = None
@@ -248,7 +241,7 @@ class RemoteSession(Session):
 
     def range_events(self) -> tuple[RangeEvent, ...] | None:
         events = self._ask("range_events")[0]["events"]
-        return None if events is None else tuple(RangeEvent(**event) for event in events)
+        return None if events is None else tuple(from_dict(RangeEvent, event) for event in events)
 
     def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
         reply, values = self._ask("quantized_tensors", image)
@@ -258,7 +251,7 @@ class RemoteSession(Session):
         self._ask("close")
 
     def _ask(self, op: str, batch: np.ndarray | None = None, **more: Any) -> tuple[Message, np.ndarray | None]:
-        return self._worker._call("run", {"op": op, "session": self._number, **more}, batch)
+        return self._worker._call(op, batch, session=self._number, **more)
 
 
 def _give_up(link: Link, timed_out: threading.Event) -> None:

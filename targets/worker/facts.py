@@ -9,6 +9,9 @@ from typing import Literal, get_args
 from targets.types import Capability
 
 Screen = Literal["on", "off", "locked"]
+#: In the order of Android's PowerManager.THERMAL_STATUS_*, 0 to 6.
+ThermalStatus = Literal["none", "light", "moderate", "severe", "critical", "emergency", "shutdown"]
+THERMAL_STATUSES: tuple[ThermalStatus, ...] = get_args(ThermalStatus)
 
 UNKNOWN = "unknown"
 
@@ -44,8 +47,7 @@ class Conditions:
 
     Attributes:
         temperature_c: the hottest of battery, skin and processor sensors that can be read, in degrees Celsius.
-        thermal_status: what the system itself says: "none", "light", "moderate", "severe", "critical", "emergency" or
-            "shutdown" (Android's thermal status; a Mac's and a board's own word is brought to these names).
+        thermal_status: what the system itself says, in Android's words; a Mac's and a board's own are brought to these.
         battery_percent, charging: of a device with a battery.
         low_power: whether a power saving mode is on.
         screen: "locked" is on or off behind a lock screen.
@@ -55,7 +57,7 @@ class Conditions:
     """
 
     temperature_c: float | None = None
-    thermal_status: str | None = None
+    thermal_status: ThermalStatus | None = None
     battery_percent: float | None = None
     charging: bool | None = None
     low_power: bool | None = None
@@ -63,13 +65,3 @@ class Conditions:
     governors: tuple[str, ...] = ()
     frequencies_khz: tuple[int, ...] = ()
     load_1min: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.screen is not None and self.screen not in get_args(Screen):
-            raise ValueError(f"screen {self.screen!r} is not one of {', '.join(get_args(Screen))}")
-        if self.thermal_status is not None and self.thermal_status not in THERMAL_STATUSES:
-            raise ValueError(f"thermal status {self.thermal_status!r} is not one of {', '.join(THERMAL_STATUSES)}")
-
-
-#: In the order of Android's PowerManager.THERMAL_STATUS_*, 0 to 6.
-THERMAL_STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")

@@ -110,19 +110,29 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """A program to its end, without input, in a process group of its own; `environment` is added to this process's.
 
+    The group is killed on any exception: Ctrl-C does not reach it, and a program may have started others.
+
     Raises:
         OSError, subprocess.TimeoutExpired: it does not start, or not end.
     """
-    return subprocess.run(
+    with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        timeout=timeout_s,
         env={**os.environ, **(environment or {})},
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            output, said = process.communicate(timeout=timeout_s)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, said)
 
 
 def tail(text: str) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from targets.types import QuantizedTensor
+from targets.types import QuantizedTensor, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,13 @@ MAX_PAYLOAD_BYTES = 1 << 30
 MAX_LINE_BYTES = 1 << 26
 
 Message = dict[str, Any]
+#: What a worker can be asked for, each a method of targets.worker.worker.Worker -> the stage that an unexpected error
+#: of it, or a crash while it is done, belongs to.
+OPERATIONS: dict[str, Stage] = {
+    "hello": "probe", "facts": "device", "conditions": "device", "bind": "device", "probe": "probe",
+    "convert": "convert", "inspect": "inspect", "plan": "load", "open": "load", "infer": "run", "time": "run",
+    "range_events": "run", "quantized_tensors": "run", "close": "run",
+}  # fmt: skip
 
 
 class ProtocolError(ValueError):

@@ -1,8 +1,8 @@
 """The worker process: reads requests from standard input, does what they ask, and writes replies to standard output.
 
 Converters and runtimes run in it, so that a crash of their native code ends this process and not the command that
-started it (targets.worker.client). Messages are those of targets.worker.wire: every request has an "op" of OPERATIONS;
-the reply has "ok": true and the results, or "ok": false with "stage", "cause" and "unavailable". What native code
+started it (targets.worker.client). Messages and operations are those of targets.worker.wire: every request has an
+"op"; the reply has "ok": true and the results, or "ok": false with "stage", "cause" and "unavailable". What native code
 prints to standard output goes to standard error. The worker ends when its input ends, also in the middle of a request.
 """
 
@@ -14,7 +14,6 @@ import platform
 import queue
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -23,8 +22,9 @@ import numpy as np
 
 from targets import registry
 from targets.codec import from_dict
-from targets.types import ConvertRequest, PackageOptions, Session, Stage, TargetError, Unavailable
+from targets.types import ConvertRequest, PackageOptions, Session, TargetError, Unavailable
 from targets.worker import readings, wire
+from targets.worker.readings import linux
 from targets.worker.wire import Message
 
 Reply = tuple[Message, np.ndarray | None]
@@ -40,21 +40,25 @@ class Worker:
     def answer(self, request: Message, batch: np.ndarray | None) -> Reply:
         """The reply to one request; errors become replies too."""
         op = request.get("op")
-        if op not in OPERATIONS:
-            known = ", ".join((*OPERATIONS, "quit"))
+        if op not in wire.OPERATIONS:
+            known = ", ".join((*wire.OPERATIONS, "quit"))
             return _failure(TargetError("run", f"the worker knows no operation {op!r} (known: {known})"))
-        stage, operation = OPERATIONS[op]
         try:
-            message, array = operation(self, request, batch)
+            message, array = getattr(self, op)(request, batch)
         except TargetError as error:
             return _failure(error)
         except (Exception, SystemExit) as error:  # one request may fail alone, whatever an SDK raises
-            return _failure(TargetError(stage, f"{type(error).__name__}: {error}"))
+            return _failure(TargetError(wire.OPERATIONS[op], f"{type(error).__name__}: {error}"))
         return {"ok": True, **message}, array
 
     def hello(self, request: Message, batch: np.ndarray | None) -> Reply:
         versions = {"python": platform.python_version(), "numpy": np.__version__}
-        return {"pid": os.getpid(), "cpus": _usable_cpus(), "machine": platform.machine(), "versions": versions}, None
+        return {
+            "pid": os.getpid(),
+            "cpus": linux.cores() or 1,
+            "machine": platform.machine(),
+            "versions": versions,
+        }, None
 
     def facts(self, request: Message, batch: np.ndarray | None) -> Reply:
         return {"facts": asdict(readings.facts())}, None
@@ -71,7 +75,8 @@ class Worker:
 
     def convert(self, request: Message, batch: np.ndarray | None) -> Reply:
         program = Path(request["program"])
-        found = _sha256(program)
+        with program.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != request["sha256"]:
             raise TargetError(
                 "convert",
@@ -138,25 +143,6 @@ class Worker:
             ) from None
 
 
-#: What can be asked for -> the stage that an unexpected error of it belongs to, and what answers it.
-OPERATIONS: dict[str, tuple[Stage, Callable[[Worker, Message, np.ndarray | None], Reply]]] = {
-    "hello": ("probe", Worker.hello),
-    "facts": ("device", Worker.facts),
-    "conditions": ("device", Worker.conditions),
-    "bind": ("device", Worker.bind),
-    "probe": ("probe", Worker.probe),
-    "convert": ("convert", Worker.convert),
-    "inspect": ("inspect", Worker.inspect),
-    "plan": ("load", Worker.plan),
-    "open": ("load", Worker.open),
-    "infer": ("run", Worker.infer),
-    "time": ("run", Worker.time),
-    "range_events": ("run", Worker.range_events),
-    "quantized_tensors": ("run", Worker.quantized_tensors),
-    "close": ("run", Worker.close),
-}
-
-
 def _failure(error: TargetError) -> Reply:
     unavailable = isinstance(error, Unavailable)
     return {"ok": False, "stage": error.stage, "cause": error.cause, "unavailable": unavailable}, None
@@ -166,17 +152,6 @@ def _required(batch: np.ndarray | None) -> np.ndarray:
     if batch is None:
         raise TargetError("run", "the request carries no images: send them as its payload")
     return batch
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _usable_cpus() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _read_requests(stream: BinaryIO, requests: queue.SimpleQueue[tuple[Message, np.ndarray | None]]) -> None:

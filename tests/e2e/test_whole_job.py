@@ -15,12 +15,13 @@ from ssh_server import SshServer
 
 from pipeline.files import sha256_of
 from pipeline.records.conversion import ConversionRecord
-from pipeline.records.report import Report, report_from_json
+from pipeline.records.report import Report
 from pipeline.records.waterfall import TORCH_STAGES, WaterfallRecord
 from pipeline.report.collect import collect_run
 from pipeline.run.cells import load_conversions, load_waterfall
 from pipeline.run.folder import Run
 from pipeline.run.logits import load_artifact_logits, load_logits
+from targets.codec import from_dict
 from targets.coreml.units import SIMULATED
 
 EXPLAINED = 4  # images that --explain looks into the layers with
@@ -58,7 +59,17 @@ def report(finished: Finished, validated: Ended) -> Report:
     assert ended.code == 0, ended.err
     assert "t2t_vit_7" in ended.out
     assert "mobilenet_v2 has no accuracy in this report: `quantize mobilenet_v2 --data digits`" in ended.err
-    return report_from_json((finished.run.path / "report.json").read_text())
+    return from_dict(Report, json.loads((finished.run.path / "report.json").read_text()))
+
+
+def test_the_report_has_one_record_for_each_cell_of_its_model(report: Report) -> None:
+    for run in report.runs:
+        for records in (run.validations, run.latencies, run.instructions):
+            keys = [record.key for record in records]
+            assert len(set(keys)) == len(keys)
+            assert {key.model for key in keys} <= {run.model}
+        files = [record.artifact for record in run.conversions]
+        assert len(set(files)) == len(files)
 
 
 def test_the_checkpoint_is_whole_and_its_manifest_true(finished: Finished) -> None:

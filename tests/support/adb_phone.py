@@ -67,7 +67,15 @@ def missing() -> str:
 def packages() -> Path:
     """Unpacked; kept for the next time."""
     cache_root = Path(os.environ.get("EDGE_T2T_TOOLS") or Path.home() / ".cache/edge-t2t/tools")
-    return unpack(["adb", "adbd"], "trixie", "amd64", cache_root / "adb-trixie", lambda line: None)
+    folder = cache_root / "adb-trixie"
+    if not folder.is_dir():
+        cache_root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".adb-", dir=cache_root) as work:
+            root = Path(work, "root")
+            unpack(["adb", "adbd"], "trixie", "amd64", root, lambda line: None)
+            with contextlib.suppress(OSError):  # another process was faster
+                root.rename(folder)
+    return folder
 
 
 class Phone:

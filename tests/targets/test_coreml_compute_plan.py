@@ -115,11 +115,6 @@ def test_a_cost_that_is_no_share_is_refused(cost: float) -> None:
         PlannedOperation("conv", "c", "cpu", ("cpu",), cost)
 
 
-def test_a_unit_that_core_ml_does_not_have_is_refused() -> None:
-    with pytest.raises(ValueError, match="tpu"):
-        PlannedOperation("conv", "c", "tpu", (), None)  # type: ignore[arg-type]
-
-
 def test_an_empty_plan_is_refused() -> None:
     with pytest.raises(ValueError, match="without operations"):
         ComputePlan("all", 1.0, ())

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from tiny_hybrid import CLASSES, INPUT_SIZE, SavedProgram
 
-from targets.coreml import preprocess
 from targets.coreml import schemes as deployment
 from targets.coreml.compress import palette
 from targets.coreml.convert import wrap
 from targets.coreml.interpreter.program import load_program as load_package
 from targets.coreml.mil import load_main
-from targets.coreml.package import SEAL, Preprocessing, check_seal, pixels
+from targets.coreml.package import SEAL, Preprocessing, check_seal, pixels, record
+from targets.coreml.package import read as read_preprocessing
 from targets.coreml.target import TARGET as COREML
 from targets.match import match_scales
 from targets.program import load_program, static_batch, trained_quant_params
@@ -87,11 +87,11 @@ def test_pixels_stay_in_their_range_and_refuse_what_has_none() -> None:
 
 def test_the_record_in_the_metadata_is_read_back() -> None:
     known = Preprocessing(MEAN, STD)
-    assert preprocess.read(preprocess.record(known)) == known
-    assert preprocess.read({"edge_t2t.mean": "[0.5]"}) is None  # takes no image
+    assert read_preprocessing(record(known)) == known
+    assert read_preprocessing({"edge_t2t.mean": "[0.5]"}) is None  # takes no image
     for damage in ({"edge_t2t.std": "[0, 1, 1]"}, {"edge_t2t.mean": "nothing"}, {"edge_t2t.input": "sound"}):
         with pytest.raises(ValueError, match="convert again"):
-            preprocess.read({**preprocess.record(known), **damage})
+            read_preprocessing({**record(known), **damage})
 
 
 def test_the_folded_preprocessing_survives_half_precision() -> None:
@@ -133,7 +133,7 @@ def test_a_picture_goes_in(precision: Precision, convert: Convert) -> None:
     assert type(image.type.imageType).ColorSpace.Name(colour) == "RGB"
     first = [op.op_type for op in main.operations if op.op_type not in ("const", "constexpr_affine_dequantize")][:5]
     assert first == ["cast", "sub", "sub", "mul", "quantize" if precision == "int8" else "conv"]
-    assert preprocess.read(dict(spec.description.metadata.userDefined)) == Preprocessing(MEAN, STD)
+    assert read_preprocessing(dict(spec.description.metadata.userDefined)) == Preprocessing(MEAN, STD)
 
 
 def test_the_trained_scales_survive_the_wrapping(programs: dict[str, SavedProgram], convert: Convert) -> None:

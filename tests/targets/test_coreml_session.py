@@ -19,6 +19,7 @@ from targets import registry
 from targets.coreml import runner, units
 from targets.coreml.interpreter.program import MilProgram, load_program
 from targets.coreml.mil import load_main
+from targets.coreml.package import Preprocessing
 from targets.coreml.session import CoreMLSession, PackageInput, read_input
 from targets.types import PackageOptions, TargetError, Unavailable
 from targets.worker.host import HostWorker
@@ -172,7 +173,7 @@ def test_a_package_for_pictures_agrees_with_one_for_normalised_images(
 
 def test_what_a_package_takes_is_read_from_it(package: Package, pictures: Package) -> None:
     assert read_input(load_main(package.path)[0]) == PackageInput("images", (1, *INPUT_SIZE))
-    assert read_input(load_main(pictures.path)[0]) == PackageInput("images", (1, *INPUT_SIZE), MEAN, STD)
+    assert read_input(load_main(pictures.path)[0]) == PackageInput("images", (1, *INPUT_SIZE), Preprocessing(MEAN, STD))
 
 
 def test_a_picture_without_its_preprocessing_is_refused(pictures: Package) -> None:
@@ -200,10 +201,7 @@ def test_an_error_of_the_framework_is_one_of_the_stage_run(package: Package) -> 
 
 
 def test_each_choice_of_units_is_a_runtime_of_its_own() -> None:
-    names = [units.runtime_of(choice) for choice in units.choices()]
-    assert names == ["coreml", "coreml-cpu-only", "coreml-cpu-and-gpu", "coreml-cpu-and-ne"]
-    assert [units.choice_of(name) for name in names] == list(units.choices())
-    assert units.choice_of("tflite") is None
+    assert list(units.RUNTIMES.values()) == ["coreml", "coreml-cpu-only", "coreml-cpu-and-gpu", "coreml-cpu-and-ne"]
     assert registry.runtimes("coreml", "cpu-and-ne") == ("coreml-cpu-and-ne",)
     assert registry.runtimes("coreml") == registry.get("coreml").runtimes
     assert registry.runtimes("tflite", "cpu-and-ne") == registry.get("tflite").runtimes
@@ -212,20 +210,20 @@ def test_each_choice_of_units_is_a_runtime_of_its_own() -> None:
 def test_each_choice_is_one_of_coremltools() -> None:
     import coremltools as ct
 
-    assert {units.compute_unit(choice) for choice in units.choices()} == set(ct.ComputeUnit)
+    assert {units.compute_unit(choice) for choice in units.RUNTIMES} == set(ct.ComputeUnit)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
-@pytest.mark.parametrize("choice", units.choices())
+@pytest.mark.parametrize("choice", units.RUNTIMES)
 def test_elsewhere_every_choice_is_unavailable(choice: str, package: Package) -> None:
     with pytest.raises(Unavailable, match=f"no Core ML runtime on {sys.platform}"):
-        runner.load(package.path, units.runtime_of(choice), 1)
+        runner.load(package.path, units.RUNTIMES[choice], 1)
 
 
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on macOS only")
-@pytest.mark.parametrize("choice", units.choices())
+@pytest.mark.parametrize("choice", units.RUNTIMES)
 def test_on_a_mac_every_choice_agrees_with_torch(choice: str, package: Package) -> None:
-    session = runner.load(package.path, units.runtime_of(choice), 1)
+    session = runner.load(package.path, units.RUNTIMES[choice], 1)
     logits = session.infer(package.program.images)
     error = np.abs(logits - package.program.logits).max() / np.abs(package.program.logits).max()
     assert error < TOLERANCE[package.precision]

@@ -22,7 +22,7 @@ from targets.coreml.interpreter.arithmetic import (
 from targets.coreml.interpreter.program import load_program
 from targets.coreml.package import OUTPUT
 from targets.coreml.units import SIMULATED
-from targets.types import RangeEvent, Unavailable
+from targets.types import Unavailable
 from targets.worker.host import HostWorker
 
 #: Largest difference, of the largest logit; half precision has 11 bits, int8 values flip at rounding ties.
@@ -166,10 +166,3 @@ def test_how_a_performer_dies_in_half_precision(tmp_path: Path) -> None:
     assert np.isnan(dead["logits"]).all()
     assert ranges.counts[next(key for key in ranges.counts if key[1:] == ("exp", "vanished"))] == 4
     assert [key[1] for key in ranges.counts if key[2] == "nan"] == ["real_div"]
-
-
-def test_an_event_of_nothing_or_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 numbers"):
-        RangeEvent("a", "mul", "nan", 0)
-    with pytest.raises(ValueError, match="evaporated"):
-        RangeEvent("a", "mul", "evaporated", 1)  # type: ignore[arg-type]

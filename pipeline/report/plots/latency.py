@@ -171,11 +171,11 @@ def _not_beaten(points: list[Point]) -> str:
     """Which of them nothing else beats in speed, accuracy and size at once."""
     if any(point.size_bytes is None for point in points):
         return ""
-
-    def beaten_by(point: Point, other: Point) -> bool:
-        return other.beats(point) and (other.size_bytes or 0) <= (point.size_bytes or 0)
-
-    beaten = [f"{p.key.model} {p.variant}" for p in points if any(beaten_by(p, other) for other in points)]
+    beaten = [
+        f"{p.key.model} {p.variant}"
+        for p in points
+        if any(other.beats(p) and (other.size_bytes or 0) <= (p.size_bytes or 0) for other in points)
+    ]
     if not beaten:
         return "None is beaten in speed, accuracy and size at once."
     return f"Beaten in speed, accuracy and size at once: {', '.join(beaten)}."

@@ -109,16 +109,12 @@ def table_lines(table: Table) -> str:
     rows = [
         [escaped(name) for name in table.header],
         align,
-        *([_markdown_cell(value) for value in row] for row in table.rows),
+        *(["<br>".join(map(escaped, value.full.split("\n"))) for value in row] for row in table.rows),
     ]
     lines = [f"## {escaped(table.title)}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
     if table.notes:
         lines += [*(f"- {escaped(note)}" for note in table.notes), ""]
     return "\n".join(lines)
-
-
-def _markdown_cell(value: Value) -> str:
-    return "<br>".join(map(escaped, value.full.split("\n")))
 
 
 def escaped(text: str) -> str:

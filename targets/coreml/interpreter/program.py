@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ class Step:
                     yield part.name
 
 
+@dataclass(eq=False)
 class MilProgram:
     """The main function of a package.
 
@@ -86,19 +87,14 @@ class MilProgram:
         metadata: user-defined strings of the package.
     """
 
-    def __init__(
-        self,
-        name: str,
-        inputs: tuple[Value, ...],
-        outputs: tuple[str, ...],
-        steps: tuple[Step, ...],
-        metadata: Mapping[str, str],
-    ):
-        self.name = name
-        self.inputs = inputs
-        self.outputs = outputs
-        self.metadata = metadata
-        self._constant, self._steps = _constant_first(steps, {value.name for value in inputs})
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[str, ...]
+    steps: InitVar[tuple[Step, ...]]
+    metadata: Mapping[str, str]
+
+    def __post_init__(self, steps: tuple[Step, ...]) -> None:
+        self._constant, self._steps = _constant_first(steps, {value.name for value in self.inputs})
         self._last_use = {name: i for i, step in enumerate(self._steps) for name in step.names()}
         self._folded: dict[Rounding, dict[str, Any]] = {}
 

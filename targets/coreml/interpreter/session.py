@@ -67,6 +67,5 @@ def _takes(program: MilProgram) -> PackageInput:
             "this program"
         )
     (image,) = program.inputs
-    folded = read(program.metadata)
     shape = tuple(int(n or 0) for n in image.shape)  # a dimension that is not fixed is refused as 0
-    return PackageInput(image.name, shape, *((folded.mean, folded.std) if folded else ()))
+    return PackageInput(image.name, shape, read(program.metadata))

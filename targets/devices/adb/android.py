@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from targets.worker.facts import THERMAL_STATUSES, UNKNOWN, Conditions, Screen
+from targets.worker.facts import THERMAL_STATUSES, UNKNOWN, Conditions, Screen, ThermalStatus
 
 #: One script asks for everything; each part begins with a line of this and its name.
 PART = "==edge-t2t=="
@@ -132,7 +132,7 @@ def _charging(battery: str) -> bool | None:
     return {"2": True, "3": False, "4": False, "5": True}.get(_key(battery, "status") or "")
 
 
-def _thermal_status(thermal: str) -> str | None:
+def _thermal_status(thermal: str) -> ThermalStatus | None:
     """PowerManager.THERMAL_STATUS_*, as `Thermal Status: 0`."""
     found = _key(thermal, "Thermal Status")
     if found is None or not found.isdecimal() or int(found) >= len(THERMAL_STATUSES):

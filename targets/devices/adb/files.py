@@ -31,20 +31,15 @@ MODE = 0o100644
 
 @dataclass
 class FileLink(AbstractContextManager["FileLink"]):
-    """One connection to the service; a context manager.
+    """One connection to the service, for as long as one request of the shell may take; a context manager."""
 
-    Attributes:
-        limit_s: for everything that goes over it.
-    """
-
-    serial: str
-    limit_s: float
+    shell: Shell
     _deadline: float = field(init=False, default=0.0)
     _stream: AdbConnection | None = field(init=False, default=None)
 
     def __enter__(self) -> Self:
-        self._deadline = time.monotonic() + self.limit_s
-        self._stream = connection(self.serial, "sync:", self.limit_s)
+        self._deadline = time.monotonic() + self.shell.limit_s
+        self._stream = connection(self.shell.serial, "sync:", self.shell.limit_s)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -67,11 +62,9 @@ class FileLink(AbstractContextManager["FileLink"]):
             self._write(b"DONE" + struct.pack("<I", 0))
             kind, size = self._head()
             if kind == b"FAIL":
-                raise TargetError(
-                    "device", f"adb:{self.serial}: {what} was refused: {self._read(size).decode(errors='replace')}"
-                )
+                raise self.shell.error(f"{what} was refused: {self._read(size).decode(errors='replace')}")
             if kind != b"OKAY":
-                raise TargetError("device", f"adb:{self.serial}: {what}: the link answers {kind!r}")
+                raise self.shell.error(f"{what}: the link answers {kind!r}")
             return sent
         except OSError as error:
             raise self._lost(error, f"{what}, {sent} bytes of it sent") from error
@@ -91,18 +84,14 @@ class FileLink(AbstractContextManager["FileLink"]):
                     break
                 if kind == b"FAIL":
                     said = self._read(size).decode(errors="replace")
-                    raise TargetError("device", f"adb:{self.serial}: {what} cannot be read there: {said}")
+                    raise self.shell.error(f"{what} cannot be read there: {said}")
                 if kind != b"DATA" or size > PIECE_BYTES or len(got) + size > expected_bytes:
-                    raise TargetError(
-                        "device", f"adb:{self.serial}: {what} is larger than the {expected_bytes} bytes it must have"
-                    )
+                    raise self.shell.error(f"{what} is larger than the {expected_bytes} bytes it must have")
                 got += self._read(size)
         except OSError as error:
             raise self._lost(error, what) from error
         if len(got) != expected_bytes:
-            raise TargetError(
-                "device", f"adb:{self.serial}: {what} has {len(got)} bytes, not the {expected_bytes} it must have"
-            )
+            raise self.shell.error(f"{what} has {len(got)} bytes, not the {expected_bytes} it must have")
         return bytes(got)
 
     def _head(self) -> tuple[bytes, int]:
@@ -131,11 +120,9 @@ class FileLink(AbstractContextManager["FileLink"]):
 
     def _lost(self, error: OSError, what: str) -> TargetError:
         if isinstance(error, TimeoutError):
-            return TargetError(
-                "device",
-                f"adb:{self.serial}: {what}: not done within {self.limit_s:g} s: use a faster link, or raise the limit",
-            )
-        return TargetError("device", f"adb:{self.serial}: {what}: the link was lost ({error})")
+            limit = f"{self.shell.limit_s:g} s: use a faster link, or raise the limit"
+            return self.shell.error(f"{what}: not done within {limit}")
+        return self.shell.error(f"{what}: the link was lost ({error})")
 
 
 def _counted(data: bytes) -> bytes:
@@ -163,7 +150,6 @@ class Pusher:
         Raises:
             TargetError: stage "device", not enough room, not what was sent, too slow, or the link dropped.
         """
-        label = f"adb:{self.shell.serial}"
         try:
             with path.open("rb") as stream:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -176,16 +162,15 @@ class Pusher:
             return goal
         require_room(self.shell, path.name, size)
         if size > SAY_BYTES:
-            self.say(f"{label}: sending {path.name}, {size / 1e6:.1f} MB")
+            self.say(f"adb:{self.shell.serial}: sending {path.name}, {size / 1e6:.1f} MB")
         aside = f"{ROOT}/.part-{secrets.token_hex(8)}"
         try:
-            with path.open("rb") as stream, FileLink(self.shell.serial, self.shell.limit_s) as link:
+            with path.open("rb") as stream, FileLink(self.shell) as link:
                 link.send(stream, aside, path.name)
             if (arrived := self._digest(aside)) != sha256:
-                raise TargetError(
-                    "device",
-                    f"{label}: {path.name} has sha256 {(arrived or 'none')[:12]} there, not {sha256[:12]}: it was "
-                    "changed during the push, or the storage fails",
+                raise self.shell.error(
+                    f"{path.name} has sha256 {(arrived or 'none')[:12]} there, not {sha256[:12]}: it was changed "
+                    "during the push, or the storage fails"
                 )
             if executable:
                 self.shell.checked(["chmod", "755", aside], f"making {path.name} executable")

@@ -123,7 +123,8 @@ class AdbSession(Session):
         return self._timed(n, "run").samples
 
     def infer(self, batch: np.ndarray) -> np.ndarray:
-        images = self._raw(batch)
+        check_batch(batch, self._taken[1:], self._name, is_open=True)
+        images = [image.astype("<f4").tobytes() for image in batch]
         folder = f"{ROOT}/chunk-{secrets.token_hex(8)}"
         require_room(self._shell, "the batch of images", sum(map(len, images)))
         self._shell.checked(["mkdir", folder], f"making {folder}")
@@ -139,11 +140,11 @@ class AdbSession(Session):
 
     def _computed(self, images: Sequence[bytes], folder: str) -> list[np.ndarray]:
         """The logits of each, through files in `folder` there."""
-        with FileLink(self._shell.serial, self._shell.limit_s) as link:
+        with FileLink(self._shell) as link:
             for number, image in enumerate(images):
                 link.send(io.BytesIO(image), f"{folder}/{number}.in", f"image {number}")
         self._run_all(folder, len(images))
-        with FileLink(self._shell.serial, self._shell.limit_s) as link:
+        with FileLink(self._shell) as link:
             size_bytes = 4 * math.prod(self._given)
             raw = [
                 link.fetch(self._runner.output_file(f"{folder}/{number}.out"), size_bytes, f"output {number}")
@@ -185,11 +186,6 @@ class AdbSession(Session):
             aborted = f"aborted there with signal {ended.status - 128}"
             how = aborted if ended.status > 128 else f"ended there with status {ended.status}"
             raise TargetError(stage, f"{self._name}: {self._runner.runtime} {how}: {tail(ended.output)}")
-
-    def _raw(self, batch: np.ndarray) -> list[bytes]:
-        """[N, 3, H, W] -> the bytes of each image as the file takes them."""
-        check_batch(batch, self._taken[1:], self._name, is_open=True)
-        return [image.astype("<f4").tobytes() for image in batch]
 
 
 def _float32_shape(spec: TensorSpec) -> tuple[int, ...]:

@@ -64,6 +64,10 @@ class Shell:
     serial: str
     limit_s: float
 
+    def error(self, cause: str, stage: Stage = "device") -> TargetError:
+        """What went wrong on this device."""
+        return TargetError(stage, f"adb:{self.serial}: {cause}")
+
     def run(self, arguments: Sequence[str], stage: Stage = "device") -> Ended:
         """One command, with standard output and standard error together.
 
@@ -80,9 +84,7 @@ class Shell:
         """
         ended = self.run(arguments, stage)
         if ended.status:
-            raise TargetError(
-                stage, f"adb:{self.serial}: {what} ended with status {ended.status}: {tail(ended.output)}"
-            )
+            raise self.error(f"{what} ended with status {ended.status}: {tail(ended.output)}", stage)
         return ended.output
 
     def script(self, text: str, stage: Stage = "device") -> Ended:
@@ -109,7 +111,8 @@ class Shell:
         if ended is None or problem:
             self._kill(output, mark)
             problem = problem or "the link was lost before the end mark of the request came"
-            raise TargetError(stage, f"adb:{self.serial}: {problem}; last lines: {tail(_without(output, mark))}")
+            said = "\n".join(line for line in output.splitlines() if mark not in line)
+            raise self.error(f"{problem}; last lines: {tail(said)}", stage)
         return Ended(ended[1], int(ended[2]))
 
     def _kill(self, output: str, mark: str) -> None:
@@ -144,10 +147,6 @@ def _receive(link: socket.socket, deadline: float) -> bytes:
         raise TimeoutError
     link.settimeout(left_s)
     return link.recv(1 << 16)
-
-
-def _without(output: str, mark: str) -> str:
-    return "\n".join(line for line in output.splitlines() if mark not in line)
 
 
 # Of the words of the adb server itself, which answers from memory.

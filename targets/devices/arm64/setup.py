@@ -181,18 +181,14 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _MERGED = ("bin", "sbin", "lib", "lib64")
 # A suite's lists are 10 to 20 MB, qemu-user 70 MB.
 _DOWNLOAD_LIMIT_S = 900.0
-_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
-_WORD = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 class DebianUnavailable(Exception):
     """Packages of Debian cannot be had here; the message says why, in one line."""
 
 
-def unpack(packages: Sequence[str], suite: str, architecture: str, into: Path, say: Callable[[str], None]) -> Path:
-    """Unpack `packages` and what they depend on into the folder `into`, which appears whole or not at all.
-
-    A folder that is there already stays as it is. Recommended packages are left out.
+def unpack(packages: Sequence[str], suite: str, architecture: str, into: Path, say: Callable[[str], None]) -> None:
+    """Unpack `packages` and what they depend on into the new folder `into`. Recommended packages are left out.
 
     Their maintainer scripts are not run: what these would set up (caches, alternatives, users) is missing.
 
@@ -205,44 +201,27 @@ def unpack(packages: Sequence[str], suite: str, architecture: str, into: Path, s
     Raises:
         DebianUnavailable: no apt here, no mirror of Debian among its sources, no keyring, no network, or no such
             package.
-        ValueError: a name that is none.
+        OSError: `into` cannot be written.
     """
-    if into.is_dir():
-        return into
-    for word, pattern in ((suite, _WORD), (architecture, _WORD), *((package, _NAME) for package in packages)):
-        if not pattern.fullmatch(word):
-            raise ValueError(f"{word!r} is no name of a Debian package, suite or architecture")
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             raise DebianUnavailable(f"there is no {program} on this machine: packages of Debian cannot be unpacked")
     mirror = _mirror()
     if not KEYRING.is_file():
         raise DebianUnavailable(f"{KEYRING} is missing: apt-get install debian-archive-keyring")
-    into.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
-    try:
-        apt = _private_apt(work / "apt", mirror, suite, architecture)
+    with tempfile.TemporaryDirectory(prefix=".apt-", dir=into.parent) as work:
+        apt = _private_apt(Path(work), mirror, suite, architecture)
         say(f"downloading {', '.join(packages)} of Debian {suite} for {architecture}")
         _run([*apt, "update"])
         _run([*apt, "install", "--yes", "--download-only", *packages])
-        archives = sorted((work / "apt/cache/archives").glob("*.deb"))
+        archives = sorted(Path(work, "cache/archives").glob("*.deb"))
         if not archives:
             raise DebianUnavailable(f"apt-get downloaded nothing for {', '.join(packages)} of {suite} {architecture}")
-        root = work / "root"
         for folder in _MERGED:
-            (root / "usr" / folder).mkdir(parents=True)
-            (root / folder).symlink_to(f"usr/{folder}")
+            (into / "usr" / folder).mkdir(parents=True)
+            (into / folder).symlink_to(f"usr/{folder}")
         for archive in archives:
-            _run(["dpkg-deb", "--extract", str(archive), str(root)])
-        os.chmod(root, 0o755)  # mkdtemp's 0700 is of the folder around it
-        root.rename(into)
-    except OSError as error:
-        if into.is_dir():  # another process was faster
-            return into
-        raise DebianUnavailable(f"{into} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return into
+            _run(["dpkg-deb", "--extract", str(archive), str(into)])
 
 
 def _mirror() -> str:

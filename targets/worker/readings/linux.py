@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from targets.worker.facts import UNKNOWN, Conditions, DeviceFacts
+from targets.worker.facts import UNKNOWN, Conditions, DeviceFacts, ThermalStatus
 
 #: Instructions that decide how fast float32 and int8 products are, as Linux names them on x86 and Arm.
 VECTOR_EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
@@ -61,9 +61,14 @@ def facts() -> DeviceFacts:
         model=model(Path("/")),
         chip=chip(Path("/")),
         system=system(Path("/")),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores=cores(),
         vector_extensions=vector_extensions(Path("/")),
     )
+
+
+def cores() -> int | None:
+    """That this process may use; of any system."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def conditions(root: Path = Path("/")) -> Conditions:
@@ -147,7 +152,7 @@ def temperature_c(root: Path) -> float | None:
     return max(likely, default=None)
 
 
-def thermal_status(throttled: str) -> str | None:
+def thermal_status(throttled: str) -> ThermalStatus | None:
     """What a Raspberry Pi's firmware says, "50005" or "throttled=0x50005"; None for anything else."""
     found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})", throttled.strip())
     if not found:

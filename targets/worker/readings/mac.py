@@ -10,7 +10,7 @@ import platform
 import re
 import subprocess
 
-from targets.worker.facts import UNKNOWN, Conditions, DeviceFacts
+from targets.worker.facts import UNKNOWN, Conditions, DeviceFacts, ThermalStatus
 
 # sysctl's name of an instruction set -> as targets.worker.readings.linux names it.
 _EXTENSIONS = {
@@ -21,7 +21,7 @@ _EXTENSIONS = {
     "hw.optional.avx512f": "avx512f",
 }
 # The thermal pressure level as OSThermalNotification.h counts it on macOS, from nominal to sleeping.
-_PRESSURES = ("none", "moderate", "severe", "critical", "emergency")
+_PRESSURES: tuple[ThermalStatus, ...] = ("none", "moderate", "severe", "critical", "emergency")
 _PRESSURE = "com.apple.system.thermalpressurelevel"
 
 
@@ -77,7 +77,7 @@ def low_power(pmset_g: str) -> bool | None:
     return found[1] == "1" if found else None
 
 
-def thermal_status(notifyutil: str, pmset_therm: str) -> str | None:
+def thermal_status(notifyutil: str, pmset_therm: str) -> ThermalStatus | None:
     """The thermal pressure; on a Mac that does not publish it, what pmset says of the processor's speed.
 
     That no warning was recorded is what Apple's own chips always say, so it tells nothing.

@@ -144,5 +144,3 @@ def test_with_both_each_batch_is_one_of_the_two() -> None:
 
 def test_nothing_to_mix_is_no_mixing() -> None:
     assert Augmentation().mixing(4, 0.1) is None
-    with pytest.raises(ValueError, match="nothing to mix"):
-        Mixing(0.0, 0.0, 4, 0.1)

@@ -7,7 +7,6 @@ from pipeline.metrics import latency
 from pipeline.metrics.latency import (
     SESSION_SD,
     LatencyRatio,
-    RatioChange,
     RoundRatios,
     ratio_change,
     ratio_of,
@@ -261,8 +260,3 @@ def test_a_spread_between_benchmarks_is_covered() -> None:
         assert result.high is not None
         covered += result.low <= 1.0 <= result.high
     assert covered >= 369  # 380 expected at 95%; fewer has a chance under 1%
-
-
-def test_half_an_interval_is_refused() -> None:
-    with pytest.raises(ValueError, match="both ends or none"):
-        RatioChange(1.0, 0.9, None, 4, 4, 0.95)

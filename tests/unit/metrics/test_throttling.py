@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.metrics.throttling import Throttling, throttling
+from pipeline.metrics.throttling import throttling
 
 ROUNDS = 40
 
@@ -101,5 +101,3 @@ def test_bad_input_is_refused() -> None:
         throttling([[[1.0]] * 10, [[1.0]] * 12])
     with pytest.raises(ValueError, match="no timer"):
         throttling([[[0.0]] * 10])
-    with pytest.raises(ValueError, match="at_round"):
-        Throttling(10, "step", 1.2, None, 0.001)

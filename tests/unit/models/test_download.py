@@ -90,7 +90,7 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def fetch(server: Server, folder: Path) -> download.Download:
+def fetch(server: Server, folder: Path) -> Path:
     return download.fetch(server.url, folder, pause_s=0)
 
 
@@ -98,19 +98,19 @@ def test_first_download_records_the_digest_and_the_second_call_transfers_nothing
     server: Server, tmp_path: Path
 ) -> None:
     first = fetch(server, tmp_path)
-    assert first == download.Download(tmp_path / "weights.bin", DIGEST, len(CONTENT), from_cache=False)
-    assert first.path.read_bytes() == CONTENT
+    assert first == tmp_path / "weights.bin"
+    assert first.read_bytes() == CONTENT
     record = json.loads((tmp_path / "weights.bin.sha256").read_text())
     assert record == {"url": server.url, "sha256": DIGEST, "size_bytes": len(CONTENT)}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["weights.bin", "weights.bin.sha256"]
 
-    assert fetch(server, tmp_path).from_cache
+    assert fetch(server, tmp_path) == first
     assert len(server.seen) == 1
 
 
 def test_cut_at_half_is_continued_within_one_call(server: Server, tmp_path: Path) -> None:
     server.cut_after = len(CONTENT) // 2
-    assert fetch(server, tmp_path).sha256 == DIGEST
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.seen == [(None, None), (f"bytes={len(CONTENT) // 2}-", '"v1"')]
 
 
@@ -122,14 +122,14 @@ def test_cut_every_time_keeps_the_part_and_the_next_call_continues_it(server: Se
     assert (tmp_path / "weights.bin.part").read_bytes() == CONTENT[:3000]
 
     server.cut_after, server.cut_always = None, False
-    assert fetch(server, tmp_path).sha256 == DIGEST
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.seen[-1] == ("bytes=3000-", '"v1"')
 
 
 def test_server_without_range_starts_over(server: Server, tmp_path: Path) -> None:
     server.ranges = False
     (tmp_path / "weights.bin.part").write_bytes(b"x" * 5000)
-    assert fetch(server, tmp_path).sha256 == DIGEST
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.seen == [("bytes=5000-", None)]
 
 
@@ -144,17 +144,17 @@ def test_file_changed_on_the_server_starts_over(server: Server, tmp_path: Path) 
 
 def test_whole_part_left_by_a_crash_is_taken(server: Server, tmp_path: Path) -> None:
     (tmp_path / "weights.bin.part").write_bytes(CONTENT)
-    assert fetch(server, tmp_path).sha256 == DIGEST
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
 def test_part_longer_than_the_file_starts_over(server: Server, tmp_path: Path) -> None:
     (tmp_path / "weights.bin.part").write_bytes(CONTENT + b"more")
-    assert fetch(server, tmp_path).sha256 == DIGEST
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
 def test_busy_server_is_asked_again(server: Server, tmp_path: Path) -> None:
     server.fail_with, server.fail_count = 503, 2
-    assert fetch(server, tmp_path).sha256 == DIGEST
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
     server.fail_count = 3
     with pytest.raises(WeightsError, match=r"answered 503.*after 3 attempts"):
         fetch(server, tmp_path / "other")

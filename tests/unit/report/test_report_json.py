@@ -11,7 +11,7 @@ import pytest
 from made_up_report import made_up_report, made_up_run, report_of
 
 from pipeline.records.keys import CellKey, Outcome
-from pipeline.records.report import SCHEMA_VERSION, report_to_json
+from pipeline.records.report import report_to_json
 from pipeline.records.validation import ValidationRecord
 from targets.codec import RecordError, to_dict
 
@@ -28,9 +28,6 @@ def test_there_is_one_record_for_each_model_target_runtime_precision_source_and_
         keys = [tuple(v["key"].values()) for v in run["validations"]]
         assert len(keys) == len(set(keys)) == 8
         assert set(run["validations"][0]["key"]) == {"model", "target", "runtime", "precision", "source", "device"}
-    run = made_up_run()
-    with pytest.raises(ValueError, match="more than one validation record"):
-        replace(run, validations=(*run.validations, run.validations[0]))
 
 
 def test_what_was_not_measured_is_null() -> None:
@@ -55,7 +52,6 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda d: d.update(schema_version=SCHEMA_VERSION + 1), f"this version writes {SCHEMA_VERSION}"),
         (lambda d: d.pop("schema_version"), "lacks schema_version"),
         (lambda d: d["runs"][0].pop("stages"), r"the report.runs\[0\] lacks stages"),
         (lambda d: d["runs"][0].update(modle="x"), r"unknown key 'modle'. Did you mean 'model'"),
@@ -67,7 +63,6 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
         (lambda d: d["runs"][0]["latencies"][0].update(rounds_ms=[[]]), "empty round"),
         (lambda d: d["runs"][0]["conversions"][0].update(path="/etc/passwd"), "path"),
         (lambda d: d["runs"][0]["conversions"][0].update(sha256="abc"), "not 64 hex digits"),
-        (lambda d: d.update(runs=[]), "at least one run"),
     ],
 )
 def test_a_file_that_is_not_as_it_should_be_is_told(change: Callable[[dict[str, Any]], object], says: str) -> None:

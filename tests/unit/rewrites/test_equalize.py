@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from calibration.torchvision_compat import ensure_torchvision
 from pipeline.models.t2t_vit import T2TViT
 from pipeline.rewrites.deploy import deploy_form
-from pipeline.rewrites.equalize import LARGEST_FACTOR, EqualizationRecord, equalized
+from pipeline.rewrites.equalize import LARGEST_FACTOR, equalized
 
 SIDE = 64
 
@@ -98,10 +98,3 @@ def test_an_unknown_model_is_returned_as_it_is_and_said_so() -> None:
     assert result is model
     assert record.groups == ()
     assert "TinyHybrid" in str(record.reason)
-
-
-def test_a_record_is_of_a_change_or_has_a_reason() -> None:
-    with pytest.raises(ValueError, match="equalization"):
-        EqualizationRecord((), 0, 1.0)
-    with pytest.raises(ValueError, match="equalization"):
-        EqualizationRecord(("a",), 4, 0.5)

@@ -363,10 +363,10 @@ def test_a_link_that_drops_in_the_middle_of_a_reply_gives_no_reply(server: SshSe
     with Proxy(server.port) as proxy:
         server.know(proxy.port)
         with worker(server, [sys.executable, "-P", str(program)], port=proxy.port) as one:
-            assert one._call("run", {"op": "infer"}, images)[1] is not None
+            assert one._call("infer", images)[1] is not None
             proxy.cut_after(100_000)
             with pytest.raises(TargetError, match="the connection to ssh:board@"):
-                one._call("run", {"op": "infer"}, images)
+                one._call("infer", images)
 
 
 def test_a_slow_or_silent_link_ends_at_the_limit(server: SshServer, tmp_path: Path) -> None:

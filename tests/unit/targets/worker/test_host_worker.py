@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 from broken_workers import broken, ended, gone, hanging, started
 
 from targets.types import TargetError
-from targets.worker.host import HostWorker, ProcessLink
+from targets.worker.host import HostWorker, ProcessLink, run
 
 
 def test_a_real_worker_says_who_it_is_and_ends() -> None:
@@ -29,9 +32,9 @@ def test_a_wrong_request_is_answered_and_the_worker_lives_on(tmp_path: Path) -> 
             worker.inspect("tflight", tmp_path)
         assert error.value.stage == "inspect"
         with pytest.raises(TargetError, match="no operation 'fly'"):
-            worker._call("run", {"op": "fly"})
+            worker._call("fly")
         with pytest.raises(TargetError, match="no open session 5"):
-            worker._call("run", {"op": "infer", "session": 5}, np.zeros(1))
+            worker._call("infer", np.zeros(1), session=5)
         program = tmp_path / "qdq.pt2"
         program.write_bytes(b"changed")
         with pytest.raises(TargetError, match=r"qdq\.pt2 has sha256 .* not the 0000"):
@@ -109,3 +112,26 @@ def test_what_a_worker_leaves_in_its_temporary_folder_is_removed(ending: str, tm
         assert left.is_dir()
     assert not left.exists()
     assert not left.parent.exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), subprocess.TimeoutExpired("sh", 1.0)], ids=["ctrl-c", "late"])
+def test_a_program_that_is_interrupted_ends_with_what_it_started(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    seen: list[tuple[subprocess.Popen[str], BinaryIO]] = []
+
+    def interrupted(process: subprocess.Popen[str], *_: object, **__: object) -> None:
+        lines = alive.open("rb")
+        seen.append((process, lines))
+        assert lines.readline() == b"started\n"
+        raise error
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(type(error)):
+        run(["sh", "-c", f"(echo started; sleep 60; echo left alone) > {alive} & wait"], 60)
+    ((process, lines),) = seen
+    with lines:
+        assert lines.read() == b""  # ends once no process is left that could write
+    assert process.returncode == -signal.SIGKILL
