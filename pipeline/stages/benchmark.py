@@ -74,9 +74,7 @@ class _Job:
         if self.outcome.status == "ok":
             try:
                 self.conditions.append(on.enter())
-                part = one_process(
-                    self.key.target, self.runtime, self.files, self.images, plan, number, lambda _: None, on.worker
-                )
+                part = one_process(self.key.target, self.runtime, self.files, self.images, plan, number, on.worker)
                 self.parts.append(part)
             except TimingFailed as failed:
                 if failed.name == FLOAT and failed.error.stage != "device":
