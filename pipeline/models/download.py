@@ -7,7 +7,6 @@ import fcntl
 import http.client
 import json
 import os
-import re
 import ssl
 import sys
 import time
@@ -146,12 +145,13 @@ def _continue(url: str, file: IO[bytes], part: Path) -> None:
         if error.code != 416 or not start:
             raise
         error.close()
-        if _total(error.headers.get("Content-Range")) == start:
+        if error.headers.get("Content-Range", "").endswith(f"/{start}"):
             return  # the part was already whole
         file.truncate(0)
         raise _Broken(f"the {start} bytes kept from before do not fit the file of the server") from None
     with response:
-        if start and not (response.status == 206 and _start(response.headers.get("Content-Range")) == start):
+        continued = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if start and not (response.status == 206 and continued):
             if response.status == 206:
                 file.truncate(0)
                 raise _Broken(f"the server continued at another place than byte {start}")
@@ -182,16 +182,6 @@ def _keep_validator(path: Path, headers: http.client.HTTPMessage) -> None:
         path.write_text(validator)
     else:
         path.unlink(missing_ok=True)
-
-
-def _start(content_range: str | None) -> int | None:
-    found = re.match(r"bytes (\d+)-", content_range or "")
-    return int(found.group(1)) if found else None
-
-
-def _total(content_range: str | None) -> int | None:
-    found = re.search(r"/(\d+)$", content_range or "")
-    return int(found.group(1)) if found else None
 
 
 @contextmanager

@@ -121,10 +121,11 @@ class TFLiteSession(Session):
         self._invoke(self._showing)
         found = []
         for details in self._showing.get_tensor_details():
-            scales = details["quantization_parameters"]["scales"]
-            if details["dtype"] == np.int8 and len(scales) == 1:
+            stored = details["quantization_parameters"]
+            if details["dtype"] == np.int8 and len(stored["scales"]) == 1:
                 values = self._showing.get_tensor(details["index"])
-                found.append(QuantizedTensor(details["name"], *_parameters(details), values))
+                scale, zero_point = float(stored["scales"][0]), int(stored["zero_points"][0])
+                found.append(QuantizedTensor(details["name"], scale, zero_point, values))
         return tuple(found)
 
     def close(self) -> None:
@@ -161,12 +162,6 @@ def dequantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
         return values.copy()
     scale, zero_point = details["quantization"]
     return (values.astype(np.float32) - zero_point) * np.float32(scale)
-
-
-def _parameters(details: Mapping[str, Any]) -> tuple[float, int]:
-    """Scale and zero point."""
-    found = details["quantization_parameters"]
-    return float(found["scales"][0]), int(found["zero_points"][0])
 
 
 def _showing_options(runtime: str) -> dict[str, Any]:
