@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RunError, UsageError
-from pipeline.files import write_atomic
 from pipeline.gate.baseline import (
     RANGE_KINDS,
     RATIO_DIGITS,
@@ -113,13 +112,8 @@ def read_baseline(path: Path) -> RunFacts:
     return from_dict(RunFacts, data, path.name)
 
 
-def write_baseline(path: Path, facts: RunFacts) -> None:
-    """Atomically: sorted keys, one value a line, so that a change of figures reads well in a diff."""
-    write_atomic(path, baseline_text(facts))
-
-
 def baseline_text(facts: RunFacts) -> str:
-    """The text of the file."""
+    """The text of the file: sorted keys, one value a line, so that a change of figures reads well in a diff."""
     return _text(to_dict(facts), "") + "\n"
 
 

@@ -116,7 +116,7 @@ class MilProgram:
             TargetError: stage "run"; an input that does not fit, or an operator that cannot be computed, by name.
         """
         if ranges is not None:
-            ranges.begin()
+            ranges.poisoned = False
         with torch.no_grad():
             values = {**self._constants(rounding), **self._checked(inputs, rounding)}
             for i, step in enumerate(self._steps):
