@@ -75,7 +75,6 @@ def fetch(url: str, folder: Path | None = None, file_name: str | None = None, pa
 
 def _verify(url: str, content: Path, target: Path) -> None:
     """Compare `content` with the record beside `target`; without a record this is the first download: write it."""
-    from_cache = content == target
     record = target.with_name(target.name + ".sha256")
     seen, size_bytes = sha256_of(content), content.stat().st_size
     try:
@@ -86,12 +85,12 @@ def _verify(url: str, content: Path, target: Path) -> None:
     except (ValueError, KeyError, TypeError):
         raise WeightsError(f"{record} is not a sha256 record: delete it and {target.name}, then run again") from None
     if seen != expected:
-        if not from_cache:
+        if content != target:
             content.unlink()
         raise WeightsError(
             f"{target.name} from {url} has sha256 {seen}, but {record} recorded {expected} at the first download. "
             + (f"The cached file was changed or damaged: delete {target} to download it again."
-               if from_cache
+               if content == target
                else f"The file behind the URL was replaced: if you trust the new one, delete {record} and run again.")
         )  # fmt: skip
 

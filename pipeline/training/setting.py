@@ -64,24 +64,22 @@ class Setting:
         """int64 [N] of the scored images."""
         return np.asarray(self.subject.data.val.labels)[list(self.val_indices)]
 
-    def score(self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None) -> np.ndarray:
+    def score(self, what: str, forward: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Logits [N, classes] of the scored images, in every process; each process computes its part of them."""
         n, (rank, size) = len(self.val_indices), world().shard
-        rows = self._rows(what, forward, device, range(rank, n, size))
+        rows = self._rows(what, forward, self.device, range(rank, n, size))
         return rows_of_all(rows, list(range(rank, n, size)), n)
 
-    def score_here(
-        self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None
-    ) -> np.ndarray:
+    def score_here(self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device) -> np.ndarray:
         """`score` in this process alone: the others may be elsewhere."""
         return self._rows(what, forward, device, range(len(self.val_indices)))
 
     def _rows(
-        self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None, positions: range
+        self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device, positions: range
     ) -> np.ndarray:
         indices = tuple(self.val_indices[p] for p in positions)
         images = ScoredImages(self.subject.data.val, self.subject.transform, indices, self.workers)
-        return collect_logits(f"scoring {what}", forward, images, device=device or self.device)
+        return collect_logits(f"scoring {what}", forward, images, device=device)
 
     def phase(
         self,
