@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.files import write_atomic
 from pipeline.gate.baseline import CellFacts, RunFacts, Scored
-from pipeline.gate.collect import facts_of, read_baseline, write_baseline
+from pipeline.gate.collect import baseline_text, facts_of, read_baseline
 from pipeline.gate.judge import judge
 from pipeline.gate.settings import settings_of
 from pipeline.metrics.accuracy import accuracy, agrees, correct
@@ -85,7 +86,7 @@ def calibrate(source: Source, repeats: int, seed: int = 0) -> list[dict[str, Any
             checks, of_drop, flips = Counter[str](), Counter[str](), []
             for _ in range(repeats):
                 base, now, changed = _pair(source, random, n, cells, noise * source.noise, drop)
-                write_baseline(path := Path(folder) / "baseline.json", base)
+                write_atomic(path := Path(folder) / "baseline.json", baseline_text(base))
                 result = judge(now, read_baseline(path), settings)
                 checks[result.verdict or "none"] += 1
                 first = next(f for f in result.cells[0].findings if f.rule == "drop")

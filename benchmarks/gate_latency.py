@@ -18,9 +18,9 @@ from converted import CONTROL, RUNTIME_OF, RUNTIMES, File, Runtime, Subject, con
 from gate_accuracy import Source
 
 from pipeline.config import TimingPlan
-from pipeline.files import write_json
+from pipeline.files import write_atomic, write_json
 from pipeline.gate.baseline import RATIO_DIGITS, RunFacts, Timing
-from pipeline.gate.collect import read_baseline, write_baseline
+from pipeline.gate.collect import baseline_text, read_baseline
 from pipeline.gate.judge import judge
 from pipeline.gate.records import worst
 from pipeline.gate.settings import settings_of
@@ -105,7 +105,7 @@ def measure(known: dict[tuple[str, Runtime], Path], side: int, repeats: int, pla
             for runtime in RUNTIMES:
                 began, start = time.time(), time.monotonic()
                 opened = {"own": known[MODEL, runtime], "control": known[CONTROL, runtime]}
-                timed = one_process(runtime, RUNTIME_OF[runtime], opened, images, plan, number, lambda _: None)
+                timed = one_process(runtime, RUNTIME_OF[runtime], opened, images, plan, number)
                 own, control = timed["own"], timed["control"]
                 found.append(
                     Process(
@@ -160,7 +160,7 @@ def calibrate(source: Source, measured: Sequence[Process], processes: int, seed:
                 base = [side[one].ratios(clock) for side in sides]
                 # the first runtime is the one that became slower
                 now = [side[other].ratios(clock, 1.0 if n else slowdown) for n, side in enumerate(sides)]
-                write_baseline(path, _facts(source, base, clock))
+                write_atomic(path, baseline_text(_facts(source, base, clock)))
                 result = judge(_facts(source, now, clock), read_baseline(path), settings)
                 found = [f.verdict for cell in result.cells for f in cell.findings if f.rule == "latency"]
                 verdicts[worst(found) or "none"] += 1

@@ -110,8 +110,7 @@ def _steps(images: int, batch: int, world: int) -> list[slice]:
     ]
 
 
-class _Batch(list[tuple[int, Encoded]]):
-    """(position in the order, image) of one batch of a stream."""
+_Batch = list[tuple[int, Encoded]]  # position in the order, image; of one batch of a stream
 
 
 def _stream_batches(
@@ -121,7 +120,7 @@ def _stream_batches(
     rank, world = shard
     images = stream.encoded(seed, epoch, shard)
     for step, part in enumerate(_steps(len(stream), batch_size * world, world)):
-        batch = _Batch((position, next(images)) for position in range(part.start + rank, part.stop, world))
+        batch = [(position, next(images)) for position in range(part.start + rank, part.stop, world)]
         if step >= start_step:
             yield batch
 

@@ -62,7 +62,8 @@ def load(spec: str) -> DataSource:
 
 def load_folder(folder: Path) -> DataSource:
     """Both splits of a folder of shards, with random access."""
-    info = _local_info(folder)
+    listed = next((folder / name for name in INFO if (folder / name).is_file()), None)
+    info = None if listed is None else _parsed(listed.read_bytes(), str(listed))
     train, val = (_open(folder, info, names) for names in (TRAIN, VAL))
     lines = folder / CLASS_NAMES
     names = lines.read_text(encoding="utf-8") if lines.is_file() else None
@@ -94,13 +95,6 @@ def _by_name(folder: Path, names: tuple[str, ...]) -> ShardList | None:
 
 def _words(stem: str) -> list[str]:
     return "".join(c if c.isalnum() else " " for c in stem.lower()).split()
-
-
-def _local_info(folder: Path) -> Mapping[str, Any] | None:
-    for name in INFO:
-        if (folder / name).is_file():
-            return _parsed((folder / name).read_bytes(), str(folder / name))
-    return None
 
 
 def _parsed(content: bytes, name: str) -> Mapping[str, Any]:

@@ -62,7 +62,12 @@ def _check_quantized_as_asked(request: ConvertRequest) -> None:
         TargetError: stage "convert", a precision with scales of its own of a float program, or of one with other
             activations; any other precision of a QDQ program.
     """
-    found = _activation_dtypes(request.program)
+    # What the program quantizes tensors to for itself; nothing in a float program.
+    found = {
+        str(node.args[-1]).removeprefix("torch.")
+        for node in request.program.graph.nodes
+        if str(node.target) == QUANTIZE_OPS[0]
+    }
     if request.precision not in _ACTIVATIONS:
         if found:
             cause = (
@@ -78,15 +83,6 @@ def _check_quantized_as_asked(request: ConvertRequest) -> None:
         seen = ", ".join(sorted(found))
         cause = f"{request.precision} has {wanted} activations, those of this program are {seen}: pass its own program"
         raise TargetError("convert", cause)
-
-
-def _activation_dtypes(program: ExportedProgram) -> set[str]:
-    """What a program quantizes tensors to for itself: "int8"; empty for a float program."""
-    return {
-        str(node.args[-1]).removeprefix("torch.")
-        for node in program.graph.nodes
-        if str(node.target) == "quantized_decomposed.quantize_per_tensor.default"
-    }
 
 
 def input_shape(program: ExportedProgram) -> tuple[int, int, int]:

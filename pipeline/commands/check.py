@@ -126,7 +126,7 @@ def _check(
 
 
 def _update(found: Run, path: Path, allow_failed: bool) -> None:
-    from pipeline.gate.collect import facts_of, read_baseline, write_baseline
+    from pipeline.gate.collect import baseline_text, facts_of, read_baseline
     from pipeline.gate.tables import baseline_table
     from pipeline.report.tables.table import print_tables
 
@@ -144,7 +144,7 @@ def _update(found: Run, path: Path, allow_failed: bool) -> None:
     except (RunError, RecordError) as error:  # it is about to be replaced
         say(f"the old baseline cannot be shown beside the new one: {error}")
     print_tables([baseline_table(old, new)])
-    write_baseline(path, new)
+    write_atomic(path, baseline_text(new))
     say(f"baseline: {path}: look at it, and commit it by itself")
 
 

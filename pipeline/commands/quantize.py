@@ -71,14 +71,13 @@ def _no_epochs(options: Given[RunConfig]) -> int:
 
 
 def _show(run: Run) -> None:
-    if chief():
-        _print_run(run)
-        _print_mixed(run)
-
-
-def _print_run(run: Run) -> None:
-    """Top-1 of the torch stages, the folder and the next step."""
+    """Top-1 of the torch stages, the folder and the next step; the trials for --max-drop, if there were any."""
+    if not chief():
+        return
     from pipeline.metrics.accuracy import accuracy
+    from pipeline.report.tables.mixed import mixed_table
+    from pipeline.report.tables.table import print_tables
+    from pipeline.run.cells import load_mixed
     from pipeline.run.logits import load_logits
 
     logits = load_logits(run)
@@ -87,14 +86,5 @@ def _print_run(run: Run) -> None:
         print(f"{STAGE_NAMES[stage]}: top-1 {scored.top1_percent:.2f} % ({scored.top1} of {scored.n})")
     print(f"checkpoint: {run.path / CHECKPOINT}")
     print("next: python main.py convert --target all")
-
-
-def _print_mixed(run: Run) -> None:
-    """The trials for --max-drop, if there were any."""
-    from pipeline.report.tables.mixed import mixed_table
-    from pipeline.report.tables.table import print_tables
-    from pipeline.run.cells import load_mixed
-
-    record = load_mixed(run)
-    if record is not None:
+    if (record := load_mixed(run)) is not None:
         print_tables([mixed_table(run.model, record)])

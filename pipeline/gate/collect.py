@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RunError, UsageError
-from pipeline.files import write_atomic
 from pipeline.gate.baseline import (
     RANGE_KINDS,
     RATIO_DIGITS,
@@ -81,7 +81,7 @@ def facts_of(run: Run, now: datetime | None = None) -> RunFacts:
         scheme=quantization.scheme,
         host=_machine(known, ("system", "processor", "vector_extensions")),
         versions={name: str(known.get(name, "unknown")) for name in provenance.PACKAGES},
-        cells=tuple(sorted(cells, key=lambda cell: _order(cell.key))),
+        cells=tuple(sorted(cells, key=lambda cell: astuple(cell.key))),
     )
 
 
@@ -112,13 +112,8 @@ def read_baseline(path: Path) -> RunFacts:
     return from_dict(RunFacts, data, path.name)
 
 
-def write_baseline(path: Path, facts: RunFacts) -> None:
-    """Atomically: sorted keys, one value a line, so that a change of figures reads well in a diff."""
-    write_atomic(path, baseline_text(facts))
-
-
 def baseline_text(facts: RunFacts) -> str:
-    """The text of the file."""
+    """The text of the file: sorted keys, one value a line, so that a change of figures reads well in a diff."""
     return _text(to_dict(facts), "") + "\n"
 
 
@@ -197,10 +192,6 @@ def _machine(known: Mapping[str, Any], facts: tuple[str, ...]) -> dict[str, str]
 def _ratios(measured: RoundRatios | None) -> tuple[float, ...] | None:
     """Rounded as they are in the file, so that a run is judged like the baseline that is made from it."""
     return None if measured is None else tuple(float(f"{ratio:.{RATIO_DIGITS}g}") for ratio in measured.ratios)
-
-
-def _order(key: CellKey) -> tuple[str, ...]:
-    return key.target, key.runtime, key.precision, key.source, key.device
 
 
 def _text(value: Any, indent: str) -> str:

@@ -28,7 +28,11 @@ KINDS: dict[Verdict | None, v.Kind] = {
 def verdicts(result: GateResult) -> Table:
     """One row a cell: its verdict and what the images say."""
     title = f"{result.model}: run {result.run_id} against the baseline of {result.baseline_run_id}"
-    return Table.of(title, VERDICT_COLUMNS, result.cells, notes=(*_tests(result), *result.notes))
+    tests = (
+        f"{count} tests of {family} share the false alarms: confidence of each {100 * result.confidence[family]:.4g}%"
+        for family, count in result.tests.items()
+    )
+    return Table.of(title, VERDICT_COLUMNS, result.cells, notes=(*tests, *result.notes))
 
 
 def _by(rule: str, of: Callable[[Finding], Any]) -> Callable[[CellVerdict], Any]:
@@ -66,13 +70,6 @@ VERDICT_COLUMNS: Columns[CellVerdict] = (
     Column("latency", lambda cell: NONE_HERE if cell.key.simulated else _by("latency", _with_interval)(cell)),
     Column("rules passed", _passed),
 )
-
-
-def _tests(result: GateResult) -> tuple[str, ...]:
-    return tuple(
-        f"{count} tests of {family} share the false alarms: confidence of each {100 * result.confidence[family]:.4g}%"
-        for family, count in result.tests.items()
-    )
 
 
 def findings(result: GateResult) -> Table | None:

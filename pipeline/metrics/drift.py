@@ -230,7 +230,8 @@ def most_moved(stages: Sequence[NDArray[np.floating]], limit: int) -> tuple[Move
     Raises:
         ValueError: as `kl_divergence`.
     """
-    classes = np.stack([_class(logits) for logits in stages], axis=1)  # [N, S], -1 for NaN
+    tops = [np.where(np.isnan(logits).any(axis=1), -1, logits.argmax(axis=1)) for logits in stages]
+    classes = np.stack(tops, axis=1)  # [N, S], -1 for NaN
     changed = (classes != classes[:, :1]).any(axis=1)
     furthest = np.max([kl_divergence(stages[0], other) for other in stages], axis=0)  # [N], NaN if one is
     distance = np.where(np.isnan(furthest), np.inf, furthest)
@@ -244,11 +245,6 @@ def most_moved(stages: Sequence[NDArray[np.floating]], limit: int) -> tuple[Move
         for row in order[:limit]
         if changed[row] or distance[row] > 0
     )
-
-
-def _class(logits: NDArray[np.floating]) -> NDArray[np.integer]:
-    """[N, C] -> [N]"""
-    return np.where(np.isnan(logits).any(axis=1), -1, logits.argmax(axis=1))
 
 
 def _finite(logits: NDArray[np.floating]) -> NDArray[np.bool_]:

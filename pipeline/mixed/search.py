@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from pipeline.config import ValidationPlan
@@ -44,6 +43,7 @@ class MixedSearch:
         key: of the log: which program, which images.
         confirm: scores a set of float layers where it counts: on the converted files.
         trials, ranking: made so far, or read from the log.
+        start: layers that are float in any case.
     """
 
     plan: MixedPlan
@@ -55,14 +55,8 @@ class MixedSearch:
     trials: list[Trial] = field(default_factory=list)
     ranking: tuple[RankedLayer, ...] = ()
 
-    @cached_property
-    def start(self) -> Names:
-        """Layers that are float in any case.
-
-        Raises:
-            UsageError: one is named that there is not.
-        """
-        return frozenset(self.torch.named(self.plan.given))
+    def __post_init__(self) -> None:
+        self.start: Names = frozenset(self.torch.named(self.plan.given))
 
     def found(self, budget_pp: float) -> Names:
         """

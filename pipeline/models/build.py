@@ -40,8 +40,6 @@ class ModelConfig:
     crop_mode: str = "center"
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise UsageError(f"{self.name} cannot have {self.num_classes} classes: give at least 1")
         if len(self.mean) != self.input_size[0] or len(self.std) != self.input_size[0]:
             raise UsageError(
                 f"{self.name}: mean {self.mean} and std {self.std} do not fit {self.input_size[0]} channels"

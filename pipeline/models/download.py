@@ -7,7 +7,6 @@ import fcntl
 import http.client
 import json
 import os
-import re
 import ssl
 import sys
 import time
@@ -76,7 +75,6 @@ def fetch(url: str, folder: Path | None = None, file_name: str | None = None, pa
 
 def _verify(url: str, content: Path, target: Path) -> None:
     """Compare `content` with the record beside `target`; without a record this is the first download: write it."""
-    from_cache = content == target
     record = target.with_name(target.name + ".sha256")
     seen, size_bytes = sha256_of(content), content.stat().st_size
     try:
@@ -87,12 +85,12 @@ def _verify(url: str, content: Path, target: Path) -> None:
     except (ValueError, KeyError, TypeError):
         raise WeightsError(f"{record} is not a sha256 record: delete it and {target.name}, then run again") from None
     if seen != expected:
-        if not from_cache:
+        if content != target:
             content.unlink()
         raise WeightsError(
             f"{target.name} from {url} has sha256 {seen}, but {record} recorded {expected} at the first download. "
             + (f"The cached file was changed or damaged: delete {target} to download it again."
-               if from_cache
+               if content == target
                else f"The file behind the URL was replaced: if you trust the new one, delete {record} and run again.")
         )  # fmt: skip
 
@@ -146,12 +144,13 @@ def _continue(url: str, file: IO[bytes], part: Path) -> None:
         if error.code != 416 or not start:
             raise
         error.close()
-        if _total(error.headers.get("Content-Range")) == start:
+        if error.headers.get("Content-Range", "").endswith(f"/{start}"):
             return  # the part was already whole
         file.truncate(0)
         raise _Broken(f"the {start} bytes kept from before do not fit the file of the server") from None
     with response:
-        if start and not (response.status == 206 and _start(response.headers.get("Content-Range")) == start):
+        continued = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if start and not (response.status == 206 and continued):
             if response.status == 206:
                 file.truncate(0)
                 raise _Broken(f"the server continued at another place than byte {start}")
@@ -182,16 +181,6 @@ def _keep_validator(path: Path, headers: http.client.HTTPMessage) -> None:
         path.write_text(validator)
     else:
         path.unlink(missing_ok=True)
-
-
-def _start(content_range: str | None) -> int | None:
-    found = re.match(r"bytes (\d+)-", content_range or "")
-    return int(found.group(1)) if found else None
-
-
-def _total(content_range: str | None) -> int | None:
-    found = re.search(r"/(\d+)$", content_range or "")
-    return int(found.group(1)) if found else None
 
 
 @contextmanager

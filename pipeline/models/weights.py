@@ -62,7 +62,6 @@ class LoadedModel:
     model: nn.Module
     config: ModelConfig
     record: LoadedWeights
-    info: WeightsInfo
 
 
 def peek(source: str | Path, name: str, qk_scale: float | None = None) -> WeightsInfo:
@@ -148,7 +147,7 @@ def load_model(
     count = classes if isinstance(classes, int) else len(classes or ())
     model, config = build(name, count or info.num_classes or IMAGENET_CLASSES, img_size, info.qk_scale)
     record = load_weights(model, config, source, names, other_qk_scale=qk_scale is not None)
-    return LoadedModel(model, config, record, info)
+    return LoadedModel(model, config, record)
 
 
 def save_weights(

@@ -42,7 +42,9 @@ class ConversionRecord:
         check_precision(self.precision, self.source)
         check_seconds(self.seconds)
         if self.path is not None:
-            _check_relative(self.path)
+            path = PurePosixPath(self.path)
+            if path.is_absolute() or ".." in path.parts or "\\" in self.path:
+                raise ValueError(f"path {self.path!r} is not inside the run folder")
         if self.sha256 is not None:
             check_sha256(self.sha256)
         if self.outcome.status == "ok" and None in (self.path, self.sha256, self.facts):
@@ -54,8 +56,3 @@ class ConversionRecord:
             raise ValueError(
                 f"{self.scales_found} of {self.scales_total} scales found, {len(self.scales_missing)} named as missing"
             )
-
-
-def _check_relative(path: str) -> None:
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
-        raise ValueError(f"path {path!r} is not inside the run folder")

@@ -1,4 +1,4 @@
-"""What is recorded of a run, as frozen dataclasses: raw counts and samples in, `report.json` (schema 1) out and back.
+"""What is recorded of a run, as frozen dataclasses: raw counts and samples, in `report.json` (schema 1).
 
 Percentages, medians and intervals are not stored: they are derived when a report is rendered.
 """

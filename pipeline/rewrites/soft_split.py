@@ -44,13 +44,9 @@ class ImageSplit(nn.Module):
 def rewrite(form: DeployForm) -> None:
     kqv = form.stage1.kqv
     features = kqv.norm.weight.shape[0]
-    order = image_order(features // KERNEL**2)
+    # Position in the official order (channel, row, column) of each feature of `ImageSplit`.
+    order = torch.arange(features).reshape(-1, KERNEL, KERNEL).permute(2, 0, 1).flatten()
     norm = nn.LayerNorm(features, eps=kqv.norm.eps)
     norm.weight, norm.bias = (nn.Parameter(p.detach()[order]) for p in (kqv.norm.weight, kqv.norm.bias))
     kqv.split, kqv.norm = ImageSplit(), norm
     kqv.kqv = linear(kqv.kqv.weight[:, order], kqv.kqv.bias)
-
-
-def image_order(channels: int) -> Tensor:
-    """Position in the official order (channel, row, column) of each feature of `ImageSplit`."""
-    return torch.arange(channels * KERNEL**2).reshape(channels, KERNEL, KERNEL).permute(2, 0, 1).flatten()

@@ -75,7 +75,7 @@ class _Job:
             try:
                 self.conditions.append(on.enter())
                 part = one_process(
-                    self.key.target, self.runtime, self.files, self.images, plan, number, lambda _: None, on.worker
+                    self.key.target, self.runtime, self.files, self.images, plan, number, on.device.worker
                 )
                 self.parts.append(part)
             except TimingFailed as failed:
@@ -93,7 +93,7 @@ class _Job:
         try:
             cold = sum(len(part[OWN].load_ms) for part in self.parts)
             for _ in range(COLD_LOADS - cold if self.outcome.status == "ok" else 0):
-                ms = cold_load(self.key.target, self.runtime, self.path, plan.threads, on.worker)
+                ms = cold_load(self.key.target, self.runtime, self.path, plan.threads, on.device.worker)
                 self.more_loads_ms += [] if ms is None else [ms]
             if self.outcome.status == "ok":
                 self.conditions.append(on.device.conditions())
@@ -163,12 +163,14 @@ def benchmark_run(
     cells = []
     for conversion, runtime in on.runtimes(chosen(run, targets, "benchmark"), compute_units):
         assert conversion.facts is not None  # it is ok
+        shape = conversion.facts.inputs[0].shape
         cell = _Job(
             key=cell_key(conversion, runtime, on.label),
             runtime=runtime,
             path=artifact_path(run, conversion),
             sha256=conversion.sha256,
-            images=_noise(conversion.facts.inputs[0].shape, plan.seed),
+            # Two images of normalised noise [2, 3, H, W]: the time of these networks does not depend on the picture.
+            images=np.random.default_rng(plan.seed).standard_normal((2, *shape[1:]), dtype=np.float32),
             control=_control(run, control_run, conversion, runtime, on.label),
             floating=_float(run, conversion, runtime, on.label),
         )
@@ -242,11 +244,6 @@ def _float(run: Run, conversion: ConversionRecord, runtime: str, device: str) ->
         if (record.target, record.precision) == (conversion.target, "fp32"):
             return Beside(cell_key(record, runtime, device), artifact_path(run, record))
     return f"run {run.id} has no fp32 artifact for {conversion.target}: `convert --precision fp32` makes it"
-
-
-def _noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Two images of normalised noise [2, 3, H, W]: the time of these networks does not depend on the picture."""
-    return np.random.default_rng(seed).standard_normal((2, *shape[1:]), dtype=np.float32)
 
 
 def _line(record: LatencyRecord) -> str:

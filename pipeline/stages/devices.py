@@ -13,7 +13,7 @@ from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import HOST
 from pipeline.run import provenance
 from targets.devices.address import Address, Kind
-from targets.devices.device import Device, DeviceOptions, DeviceWorker, Found, device_at, devices_found
+from targets.devices.device import Device, DeviceOptions, Found, device_at, devices_found
 from targets.types import TargetError
 from targets.worker.client import TIMEOUT_S
 from targets.worker.facts import THERMAL_STATUSES, Conditions, DeviceFacts
@@ -131,9 +131,6 @@ class Place:
         for target in without:
             self.say(f"{target}: left out, its files run in no runtime on {self.label}")
         return found
-
-    def worker(self) -> DeviceWorker:
-        return self.device.worker()
 
     def enter(self) -> Conditions:
         """

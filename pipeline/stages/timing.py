@@ -63,7 +63,6 @@ def one_process(
     images: np.ndarray,
     plan: TimingPlan,
     number: int,
-    advance: Callable[[int], None],
     start: Callable[[], DeviceWorker] | None = None,
 ) -> dict[str, Timed]:
     """The share of process `number` of the plan: `files`, given by name, are timed on `images` [N, 3, H, W].
@@ -71,7 +70,6 @@ def one_process(
     Who comes first changes from round to round, and who is opened first from process to process.
 
     Args:
-        advance: called with 1 after each round.
         start: a worker on the device; None: one on this host.
 
     Raises:
@@ -95,7 +93,6 @@ def one_process(
                     rounds[name].append(sessions[name].samples(images, plan.samples))
                 except TargetError as error:
                     raise TimingFailed(name, error) from error
-            advance(1)
     cold = order[0]  # what is opened after it finds the runtime set up
     loads = {cold: sessions[cold].load_ms}
     return {name: _timed(warmed[name], rounds[name], plan.threads, loads.get(name)) for name in files}

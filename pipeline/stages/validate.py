@@ -150,7 +150,7 @@ def _open(stack: ExitStack, run: Run, on: Place, conversion: ConversionRecord, r
     assert conversion.sha256 is not None  # it is ok
     cell = _Open(cell_key(conversion, runtime, on.label), conversion.sha256)
     try:
-        worker = stack.enter_context(on.worker())
+        worker = stack.enter_context(on.device.worker())
         cell.session = worker.open(conversion.target, artifact_path(run, conversion), runtime, threads)
     except TargetError as error:
         cell.outcome = Outcome.of(error)

@@ -155,7 +155,10 @@ class _Loop:
                 if state.step_in_epoch % phase.checkpoint_steps == 0:
                     self.save()
             images_per_second = bar.done / bar.seconds
-        right, n = self.evaluate()
+        spread_state(self.trainee.module)
+        self.trainee.begin_evaluation()
+        with self.training.average.applied():
+            right, n = phase.evaluate()
         record = EpochRecord(
             phase=phase.name,
             epoch=state.epoch + 1,
@@ -175,13 +178,6 @@ class _Loop:
 
     def history(self) -> list[EpochRecord]:
         return [EpochRecord(**record) for record in self.state.history]
-
-    def evaluate(self) -> tuple[int, int]:
-        """(right, n) on the validation split, with the averaged weights where the plan wants them."""
-        spread_state(self.trainee.module)
-        self.trainee.begin_evaluation()
-        with self.training.average.applied():
-            return self.phase.evaluate()
 
     def step(self, group: list[Batch], stop: Callable[[], bool]) -> tuple[float, int, bool]:
         """One optimizer step.

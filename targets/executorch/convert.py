@@ -89,7 +89,8 @@ def quantize_dynamically(
             continue
         if node.target == torch.ops.aten.linear.default:
             bits = 4 if precision == "w4a8-dynamic" and weight.shape[1] % size == 0 else 8
-            layer = _linear(weight, _bias(module, node), bits, size)
+            source = cast("Node | None", node.args[2] if len(node.args) > 2 else None)
+            layer = _linear(weight, None if source is None else _constant(module, source), bits, size)
             module.add_submodule(f"dynamic_{changed}", layer)
             with module.graph.inserting_before(node):
                 result = module.graph.call_module(f"dynamic_{changed}", (node.args[0],))
@@ -122,11 +123,6 @@ def _trained_weight(module: GraphModule, node: Node) -> Tensor | None:
         return None
     weight = _constant(module, source)
     return weight if is_trained(weight.numpy()) else None
-
-
-def _bias(module: GraphModule, node: Node) -> Tensor | None:
-    source = cast("Node | None", node.args[2] if len(node.args) > 2 else None)
-    return None if source is None else _constant(module, source)
 
 
 def _constant(module: GraphModule, source: Node) -> Tensor:

@@ -73,9 +73,8 @@ def read_pte(path: Path, facts: Callable[[bytes], GraphFacts], what: str) -> Gra
     except ImportError as error:
         raise Unavailable("inspect", f"executorch does not import ({error}): pip install executorch") from error
     except (*_DAMAGE, OSError) as error:
-        raise TargetError(
-            "inspect", f"{path.name} is damaged or no {what} ({_reason(error)}): convert again"
-        ) from error
+        reason = "flatc refuses it" if isinstance(error, subprocess.CalledProcessError) else typed_line(error, 200)
+        raise TargetError("inspect", f"{path.name} is damaged or no {what} ({reason}): convert again") from error
 
 
 def _facts(data: bytes) -> GraphFacts:
@@ -305,10 +304,3 @@ def boundary(plan: Json, side: str) -> tuple[TensorSpec, ...]:
     """The program's inputs or outputs; `side` is "input" or "output"."""
     tensors = (plan["values"][index]["val"] for index in plan[f"{side}s"])
     return tuple(TensorSpec(side, tuple(t["sizes"]), _SCALAR_TYPES[t["scalar_type"]]) for t in tensors)
-
-
-def _reason(error: Exception) -> str:
-    """Why a file could not be read, in one line."""
-    if isinstance(error, subprocess.CalledProcessError):
-        return "flatc refuses it"
-    return typed_line(error, 200)

@@ -71,8 +71,12 @@ def open_interpreter(path: Path, runtime: str, threads: int, showing: bool = Fal
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tf.lite announces its move to LiteRT
-            options = _showing_options(runtime) if showing else {}
-            interpreter = _package(runtime).Interpreter(str(path), num_threads=threads, **options)
+            package, options = _package(runtime), {}
+            if showing:
+                resolvers = (package if runtime == LITERT else package.experimental).OpResolverType
+                options["experimental_preserve_all_tensors"] = True
+                options["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            interpreter = package.Interpreter(str(path), num_threads=threads, **options)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise TargetError("load", f"{runtime} refuses {path.name}: {one_line(error)}") from error
@@ -121,10 +125,11 @@ class TFLiteSession(Session):
         self._invoke(self._showing)
         found = []
         for details in self._showing.get_tensor_details():
-            scales = details["quantization_parameters"]["scales"]
-            if details["dtype"] == np.int8 and len(scales) == 1:
+            stored = details["quantization_parameters"]
+            if details["dtype"] == np.int8 and len(stored["scales"]) == 1:
                 values = self._showing.get_tensor(details["index"])
-                found.append(QuantizedTensor(details["name"], *_parameters(details), values))
+                scale, zero_point = float(stored["scales"][0]), int(stored["zero_points"][0])
+                found.append(QuantizedTensor(details["name"], scale, zero_point, values))
         return tuple(found)
 
     def close(self) -> None:
@@ -161,20 +166,6 @@ def dequantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
         return values.copy()
     scale, zero_point = details["quantization"]
     return (values.astype(np.float32) - zero_point) * np.float32(scale)
-
-
-def _parameters(details: Mapping[str, Any]) -> tuple[float, int]:
-    """Scale and zero point."""
-    found = details["quantization_parameters"]
-    return float(found["scales"][0]), int(found["zero_points"][0])
-
-
-def _showing_options(runtime: str) -> dict[str, Any]:
-    resolvers = _package(runtime) if runtime == LITERT else _package(runtime).experimental
-    return {
-        "experimental_preserve_all_tensors": True,
-        "experimental_op_resolver_type": resolvers.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    }
 
 
 def _package(runtime: str) -> Any:

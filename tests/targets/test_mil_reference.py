@@ -139,7 +139,7 @@ def test_what_left_its_range_is_counted_at_the_operator_and_nan_only_where_it_be
         ("large", "large", "vanished"): 1,
         ("ratio", "ratio", "nan"): 1,
     }
-    ranges.begin()  # another image
+    ranges.poisoned = False  # another image
     ratio.store(broken)
     assert ranges.counts["ratio", "ratio", "nan"] == 2
 

@@ -148,9 +148,6 @@ def _share(cost: float | None) -> Value:
     return Value("not told", "not measured") if cost is None else Value(f"{100 * cost:.1f}%", sort=cost)
 
 
-MADE, NOT = "yes", "no"
-
-
 def show() -> None:
     """On stdout: which target is made in which precision, then how or why not, line by line."""
     from rich import box
@@ -168,32 +165,19 @@ def show() -> None:
     for precision in PRECISIONS:
         print(f"\n{_name(precision)}")
         for target in targets:
-            print(f"  {target.name}: {_words(target.schemes[precision])}")
+            print(f"  {target.name}: {scheme_words(target.schemes[precision])}")
 
 
-def markdown() -> str:
-    """The same table with its words in the cells."""
-    targets = registry.everyone()
-    lines = [f"| precision | {' | '.join(registry.variants())} |", "|---" * (len(targets) + 1) + "|"]
-    for precision in PRECISIONS:
-        cells = " | ".join(_words(target.schemes[precision]) for target in targets)
-        lines.append(f"| `{precision}`{_alias(precision)} | {cells} |")
-    return "\n".join(lines)
-
-
-def _short(support: Support) -> str:
-    return MADE if support.made else NOT
-
-
-def _words(support: Support) -> str:
+def scheme_words(support: Support) -> str:
+    """Whether files are made so, how or why not, and the groups to choose from."""
     groups = f" (`--group-size` {', '.join(map(str, support.group_sizes))})" if support.group_sizes else ""
     return f"{_short(support)}: {support.words}{groups}"
 
 
+def _short(support: Support) -> str:
+    return "yes" if support.made else "no"
+
+
 def _name(precision: Precision) -> str:
-    return f"{precision}{_alias(precision).replace('`', '')}"
-
-
-def _alias(precision: Precision) -> str:
-    names = [f"`{alias}`" for alias, meant in ALIASES.items() if meant == precision]
-    return f" ({', '.join(names)})" if names else ""
+    names = [alias for alias, meant in ALIASES.items() if meant == precision]
+    return f"{precision} ({', '.join(names)})" if names else precision

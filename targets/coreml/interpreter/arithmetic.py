@@ -61,10 +61,6 @@ class RangeCounts:
     counts: dict[tuple[str, str, RangeKind], int] = field(default_factory=dict)
     poisoned: bool = False
 
-    def begin(self) -> None:
-        """Another image."""
-        self.poisoned = False
-
     def add(self, operator: str, op_type: str, kind: RangeKind, count: int) -> None:
         if kind == "nan":
             count, self.poisoned = 0 if self.poisoned else count, self.poisoned or count > 0
@@ -97,22 +93,19 @@ class Arithmetic:
             return x
         stored = to_half(x)
         if self.ranges is not None:
-            self._watch(x, stored)
+            self._note("vanished", int(torch.count_nonzero(x) - torch.count_nonzero(stored)))
+            if not torch.isfinite(stored.sum()):  # numbers below 65505 have no infinite sum
+                self._note("overflowed", int((stored.isinf() & ~x.isinf()).sum()))
+                self._note("nan", int(stored.isnan().sum()))
         return stored
 
     def saturated(self, count: int) -> None:
         """Note numbers that an integer format had to clip."""
-        if self.ranges is not None:
-            self.ranges.add(self.operator, self.op_type, "saturated", count)
+        self._note("saturated", count)
 
-    def _watch(self, x: Tensor, stored: Tensor) -> None:
-        assert self.ranges is not None
-        note = self.ranges.add
-        vanished = torch.count_nonzero(x) - torch.count_nonzero(stored)
-        note(self.operator, self.op_type, "vanished", int(vanished))
-        if not torch.isfinite(stored.sum()):  # numbers below 65505 have no infinite sum
-            note(self.operator, self.op_type, "overflowed", int((stored.isinf() & ~x.isinf()).sum()))
-            note(self.operator, self.op_type, "nan", int(stored.isnan().sum()))
+    def _note(self, kind: RangeKind, count: int) -> None:
+        if self.ranges is not None:
+            self.ranges.add(self.operator, self.op_type, kind, count)
 
     def total(self, x: Tensor, dims: Sequence[int], keepdim: bool = False) -> Tensor:
         """Sum over `dims`; with `half_sums` a running sum, rounded after every `terms` terms."""

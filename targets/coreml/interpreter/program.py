@@ -116,7 +116,7 @@ class MilProgram:
             TargetError: stage "run"; an input that does not fit, or an operator that cannot be computed, by name.
         """
         if ranges is not None:
-            ranges.begin()
+            ranges.poisoned = False
         with torch.no_grad():
             values = {**self._constants(rounding), **self._checked(inputs, rounding)}
             for i, step in enumerate(self._steps):
@@ -126,7 +126,8 @@ class MilProgram:
                 for name in step.names():
                     if self._last_use[name] == i and name not in self.outputs:
                         values.pop(name, None)
-        return {name: _plain(values[name]) for name in self.outputs}
+        found = ((name, values[name]) for name in self.outputs)
+        return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in found}
 
     def _constants(self, rounding: Rounding) -> dict[str, Any]:
         """What depends on no input, computed once for each rounding model."""
@@ -325,7 +326,3 @@ def _array(value: Any) -> np.ndarray:
     if not hasattr(value, "getbands"):
         return np.asarray(value)
     return np.asarray(value.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)[None]
-
-
-def _plain(value: Any) -> Any:
-    return value.numpy() if isinstance(value, Tensor) else value

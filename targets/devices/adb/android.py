@@ -104,7 +104,8 @@ def conditions_of(parts: Mapping[str, str]) -> Conditions:
         temperature_c=_hottest(battery, parts.get("thermal", "")),
         thermal_status=status,
         battery_percent=_battery_percent(battery),
-        charging=_charging(battery),
+        # BatteryManager.BATTERY_STATUS_*: 2 charging, 3 discharging, 4 not charging, 5 full.
+        charging={"2": True, "3": False, "4": False, "5": True}.get(_key(battery, "status") or ""),
         low_power={"1": True, "0": False, "null": False}.get(low_power),  # null: never set, so off
         screen=_screen(parts.get("power", ""), parts.get("trust", "")),
         governors=tuple(parts.get("governors", "").split()),
@@ -125,11 +126,6 @@ def _battery_percent(battery: str) -> float | None:
     except (ValueError, ZeroDivisionError):
         return None
     return percent if 0 <= percent <= 100 else None
-
-
-def _charging(battery: str) -> bool | None:
-    """BatteryManager.BATTERY_STATUS_*: 2 charging, 3 discharging, 4 not charging, 5 full."""
-    return {"2": True, "3": False, "4": False, "5": True}.get(_key(battery, "status") or "")
 
 
 def _thermal_status(thermal: str) -> ThermalStatus | None:

@@ -157,7 +157,9 @@ class AdbSession(Session):
 
     def _timed(self, runs: int, stage: Stage) -> RunnerOutput:
         command = self._runner.timing(self._program, self._model, self._taken, self._threads, runs)
-        ended = self._shell.script(_logged([*self._bound, *command]), stage)
+        # With what it wrote into Android's log: ExecuTorch built for Android logs there.
+        script = f"{quoted([*self._bound, *command])} & p=$!; wait $p; s=$?"
+        ended = self._shell.script(f"{script}; logcat -d -v raw --pid=$p -s ExecuTorch 2>/dev/null; exit $s", stage)
         self._check(ended, stage)
         return self._runner.read(ended.output, runs)
 
@@ -208,8 +210,3 @@ def _read(target: str, path: Path, mtime_ns: int, size_bytes: int) -> GraphFacts
     """In a process of its own: readers of foreign files may abort."""
     with HostWorker() as worker:
         return worker.inspect(target, path)
-
-
-def _logged(command: Sequence[str]) -> str:
-    """The command with what it prints and what it wrote into Android's log: ExecuTorch built for Android logs there."""
-    return f"{quoted(command)} & p=$!; wait $p; s=$?; logcat -d -v raw --pid=$p -s ExecuTorch 2>/dev/null; exit $s"

@@ -187,10 +187,11 @@ def _host_key(address: Address, files: list[Path], fingerprint: str, reason: str
     lists = [str(file) for file in files] or b""
     known = asyncssh.match_known_hosts(lists, address.name, address.name, port)[0]
     if known:
+        name = f"[{address.name}]:{port}" if port else address.name  # as known_hosts writes the host
         return (
             f"the host key of {address.label} is {fingerprint or 'of another type'}, not the one in {read} ({reason}): "
             "someone may be in between. If the device was set up anew, "
-            f"run `ssh-keygen -R '{known_hosts_name(address)}'` and then {by_hand(address)} once"
+            f"run `ssh-keygen -R '{name}'` and then {by_hand(address)} once"
         )
     return (
         f"the host key of {address.label} is not known ({fingerprint or reason}; read: {read}): run {by_hand(address)} "
@@ -206,11 +207,6 @@ def by_hand(address: Address) -> str:
     """The command of OpenSSH that logs in at `address`."""
     port = f"-p {address.port} " if address.port else ""
     return f"`ssh {port}{address.user}@{address.name}`"
-
-
-def known_hosts_name(address: Address) -> str:
-    """As known_hosts writes the host."""
-    return f"[{address.name}]:{address.port}" if address.port not in (None, 22) else address.name
 
 
 PYTHON = "3.11"

@@ -107,7 +107,8 @@ class SshWorker(WorkerClient):
             path = Path(folder) / "images.npy"
             np.save(path, batch, allow_pickle=False)
             try:
-                pusher = replace(self._pusher, say=_quiet, spare_bytes=IMAGES_SPARE_BYTES)
+                # In silence: the progress of a validation is told by images, not by chunks of them.
+                pusher = replace(self._pusher, say=lambda line: None, spare_bytes=IMAGES_SPARE_BYTES)
                 return {"images": loop().run(pusher.push(path, IMAGES))}, None
             except NoRoom:
                 return {}, batch
@@ -151,10 +152,6 @@ class SshWorker(WorkerClient):
             except (asyncssh.Error, OSError) as error:
                 why = f"not within {limit_s:g} s" if limit.passed else str(error)
                 raise TargetError("device", f"{label}: the worker did not start: {why}") from error
-
-
-def _quiet(line: str) -> None:
-    """The progress of a validation is told by images, not by chunks of them."""
 
 
 def device(address: Address, options: DeviceOptions, say: Say) -> Device:

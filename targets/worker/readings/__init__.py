@@ -12,6 +12,7 @@ from targets import registry
 from targets.sdk import installed
 from targets.types import Capability, TargetError
 from targets.worker.facts import Conditions, DeviceFacts
+from targets.worker.readings import linux, mac
 
 #: What decides a result on a device; the converters' own packages do not.
 PACKAGES = ("numpy", "ai-edge-litert", "tensorflow", "executorch", "torch", "coremltools")
@@ -19,8 +20,6 @@ PACKAGES = ("numpy", "ai-edge-litert", "tensorflow", "executorch", "torch", "cor
 
 def facts() -> DeviceFacts:
     """Model, chip, system, cores and runtimes; what is not known is "unknown" or None. Imports the runtimes."""
-    from targets.worker.readings import linux, mac
-
     machine = mac.facts() if sys.platform == "darwin" else linux.facts()
     versions = {"python": platform.python_version(), **installed(*PACKAGES)}
     return replace(machine, runtimes=runtimes(), versions=versions)
@@ -37,8 +36,6 @@ def runtimes() -> Mapping[str, Capability]:
 
 def conditions() -> Conditions:
     """Its temperature, battery, governors and load now; what it does not tell is None."""
-    from targets.worker.readings import linux, mac
-
     return mac.conditions() if sys.platform == "darwin" else linux.conditions()
 
 

@@ -13,8 +13,9 @@ import pytest
 from gate_facts import CELL, KEY, N, cell, not_run, run_facts, scored
 
 from pipeline.errors import RunError, UsageError
+from pipeline.files import write_atomic
 from pipeline.gate.baseline import ZLIB, pack, unpack
-from pipeline.gate.collect import baseline_text, facts_of, read_baseline, write_baseline
+from pipeline.gate.collect import baseline_text, facts_of, read_baseline
 from targets.codec import RecordError
 
 
@@ -45,7 +46,7 @@ def test_bits_of_another_number_of_images_are_refused(text: str, n: int) -> None
 def test_a_baseline_comes_back(tmp_path: Path) -> None:
     facts = run_facts(cell(scored=scored(lost=3, events={"nan": 0, "overflowed": 2})), not_tried())
     path = tmp_path / "sub" / "baseline.json"
-    write_baseline(path, facts)
+    write_atomic(path, baseline_text(facts))
     assert read_baseline(path) == facts
     assert path.stat().st_size < 6000
 

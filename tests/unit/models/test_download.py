@@ -139,7 +139,7 @@ def test_file_changed_on_the_server_starts_over(server: Server, tmp_path: Path) 
         fetch(server, tmp_path)
     server.cut_after, server.cut_always = None, False
     server.etag, server.content = '"v2"', CONTENT[::-1]
-    assert fetch(server, tmp_path).path.read_bytes() == CONTENT[::-1]
+    assert fetch(server, tmp_path).read_bytes() == CONTENT[::-1]
 
 
 def test_whole_part_left_by_a_crash_is_taken(server: Server, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_missing_file_is_told_at_once(server: Server, tmp_path: Path) -> None:
 
 
 def test_damaged_cache_names_both_digests(server: Server, tmp_path: Path) -> None:
-    path = fetch(server, tmp_path).path
+    path = fetch(server, tmp_path)
     path.write_bytes(b"damaged")
     with pytest.raises(WeightsError) as caught:
         fetch(server, tmp_path)
@@ -177,7 +177,7 @@ def test_damaged_cache_names_both_digests(server: Server, tmp_path: Path) -> Non
 
 
 def test_replaced_release_file_names_both_digests_and_is_not_kept(server: Server, tmp_path: Path) -> None:
-    fetch(server, tmp_path).path.unlink()
+    fetch(server, tmp_path).unlink()
     server.content, server.etag = b"another file", '"v2"'
     with pytest.raises(WeightsError) as caught:
         fetch(server, tmp_path)

@@ -279,7 +279,7 @@ def test_bundled_weights_are_read_as_any_saved_file(
     monkeypatch.setattr("pipeline.models.zoo.DEMO_FOLDER", tmp_path)
     loaded = load_model(NAME, "demo", img_size=SIDE)
     assert torch.equal(logits(loaded.model, images), logits(made.model, images))
-    assert (loaded.record.source, loaded.info.classes) == ("demo", CLASSES)
+    assert loaded.record.source == "demo"
     assert loaded.record.sha256 == sha256_of(ZOO[NAME].demo_file)
 
 

@@ -33,7 +33,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> FakeWorkers:
 
 def turns(plan: TimingPlan) -> dict[str, timing.Timed]:
     files = {"own": Path("a"), "control": Path("b")}
-    parts = [one_process("tflite", "litert", files, IMAGES, plan, n, lambda _: None) for n in range(plan.processes)]
+    parts = [one_process("tflite", "litert", files, IMAGES, plan, n) for n in range(plan.processes)]
     return joined(parts, list(files))
 
 

@@ -18,10 +18,10 @@ from pipeline.quantization.quantizer import Scheme
 from pipeline.records.keys import ArtifactKey, CellKey
 from pipeline.report.page import GLYPHS
 from pipeline.report.plots.panels import MARKERS
-from pipeline.report.tables.artifacts import markdown
+from pipeline.report.tables.artifacts import scheme_words
 from pipeline.stages.convert import check_wishes, plan_cells
 from targets import registry
-from targets.target import Target
+from targets.target import ALIASES, Target
 from targets.types import PRECISIONS, STATIC, PackageOptions
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,7 +55,12 @@ def test_no_target_is_named_outside_its_folder() -> None:
 
 
 def test_the_documentation_has_the_table() -> None:
-    assert markdown() in DOCS.read_text()
+    lines = [f"| precision | {' | '.join(registry.variants())} |", "|---" * (len(registry.variants()) + 1) + "|"]
+    for precision in PRECISIONS:
+        names = ", ".join(f"`{alias}`" for alias, meant in ALIASES.items() if meant == precision)
+        cells = " | ".join(scheme_words(target.schemes[precision]) for target in registry.everyone())
+        lines.append(f"| `{precision}`{f' ({names})' if names else ''} | {cells} |")
+    assert "\n".join(lines) in DOCS.read_text()
 
 
 def test_an_unsupported_precision_is_refused_with_its_reason_when_nothing_remains() -> None:
