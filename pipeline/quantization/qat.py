@@ -31,6 +31,7 @@ from pipeline.quantization.calibration import (
 from pipeline.quantization.graph import export, save_program, to_qdq_program
 from pipeline.quantization.integer import IntegerProgram
 from pipeline.quantization.kept import Kept, choose
+from pipeline.quantization.norm_drift import moved_norms, norm_statistics
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of
@@ -195,7 +196,7 @@ class _Work:
 
     def _train_quantized(self, calibrated: Calibrated, images: CalibrationSet) -> QatTrainee:
         graph, plan, device = calibrated.graph, self.qat_plan, self.setting.device
-        teacher = teacher_of(calibrated.plain, plan)
+        teacher, before = teacher_of(calibrated.plain, plan), norm_statistics(calibrated.plain)
         if plan.ranges == "learned":
             learn_ranges(graph)
         trainee = QatTrainee(graph, plan, teacher, self.execution)
@@ -206,11 +207,12 @@ class _Work:
         if kept:
             self.scored["qat"] = kept.logits
             if world().chief:
-                n = len(kept.logits)
                 self.setting.say(
-                    f"qat: epoch {kept.epoch} of {plan.epochs} is the best: top-1 {100 * kept.right / n:.2f} % (n={n}), "
+                    f"qat: epoch {kept.epoch} of {plan.epochs} is the best: {kept.right} of {len(kept.logits)} right, "
                     f"mean KL divergence {kept.kl:.4g} from the float model"
                 )
+        if moved := moved_norms(before, norm_statistics(graph)):
+            self.qat_facts["moved_norms"] = [asdict(norm) for norm in moved]
         if plan.ranges == "re-estimated" and plan.epochs:
             reestimate_ranges(graph, images.batches(), images.images, device)
             self.scored.pop("qat", None)  # the logits of the last epoch are of other ranges

@@ -9,9 +9,11 @@ import pytest
 from command_line import Ended, main_py
 
 from pipeline.metrics.drift import kl_divergence
+from pipeline.records.waterfall import WaterfallRecord
 from pipeline.run.facts import read_quantization
 from pipeline.run.folder import Run, find_run
 from pipeline.run.logits import load_logits
+from targets.codec import from_dict
 
 OPTIONS = [
     "quantize", "t2t_vit_7", "--weights", "demo", "--img-size", "64", "--max-steps", "2", "--batch-size", "8",
@@ -45,7 +47,8 @@ def drifting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Ended]:
     ended = main_py(
         "quantize", "mobilenet_v2", "--weights", "demo", "--img-size", "64", "--epochs", "3", "--max-steps", "2",
         "--batch-size", "8", "--lr", "0.001", "--batch-norm-freeze", "1", "--limit-val", "60",
-        "--calibration-images", "16", "--threads", "1", "--keep", "trained", "--runs-dir", root,
+        "--calibration-images", "16", "--threads", "1", "--keep", "trained", "--ranges", "observed",
+        "--runs-dir", root,
     )  # fmt: skip
     assert ended.code == 0, ended.err
     return find_run(root, None), ended
@@ -60,3 +63,17 @@ def test_the_best_epoch_is_kept(drifting: tuple[Run, Ended]) -> None:
     first, program = (float(kl_divergence(stages["float"], stages[name]).mean()) for name in ("fake_quant", "qdq"))
     assert f"{first:.4g} from the float model" in ended.err
     assert program == pytest.approx(first, rel=0.1)  # it was made of the same state
+
+
+def test_the_explanation_names_the_batch_norms_that_moved(drifting: tuple[Run, Ended]) -> None:
+    run, _ = drifting
+    root = run.path.parent
+    assert main_py("convert", "--target", "executorch", "--runs-dir", root).code == 0
+    ended = main_py("validate", "--explain", "--explain-images", "2", "--runs-dir", root)
+    assert ended.code == 0, ended.err
+    record = from_dict(WaterfallRecord, run.read_json("waterfall.json"))
+    assert record.explanation is not None
+    (note,) = (note for note in record.explanation.notes if note.startswith("trained: "))
+    moved = read_quantization(run).moved_norms
+    assert f"{len(moved)} BatchNorm layers, most in {moved[0].name} (mean {moved[0].mean_shift:.2g} " in note
+    assert "--batch-norm-freeze 0" in ended.out.replace("\n", " ")
