@@ -31,7 +31,7 @@ from pipeline.metrics.accuracy import accuracy  # noqa: E402
 from pipeline.metrics.paired import PairedDrop, paired_drop_of_logits  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
 from pipeline.run.folder import Run  # noqa: E402
-from pipeline.run.layout import CONFIG, artifact_name  # noqa: E402
+from pipeline.run.layout import CONFIG, FLOAT_WEIGHTS, artifact_name  # noqa: E402
 from pipeline.run.logits import (  # noqa: E402
     load_artifact_logits,
     load_logits,
@@ -66,14 +66,13 @@ def main() -> None:
         if Path(weights).is_dir():
             weights = str(Path(weights) / f"{model}.safetensors")
         base = {"model": model, "data": arguments.data, "weights": weights, "threads": arguments.threads}
-        trained = RunConfig(**base, epochs=arguments.epochs, max_steps=arguments.steps)
-        for name, config, targets in (
-            ("QAT", trained, arguments.targets),
-            ("PTQ", RunConfig(**base, epochs=0), arguments.ptq_targets),
-        ):
+        config = RunConfig(**base, epochs=arguments.epochs, max_steps=arguments.steps)
+        for name, targets in (("QAT", arguments.targets), ("PTQ", arguments.ptq_targets)):
             run = finished_run(config, arguments.runs_dir)
             lines += rows(run, name, [target for target in targets.split(",") if target], arguments.threads)
             print("\n".join(lines), flush=True)
+            # The same float model: for other classes than those of the weights it was fine-tuned before QAT.
+            config = RunConfig(**{**base, "weights": str(run.file(FLOAT_WEIGHTS))}, epochs=0)
 
 
 def finished_run(config: RunConfig, root: Path) -> Run:

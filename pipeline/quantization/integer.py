@@ -178,7 +178,7 @@ class _Run(Interpreter):
         return super().run_node(node) if result is None else result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return super().call_function(target, tuple(map(_real, args)), kwargs)
+        return super().call_function(target, torch.utils._pytree.tree_map(_real, args), kwargs)
 
     def output(self, target: Any, args: Any, kwargs: Any) -> Any:
         return torch.utils._pytree.tree_map(_real, args[0])

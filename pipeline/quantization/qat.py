@@ -8,7 +8,7 @@ manifest, an unfinished one has its resume point.
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from pipeline.quantization.calibration import (
 from pipeline.quantization.graph import export, save_program, to_qdq_program
 from pipeline.quantization.integer import IntegerProgram
 from pipeline.quantization.kept import Kept, choose
+from pipeline.quantization.norm_drift import moved_norms, norm_statistics
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of
@@ -41,6 +42,7 @@ from pipeline.run.folder import Run, create_run, set_latest
 from pipeline.run.logits import StageLogits, save_logits
 from pipeline.run.provenance import collect
 from pipeline.run.recipe import write_recipe
+from pipeline.training.best_epoch import BestEpoch
 from pipeline.training.distributed import share, spread_state, world
 from pipeline.training.loop import EpochRecord, Trainee, fit
 from pipeline.training.plan import TrainPlan, qat_plan, tuning_plan
@@ -127,7 +129,8 @@ class _Work:
         self.float_plan = tuning_plan(config, self.subject.weights.head_replaced)
         self.qat_plan = qat_plan(config)
         self.records: list[dict[str, Any]] = []
-        self.scored: dict[str, np.ndarray] = {}  # logits after the last epoch of each phase that ended here
+        self.scored: dict[str, np.ndarray] = {}  # logits of each phase that ended here
+        self.qat_facts: dict[str, Any] = {}
 
     def float_phase(self) -> None:
         """Float weights and program of this run's classes."""
@@ -205,33 +208,56 @@ class _Work:
 
     def _train_quantized(self, calibrated: Calibrated, images: CalibrationSet) -> QatTrainee:
         graph, plan, device = calibrated.graph, self.qat_plan, self.setting.device
-        teacher = teacher_of(calibrated.plain, plan)
+        teacher, before = teacher_of(calibrated.plain, plan), norm_statistics(calibrated.plain)
         if plan.ranges == "learned":
             learn_ranges(graph)
         trainee = QatTrainee(graph, plan, teacher, self.execution)
-        self._train("qat", trainee, plan)
+        best = BestEpoch(self._best_file, graph, self.scored["float"], self.setting.labels) if plan.epochs > 1 else None
+        self._train("qat", trainee, plan, best)
+        kept = best and best.take()
+        self.qat_facts["best_epoch"] = kept.epoch if kept else plan.epochs
+        if kept:
+            self.scored["qat"] = kept.logits
+            if world().chief:
+                self.setting.say(
+                    f"qat: epoch {kept.epoch} of {plan.epochs} is the best: {kept.right} of {len(kept.logits)} right, "
+                    f"mean KL divergence {kept.kl:.4g} from the float model"
+                )
+        if moved := moved_norms(before, norm_statistics(graph)):
+            self.qat_facts["moved_norms"] = [asdict(norm) for norm in moved]
         if plan.ranges == "re-estimated" and plan.epochs:
             reestimate_ranges(graph, images.batches(), images.images, device)
             self.scored.pop("qat", None)  # the logits of the last epoch are of other ranges
         return trainee
 
-    def _train(self, name: str, trainee: Trainee, plan: TrainPlan) -> None:
+    def _train(self, name: str, trainee: Trainee, plan: TrainPlan, best: BestEpoch | None = None) -> None:
         def on_history(history: list[EpochRecord]) -> None:
             write_metrics(self.run, [*self.records, *map(asdict, history)])
 
         def on_logits(logits: np.ndarray) -> None:
             self.scored[name] = logits
 
+        def on_scored(epoch: int) -> None:
+            if best is not None:
+                best.offer(epoch, self.scored[name])
+
         phase = self.setting.phase(name, trainee.module, plan, self._resume_file(name).parent, on_history, on_logits)
+        phase = replace(phase, on_scored=on_scored)
         self.records += [asdict(record) for record in fit(trainee, plan, phase)]
 
     def _logits_after(self, phase: str, module: torch.nn.Module) -> np.ndarray:
         """Of the trained `module`; without an epoch in this process (none, or all before a resume) it is scored."""
         what = {"float": "float", "qat": "fake quantization"}[phase]
-        return self.scored[phase] if phase in self.scored else self.setting.score(what, module)
+        if phase not in self.scored:
+            self.scored[phase] = self.setting.score(what, module)
+        return self.scored[phase]
 
     def _resume_file(self, name: str) -> Path:
         return self.run.path / files.resume_file(name)
+
+    @property
+    def _best_file(self) -> Path:
+        return self._resume_file("qat").with_name(files.BEST_FILE)
 
     def _publish(
         self, logits: dict[str, np.ndarray], scheme: Scheme, calibration: dict[str, Any], kept: Kept | None
@@ -253,8 +279,10 @@ class _Work:
                 "threads": self.threads,
                 "history": self.records,
                 "kept": None if kept is None else asdict(kept),
+                **self.qat_facts,
             },
         )
         write_facts(run, files.QUANTIZATION, facts)
         run.record(files.QDQ_PROGRAM, files.LOGITS, files.METRICS, files.QUANTIZATION)
         self._resume_file("qat").unlink(missing_ok=True)
+        self._best_file.unlink(missing_ok=True)

@@ -38,13 +38,29 @@ class SubjectFacts:
 
 
 @dataclass(frozen=True)
+class MovedNorm:
+    """How far QAT moved the running statistics of one BatchNorm.
+
+    Attributes:
+        name: of the layer in the model.
+        mean_shift: in standard deviations before QAT; mean of the absolute values over the channels.
+        variance_log_ratio: mean over the channels of |ln(variance after / variance before)|.
+    """
+
+    name: str
+    mean_shift: float
+    variance_log_ratio: float
+
+
+@dataclass(frozen=True)
 class QuantizationFacts:
     """How a run came to its QDQ program; free-form mappings of plain JSON values.
 
     Attributes:
         scheme: pipeline.quantization.quantizer.Scheme.
         calibration: which images, and what was corrected after it.
-        training: the plans of float fine-tuning and of QAT, the figures of every epoch, and which graph was kept.
+        training: the plans of float fine-tuning and of QAT, the figures of every epoch, which graph was kept, and how
+            far BatchNorm moved.
     """
 
     scheme: Mapping[str, object]
@@ -64,6 +80,13 @@ class QuantizationFacts:
         names = self.scheme.get("float_layers", ())
         assert isinstance(names, list | tuple)
         return tuple(map(str, names))
+
+    @property
+    def moved_norms(self) -> tuple[MovedNorm, ...]:
+        """Of the QDQ program, the BatchNorms that QAT moved, the one that moved most first."""
+        moved = self.training.get("moved_norms", ()) if self.source == "qat" else ()
+        assert isinstance(moved, list | tuple)
+        return tuple(MovedNorm(**norm) for norm in moved)
 
     def made(self, artifact: ArtifactKey) -> bool:
         """Whether a file is made from the QDQ program of this run, and so may be compared with it.

@@ -4,7 +4,7 @@
     recipe.json          the options that repeat the run
     checkpoint/          what `quantize` made: config, subject, float weights, programs, logits, quantization facts
     checkpoint/int8/     the checkpoint before layers were left in float
-    train/               metrics.jsonl, tensorboard/, <phase>/resume.pt while training is unfinished
+    train/               metrics.jsonl, tensorboard/; while training is unfinished <phase>/resume.pt and qat/best.pt
     search/              trials of the search behind --max-drop
     artifacts/           <target>-<precision>[-ptq]<suffix> and a record beside each
     logits/              <target>-<runtime>-<precision>-<source>-<device>.npz, of artifacts that were validated
@@ -43,6 +43,7 @@ METRICS_FILE = "metrics.jsonl"
 METRICS = f"{TRAIN}/{METRICS_FILE}"
 TENSORBOARD = "tensorboard"  # in the folder of a training
 RESUME_FILE = "resume.pt"  # in the folder of a phase
+BEST_FILE = "best.pt"  # beside it: the best epoch of several
 
 TRIALS = "search/trials.jsonl"
 CANDIDATE = "search/candidate"

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pipeline.drift.layers import ShownTensors
 from pipeline.drift.waterfall import ScoredStage, artifact_stages, save_waterfall, torch_stages, waterfall_of
+from pipeline.metrics.drift import step
 from pipeline.progress import Say, progress
 from pipeline.records.keys import CellKey
 from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord, WaterfallRecord
 from pipeline.run import layout as files
-from pipeline.run.facts import read_quantization
+from pipeline.run.facts import MovedNorm, read_quantization
 from pipeline.run.folder import Run
 from pipeline.run.logits import evenly, load_logits_subset
 from pipeline.training.subject import scored_images
 from targets.types import Session
 
-if TYPE_CHECKING:
-    pass
-
 BATCH = 8  # images of the search at once
 SHOWN = 4  # images whose tensors inside of artifacts are read: millions of values
+MOST_MOVED = 5  # BatchNorms that are named
 
 
 class Explainer:
@@ -83,7 +84,11 @@ class Explainer:
                 for d in drifts
             ),
             kept_float=tuple(FloatLayer(k.layer.name, k.kl_mean, k.top1) for k in search.kept),
-            notes=(*self._shown.notes, *self._equal(stages)),
+            notes=(
+                *moved_norms_note(self._quantization.moved_norms, stages, self._reference.labels),
+                *self._shown.notes,
+                *self._equal(stages),
+            ),
         )
 
     def _equal(self, stages: Sequence[ScoredStage]) -> list[str]:
@@ -97,3 +102,30 @@ class Explainer:
                     f"{100 * (stage.logits == qdq).mean():.2f} % of the logits of all"
                 )
         return notes
+
+
+def moved_norms_note(moved: Sequence[MovedNorm], stages: Sequence[ScoredStage], labels: np.ndarray) -> list[str]:
+    """Names the BatchNorms that QAT moved, if the step from the deploy form to the trained weights loses accuracy.
+
+    It loses if fewer answers are right, or as many and its KL divergence is the largest of the torch stages.
+    """
+    logits = {stage.name: stage.logits for stage in stages}
+    steps = {
+        stage.name: step(logits[stage.previous], stage.logits, labels)
+        for stage in stages
+        if stage.previous is not None and stage.cell is None
+    }
+    change, kl = steps["trained"].change, steps["trained"].kl_mean
+    largest = kl is not None and kl > 0 and kl >= max(other.kl_mean or 0 for other in steps.values())
+    if not moved or change.lost < change.gained or (change.lost == change.gained and not largest):
+        return []
+    layers = ", ".join(
+        f"{norm.name} (mean {norm.mean_shift:.2g} standard deviations, variance a factor of "
+        f"{math.exp(norm.variance_log_ratio):.2g})"
+        for norm in moved[:MOST_MOVED]
+    )
+    return [
+        f"trained: top-1 drops by {change.drop_pp:.2f} pp ({change.lost} lost, {change.gained} gained of {change.n}), "
+        f"KL {'not measured' if kl is None else f'{kl:.2g} nats'}. QAT moved the running statistics of {len(moved)} "
+        f"BatchNorm layers, most in {layers}. --batch-norm-freeze 0 keeps those of the float model"
+    ]

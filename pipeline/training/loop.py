@@ -81,6 +81,7 @@ class Phase:
         on_epoch: given the history so far after every epoch (metrics file, TensorBoard, a line for the reader).
         precision: number format of the forward pass.
         checkpoint_steps: a resume point at least this often.
+        on_scored: given the number of the epoch, from 1, while the module has the weights that were scored.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Phase:
     device: torch.device
     precision: Precision = OFF
     checkpoint_steps: int = ExecutionPlan.checkpoint_steps
+    on_scored: Callable[[int], None] = lambda epoch: None
 
 
 def fit(trainee: Trainee, plan: TrainPlan, phase: Phase) -> list[EpochRecord]:
@@ -159,6 +161,7 @@ class _Loop:
         self.trainee.begin_evaluation()
         with self.training.average.applied():
             right, n = phase.evaluate()
+            phase.on_scored(state.epoch + 1)
         record = EpochRecord(
             phase=phase.name,
             epoch=state.epoch + 1,

@@ -109,10 +109,8 @@ def save(path: Path, plan: TrainPlan, state: State, training: Training, device: 
     generators = everyones(
         {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
     )
-    if not world().chief:
-        return
-    buffer = io.BytesIO()
-    torch.save(
+    write(
+        path,
         {
             "plan": asdict(plan),
             "processes": world().size,
@@ -123,9 +121,7 @@ def save(path: Path, plan: TrainPlan, state: State, training: Training, device: 
             "scaler": training.scaler.state_dict(),
             "generators": generators,
         },
-        buffer,
     )
-    write_atomic(path, buffer.getvalue())
 
 
 def restore(path: Path, plan: TrainPlan, training: Training, device: torch.device) -> State | None:
@@ -134,13 +130,9 @@ def restore(path: Path, plan: TrainPlan, training: Training, device: torch.devic
     Raises:
         RunError: it belongs to another plan or number of processes, or is damaged.
     """
-    content = share(path.read_bytes() if world().chief and path.exists() else None)
-    if content is None:
+    saved = read(path, device)
+    if saved is None:
         return None
-    try:
-        saved = torch.load(io.BytesIO(content), weights_only=True, map_location=device)
-    except Exception as error:  # torch.load raises whatever its unpickler meets
-        raise RunError(f"{path} cannot be read ({error}): start the run again") from error
     if saved["plan"] != asdict(plan):
         changed = [k for k, v in asdict(plan).items() if saved["plan"].get(k) != v]
         raise RunError(f"{path} was written with other settings of {', '.join(changed)}")
@@ -158,3 +150,27 @@ def restore(path: Path, plan: TrainPlan, training: Training, device: torch.devic
     if generators["cuda"] is not None:
         torch.cuda.set_rng_state(generators["cuda"].cpu(), device)
     return State(**saved["state"])
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Atomically; the first process does it."""
+    if world().chief:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomic(path, buffer.getvalue())
+
+
+def read(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """What the first process finds in a file of `write`, in every process; None if there is no file.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    content = share(path.read_bytes() if world().chief and path.exists() else None)
+    if content is None:
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location=device)
+    except Exception as error:  # torch.load raises whatever its unpickler meets
+        raise RunError(f"{path} cannot be read ({error}): start the run again") from error
+    return saved

@@ -64,7 +64,7 @@ class Setting:
         """int64 [N] of the scored images."""
         return np.asarray(self.subject.data.val.labels)[list(self.val_indices)]
 
-    def score(self, what: str, forward: Callable[[Tensor], Tensor]) -> np.ndarray:
+    def score(self, what: str, forward: Callable[[Tensor], Tensor], device: torch.device | None = None) -> np.ndarray:
         """Logits [N, classes] of the scored images, in every process; each process computes its part of them."""
         n, (rank, size) = len(self.val_indices), world().shard
         own = range(rank, n, size)

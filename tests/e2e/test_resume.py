@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from command_line import main_py
 
+from pipeline.run.facts import read_quantization
 from pipeline.run.folder import find_run, list_runs
 from pipeline.run.logits import load_logits
 
@@ -49,4 +50,9 @@ def test_interrupt_and_resume(tmp_path: Path) -> None:
     assert find_run(cut, None).id == unfinished.id
     for stage, logits in first.stages.items():
         assert np.array_equal(logits, second.stages[stage]), stage
+    first_best, second_best = (
+        read_quantization(find_run(root, None)).training["best_epoch"] for root in (straight, cut)
+    )
+    assert first_best == second_best
+    assert not list(cut.rglob("*.pt"))
     assert main_py("quantize", "--resume", "--run", unfinished.path, "--runs-dir", cut).code == 2

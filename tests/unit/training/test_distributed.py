@@ -16,6 +16,8 @@ from training_plan import train_plan
 
 from calibration.dataset import Split
 from pipeline.errors import RunError
+from pipeline.run.layout import BEST_FILE
+from pipeline.training.best_epoch import BestEpoch
 from pipeline.training.distributed import World, joined, rows_of_all, world
 from pipeline.training.loop import EpochRecord, Phase, fit
 from pipeline.training.plan import TrainPlan
@@ -155,3 +157,19 @@ def test_a_split_is_shared_without_loss_or_repeat() -> None:
     assert train_plan(batch_size=4).steps_per_epoch(21, 2) == len(parts[0])
     assert [len(batch) for batch in seen((0, 3), 6)] == [6]  # the last three would leave a process one image
     assert train_plan(batch_size=6).steps_per_epoch(21, 3) == 1
+
+
+def best_of_two_processes(folder: Path) -> object:
+    reference = np.array([[2.0, 0.0], [0.0, 2.0]])
+    own, rank = Small(), world().rank
+    best = BestEpoch(folder / BEST_FILE, own, reference, np.array([0, 1]))
+    for epoch, logits in enumerate((reference, -reference), start=1):
+        with torch.no_grad():
+            next(own.parameters()).fill_(10 * epoch + rank)
+        best.offer(epoch, logits)
+    kept = best.take()
+    return kept and kept.epoch, float(next(own.parameters()).flatten()[0])
+
+
+def test_all_processes_take_the_state_of_the_first_one(tmp_path: Path) -> None:
+    assert in_two_processes(tmp_path / "two", best_of_two_processes) == [(1, 10.0), (1, 10.0)]

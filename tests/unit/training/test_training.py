@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_hybrid import CLASSES, INPUT_SIZE, TinyHybrid
@@ -20,7 +21,8 @@ from pipeline.quantization.graph import prepare
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of
-from pipeline.run.layout import RESUME_FILE
+from pipeline.run.layout import BEST_FILE, RESUME_FILE
+from pipeline.training.best_epoch import BestEpoch
 from pipeline.training.loop import EpochRecord, Phase, Trainee, fit
 from pipeline.training.plan import TrainPlan
 from pipeline.training.trainees import FloatTrainee, Format, Precision
@@ -275,3 +277,47 @@ def test_without_dropout_two_passes_are_the_same() -> None:
             with torch.no_grad():
                 first, second = trainee.module(images), trainee.module(images)
             assert torch.equal(first, second) is not dropout
+
+
+#: Right on none, one and both of the images of REFERENCE.
+REFERENCE = np.array([[2.0, 0.0], [0.0, 2.0]])
+WRONG, HALF, RIGHT = -REFERENCE, np.abs(REFERENCE[[0, 0]]), 3 * REFERENCE
+
+
+def with_best_epoch(folder: Path, scores: dict[int, np.ndarray], crash_at: tuple[int, int] = (-1, -1)) -> nn.Module:
+    """With averaged weights, and the best epoch's at the end."""
+    plan = train_plan(epochs=3, batch_size=4, lr=1e-2, max_steps=5, ema=0.5)
+    torch.manual_seed(1)
+    module = TinyHybrid()
+    best = BestEpoch(folder / BEST_FILE, module, REFERENCE, np.array([0, 1]))
+
+    def crash(epoch: int, step: int) -> None:
+        if (epoch, step) == crash_at:
+            raise MemoryError
+
+    def offer(epoch: int) -> None:
+        best.offer(epoch, scores[epoch])
+        torch.save(module.state_dict(), folder / f"scored-{epoch}.pt")
+
+    fit(FloatTrainee(module, plan), plan, replace(phase(folder, crash), on_scored=offer))
+    kept = best.take()
+    assert kept is not None
+    return module
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [({1: WRONG, 2: RIGHT, 3: HALF}, 2), ({1: RIGHT, 2: WRONG, 3: RIGHT}, 1), ({1: WRONG, 2: HALF, 3: RIGHT}, 3)],
+)
+def test_what_was_scored_is_what_is_kept_and_an_interruption_changes_nothing(
+    scores: dict[int, np.ndarray], best: int, tmp_path: Path
+) -> None:
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    straight.mkdir()
+    cut.mkdir()
+    module = with_best_epoch(straight, scores)
+    scored = torch.load(straight / f"scored-{best}.pt")
+    assert all(torch.equal(scored[name], value) for name, value in module.state_dict().items())
+    with pytest.raises(MemoryError):
+        with_best_epoch(cut, scores, crash_at=(2, 1))  # in the last epoch, begun anew by the resume
+    assert same_bits(module, with_best_epoch(cut, scores))
