@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -55,16 +55,22 @@ class Settings:
             raise UsageError(f"every rule is off for {model}: a check of nothing passes always; leave one on")
         return chosen
 
-    def in_force(self, model: str) -> tuple[InForce, ...]:
-        """Every value of every rule with where it comes from."""
-        found = []
+    def as_toml(self, table: str, model: str) -> str:
+        """Every value of every rule with where it comes from, one TOML table a rule below `table` ("check.rules")."""
+        lines = []
         for name, setting in self.for_model(model).items():
-            switches: dict[str, float | str | None] = {"enabled": setting.enabled, "severity": setting.severity}
-            for key, value in {**switches, **setting.limits}.items():
-                limit = RULES[name].limits.get(key)
-                unit, says = (limit.unit, limit.says) if limit else ("", "")
-                found.append(InForce(name, key, value, unit, self._source(model, name, key), says))
-        return tuple(found)
+            rule = RULES[name]
+            lines.append(f"[{table}.{name}]  # {rule.says}")
+            for key, value in {"enabled": setting.enabled, "severity": setting.severity, **setting.limits}.items():
+                limit = rule.limits.get(key)
+                means = " ".join(filter(None, (limit.unit, limit.says))) if limit else ""
+                comment = "; ".join(filter(None, (self._source(model, name, key), means)))
+                given = (
+                    f"# {key} is not set" if value is None else f"{key} = {json.dumps(value)}"
+                )  # as in JSON
+                lines.append(f"{given}  # {comment}")
+            lines.append("")
+        return "\n".join(lines)
 
     def _source(self, model: str, rule: str, key: str) -> str:
         layers = {"option": self.options, f"{FILE}, {model}": self.models.get(model, {}), FILE: self.file}
@@ -167,39 +173,3 @@ def read_settings(config: Path | None, options: Given, inconclusive: str | None)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from None
     return settings_of(document, options, inconclusive, str(path)), path.parent
-
-
-@dataclass(frozen=True)
-class InForce:
-    """One value of one rule.
-
-    Attributes:
-        value: None: not set.
-        says: what the value means; empty for what every rule has.
-    """
-
-    rule: str
-    key: str
-    value: float | str | None
-    unit: str
-    source: str
-    says: str
-
-
-def render(table: str, settings: Sequence[InForce], rules: dict[str, str]) -> str:
-    """One TOML table a rule, below `table` ("check.rules").
-
-    Args:
-        rules: what each rule looks at.
-    """
-    lines = []
-    for rule, says in rules.items():
-        lines += [f"[{table}.{rule}]  # {says}", *(_line(s) for s in settings if s.rule == rule), ""]
-    return "\n".join(lines)
-
-
-def _line(setting: InForce) -> str:
-    comment = "; ".join(filter(None, (setting.source, " ".join(filter(None, (setting.unit, setting.says))))))
-    if setting.value is None:
-        return f"# {setting.key} is not set  # {comment}"
-    return f"{setting.key} = {json.dumps(setting.value)}  # {comment}"  # TOML writes these as JSON does
