@@ -65,9 +65,7 @@ class Settings:
                 limit = rule.limits.get(key)
                 means = " ".join(filter(None, (limit.unit, limit.says))) if limit else ""
                 comment = "; ".join(filter(None, (self._source(model, name, key), means)))
-                given = (
-                    f"# {key} is not set" if value is None else f"{key} = {json.dumps(value)}"
-                )  # as in JSON
+                given = f"# {key} is not set" if value is None else f"{key} = {json.dumps(value)}"  # as in JSON
                 lines.append(f"{given}  # {comment}")
             lines.append("")
         return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,6 +50,11 @@ class Cell:
     def accuracy(self) -> Accuracy | None:
         """Of its runtime; a simulation has none."""
         return None if self.validation is None else self.validation.accuracy
+
+    @property
+    def records(self) -> tuple[ValidationRecord, ...]:
+        """What was validated of it: one record of a runtime, or one for each rounding model."""
+        return self.simulations or ((self.validation,) if self.validation else ())
 
     @property
     def key(self) -> CellKey | None:
@@ -122,18 +127,42 @@ def place(cell: Cell) -> Value:
     return v.words(f"{cell.place}\n{cell.variant}")
 
 
-def qdq_only(cell: Cell, value: Value) -> Value:
-    """A distance to the QDQ program; a file made from the float program has none unless it was measured."""
-    return v.NONE_HERE if cell.source == "float" and value == v.NOT_MEASURED else value
-
-
 def validated(cell: Cell) -> Value:
     """Top-1, of a simulation as an interval over the rounding models; or why there is none."""
-    if cell.simulations:
-        return unmeasured(cell.simulations) or top1(cell.simulations)
-    if cell.validation is None:
+    if not cell.records:
         return v.NOT_MEASURED
-    return v.outcome(cell.validation.outcome) if cell.accuracy is None else v.top1(cell.accuracy)
+    if all(record.accuracy is None for record in cell.records):
+        return v.outcome(cell.records[0].outcome)
+    return _counts(cell.simulations, lambda a: a.top1) if cell.accuracy is None else v.top1(cell.accuracy)
+
+
+def top5(cell: Cell) -> Value:
+    if cell.accuracy is None:
+        return _counts(cell.simulations, lambda a: a.top5)
+    return v.top5(cell.accuracy)
+
+
+def to_float(cell: Cell) -> tuple[Value, Value]:
+    """Answers that are the same as those of the float model, and SQNR to it."""
+    return _distances(cell, [record.drift_float for record in cell.records])
+
+
+def to_qdq(cell: Cell) -> tuple[Value, Value]:
+    """To the QDQ program; a file made from the float program has no distance unless it was measured."""
+    same, ratio = (
+        v.NONE_HERE if cell.source == "float" and value == v.NOT_MEASURED else value
+        for value in _distances(cell, [record.drift_qdq for record in cell.records])
+    )
+    return same, ratio
+
+
+def _distances(cell: Cell, drifts: Sequence[Drift | None]) -> tuple[Value, Value]:
+    measured = [drift for drift in drifts if drift is not None]
+    if not measured:
+        return v.NOT_MEASURED, v.NOT_MEASURED
+    if cell.simulations:
+        return _same_class(measured), _sqnr(measured)
+    return v.same_class(measured[0]), v.sqnr(measured[0])
 
 
 def file_size(record: ConversionRecord) -> Value:
@@ -166,45 +195,22 @@ def _times(ratios: RoundRatios) -> Value:
     return v.times_control(ratio_of(ratios))
 
 
-Records = Sequence[ValidationRecord]
-
-
-def unmeasured(records: Records) -> Value | None:
-    """Why there are no figures; None if there are some."""
-    return None if any(r.accuracy is not None for r in records) else v.outcome(records[0].outcome)
-
-
-def top1(records: Records) -> Value:
-    return _counts(records, lambda a: a.top1)
-
-
-def top5(records: Records) -> Value:
-    return _counts(records, lambda a: a.top5)
-
-
-def same_class(drifts: Iterable[Drift | None]) -> Value:
-    found = [drift for drift in drifts if drift is not None]
-    if not found:
-        return v.NOT_MEASURED
-    low, high, n = min(d.agreement_same for d in found), max(d.agreement_same for d in found), found[0].n
+def _same_class(drifts: Sequence[Drift]) -> Value:
+    low, high, n = min(d.agreement_same for d in drifts), max(d.agreement_same for d in drifts), drifts[0].n
     return Value(f"{_percent(low, high, n)}\n{_span(str(low), str(high))} of {n}", sort=low / n)
 
 
-def sqnr(drifts: Iterable[Drift | None]) -> Value:
-    found = [drift for drift in drifts if drift is not None]
-    if not found:
-        return v.NOT_MEASURED
-    if broken := [d for d in found if d.nonfinite]:
-        worst = max(d.nonfinite for d in broken)
-        return Value("not measured", "not measured", f"NaN or infinity in up to {worst} of {found[0].n} images")
-    decibels = sorted(d.sqnr_db for d in found if d.sqnr_db is not None)
-    if len(decibels) < len(found):
-        return Value("exact", sort=v.EXACT_DB) if not decibels and all(d.exact for d in found) else v.NOT_MEASURED
-    text = f"{_span(f'{decibels[0]:.1f}', f'{decibels[-1]:.1f}')} dB\n{plural(len(found), 'model')}"
+def _sqnr(drifts: Sequence[Drift]) -> Value:
+    if worst := max(drift.nonfinite for drift in drifts):
+        return Value("not measured", "not measured", f"NaN or infinity in up to {worst} of {drifts[0].n} images")
+    decibels = sorted(d.sqnr_db for d in drifts if d.sqnr_db is not None)
+    if len(decibels) < len(drifts):
+        return Value("exact", sort=v.EXACT_DB) if not decibels and all(d.exact for d in drifts) else v.NOT_MEASURED
+    text = f"{_span(f'{decibels[0]:.1f}', f'{decibels[-1]:.1f}')} dB\n{plural(len(drifts), 'model')}"
     return Value(text, sort=decibels[0])
 
 
-def _counts(records: Records, count: Callable[[Accuracy], int | None]) -> Value:
+def _counts(records: Sequence[ValidationRecord], count: Callable[[Accuracy], int | None]) -> Value:
     found = [(c, r.accuracy.n) for r in records if r.accuracy is not None and (c := count(r.accuracy)) is not None]
     if not found:
         return v.NOT_MEASURED

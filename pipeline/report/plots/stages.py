@@ -163,17 +163,16 @@ def _stages(run: RunRecord) -> Iterator[_Stage]:
     for cell in run_cells(run):
         if cell.precision != "int8":
             continue
-        records = cell.simulations or ((cell.validation,) if cell.validation else ())
         place = f"{cell.target}, simulated" if cell.simulations else cell.place
         failed = cell.conversion is not None and cell.conversion.outcome.status != "ok"
-        why = "not converted" if failed and not records else "not measured"
-        if records and records[0].outcome.status != "ok":
-            why = records[0].outcome.status
+        why = "not converted" if failed and not cell.records else "not measured"
+        if cell.records and cell.records[0].outcome.status != "ok":
+            why = cell.records[0].outcome.status
         yield _Stage(
             f"{place}\n{cell.variant}",
-            [r.accuracy for r in records if r.accuracy],
-            [r.drift_float for r in records if r.drift_float],
-            [r.drift_qdq for r in records if r.drift_qdq],
+            [r.accuracy for r in cell.records if r.accuracy],
+            [r.drift_float for r in cell.records if r.drift_float],
+            [r.drift_qdq for r in cell.records if r.drift_qdq],
             why,
         )
 
