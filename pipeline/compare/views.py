@@ -9,8 +9,8 @@ from typing import Any
 from pipeline.compare.records import ClassFlips, ComparedCell, ComparedStage, Comparison, Difference, Half, PairedImages
 from pipeline.metrics.accuracy import CONFIDENCE, Accuracy, wilson_percent
 from pipeline.metrics.latency import RatioChange
+from pipeline.records.keys import ArtifactKey
 from pipeline.report import values as v
-from pipeline.report.cells import variant_name
 from pipeline.report.page import environment
 from pipeline.report.tables.accuracy import STAGE_TITLES
 from pipeline.report.tables.table import Column, Columns, Table, as_text, escaped, grouped, print_tables, table_lines
@@ -159,7 +159,7 @@ def _files(comparison: Comparison) -> Table:
     """One row for each file: its runtimes share it."""
     found: dict[str, Sides] = {}
     for cell in comparison.cells:
-        name = f"{cell.target} {variant_name(cell.precision, cell.source)}"
+        name = f"{cell.target} {ArtifactKey(cell.target, cell.precision, cell.source).variant}"
         _, a, b = found.get(name, (name, None, None))
         found[name] = (name, a or cell.a, b or cell.b)
     columns: Columns[Sides] = (

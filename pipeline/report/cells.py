@@ -10,14 +10,13 @@ from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
 from pipeline.metrics.latency import RoundRatios, ratio_of
 from pipeline.records.conversion import ConversionRecord
-from pipeline.records.keys import HOST, SIMULATED, CellKey, Source
+from pipeline.records.keys import HOST, SIMULATED, ArtifactKey, CellKey
 from pipeline.records.latency import LatencyRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.records.validation import ValidationRecord
 from pipeline.records.waterfall import WaterfallRecord, WaterfallStage
 from pipeline.report import values as v
 from pipeline.report.values import Value
-from targets.types import Precision
 from targets.words import plural
 
 
@@ -25,26 +24,20 @@ from targets.words import plural
 class Cell:
     """Conversion, validation and latency of one artifact in one runtime; None where that step was not done.
 
-    `runtime` and `device` are None for an artifact that no runtime was tried on. What the reference computed of an
-    artifact is a cell of its own, with one record for each rounding model in `simulations` and nothing measured.
+    What the reference computed of an artifact is a cell of its own, with one record for each rounding model in
+    `simulations` and nothing measured.
+
+    Attributes:
+        key: what records of other runs call it by; None for a simulation, and where no runtime was tried.
     """
 
-    run_id: str
     model: str
-    target: str
-    precision: Precision
-    source: Source
-    runtime: str | None
-    device: str | None
+    file: ArtifactKey
+    key: CellKey | None
     conversion: ConversionRecord | None
     validation: ValidationRecord | None
     latency: LatencyRecord | None
     simulations: tuple[ValidationRecord, ...] = ()
-
-    @property
-    def variant(self) -> str:
-        """Precision, and for int8 where the scales come from: "fp32", "int8 qat", "int8 ptq"."""
-        return variant_name(self.precision, self.source)
 
     @property
     def accuracy(self) -> Accuracy | None:
@@ -57,26 +50,13 @@ class Cell:
         return self.simulations or ((self.validation,) if self.validation else ())
 
     @property
-    def key(self) -> CellKey | None:
-        """What records of other runs call it by; None if no runtime was tried."""
-        if self.runtime is None or self.device is None or self.simulations:
-            return None
-        return CellKey(self.model, self.target, self.runtime, self.precision, self.source, self.device)
-
-    @property
     def place(self) -> str:
         """Target and runtime, named once where both have one name: "executorch", "tflite / litert on adb:0A1B"."""
-        if self.simulations:
-            return f"{self.target}, {SIMULATED}"
-        where = "" if self.device in (None, HOST) else f" on {self.device}"
-        if self.runtime is None or self.runtime == self.target:
-            return self.target + where
-        return f"{self.target} / {self.runtime}{where}"
-
-
-def variant_name(precision: Precision, source: Source) -> str:
-    """ "fp32", "int8 qat"."""
-    return precision if source == "float" else f"{precision} {source}"
+        target = self.file.target
+        if self.key is None:
+            return f"{target}, {SIMULATED}" if self.simulations else target
+        where = "" if self.key.device == HOST else f" on {self.key.device}"
+        return (target if self.key.runtime == target else f"{target} / {self.key.runtime}") + where
 
 
 def cells(report: Report) -> tuple[Cell, ...]:
@@ -85,23 +65,19 @@ def cells(report: Report) -> tuple[Cell, ...]:
 
 
 def run_cells(run: RunRecord) -> tuple[Cell, ...]:
-    """The cells of one run."""
+    """The cells of one run; an artifact that was not tried anywhere is one too."""
     validations: dict[CellKey | None, ValidationRecord] = {record.key: record for record in run.validations}
     latencies: dict[CellKey | None, LatencyRecord] = {record.key: record for record in run.latencies}
     conversions = {record.artifact: record for record in run.conversions}
     measured = [key for key in dict.fromkeys([*validations, *latencies]) if key is not None and not key.simulated]
     found: list[Cell] = []
-    for artifact in dict.fromkeys([*conversions, *(key.artifact for key in measured)]):
-        file = (artifact.target, artifact.precision, artifact.source)
-        cell = partial(Cell, run.run_id, run.model, *file, conversion=conversions.get(artifact))
-        tried = [key for key in measured if key.artifact == artifact]
-        each: list[CellKey | None] = [*tried] or [None]
-        for key in each:  # an artifact that was not tried anywhere is a cell too
-            where = (key.runtime, key.device) if key else (None, None)
-            found.append(cell(*where, validation=validations.get(key), latency=latencies.get(key)))
-        simulations = tuple(r for r in run.validations if r.key.simulated and r.key.artifact == artifact)
+    for file in dict.fromkeys([*conversions, *(key.artifact for key in measured)]):
+        cell = partial(Cell, run.model, file, conversion=conversions.get(file))
+        keys = [key for key in measured if key.artifact == file] or [None]
+        found += [cell(key, validation=validations.get(key), latency=latencies.get(key)) for key in keys]
+        simulations = tuple(r for r in run.validations if r.key.simulated and r.key.artifact == file)
         if simulations:
-            found.append(cell(SIMULATED, SIMULATED, validation=None, latency=None, simulations=simulations))
+            found.append(cell(None, validation=None, latency=None, simulations=simulations))
     return tuple(found)
 
 
@@ -124,7 +100,7 @@ def control_title(report: Report) -> str:
 
 
 def place(cell: Cell) -> Value:
-    return v.words(f"{cell.place}\n{cell.variant}")
+    return v.words(f"{cell.place}\n{cell.file.variant}")
 
 
 def validated(cell: Cell) -> Value:
@@ -150,7 +126,7 @@ def to_float(cell: Cell) -> tuple[Value, Value]:
 def to_qdq(cell: Cell) -> tuple[Value, Value]:
     """To the QDQ program; a file made from the float program has no distance unless it was measured."""
     same, ratio = (
-        v.NONE_HERE if cell.source == "float" and value == v.NOT_MEASURED else value
+        v.NONE_HERE if cell.file.source == "float" and value == v.NOT_MEASURED else value
         for value in _distances(cell, [record.drift_qdq for record in cell.records])
     )
     return same, ratio
@@ -186,7 +162,7 @@ def times_control(record: LatencyRecord | None) -> Value:
 
 def times_float(cell: Cell) -> Value:
     """Ratio to the float32 file of the same model, timed in the same rounds."""
-    if cell.precision != "int8":
+    if cell.file.precision != "int8":
         return v.NONE_HERE
     return v.measured(None if cell.latency is None else cell.latency.to_float, _times)
 
@@ -242,7 +218,7 @@ def stage_label(stage: WaterfallStage, separator: str = " ") -> str:
     if stage.cell is None:
         return TORCH_LABELS[stage.name]
     runtime = f"{stage.cell.runtime} (simulated)" if stage.cell.simulated else stage.cell.runtime
-    return f"{runtime}{separator}{variant_name(stage.cell.precision, stage.cell.source)}"
+    return f"{runtime}{separator}{stage.cell.artifact.variant}"
 
 
 def class_name(record: WaterfallRecord, label: int | None) -> str:

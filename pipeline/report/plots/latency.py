@@ -15,7 +15,7 @@ from pipeline.metrics.latency import LatencySummary, summarize
 from pipeline.records.keys import CellKey
 from pipeline.records.latency import Rounds
 from pipeline.records.report import Report
-from pipeline.report.cells import Cell, cells, variant_name
+from pipeline.report.cells import Cell, cells
 from pipeline.report.plots.panels import (
     FONT_PT,
     HALO,
@@ -60,10 +60,6 @@ class Point:
     accuracy: Accuracy
     size_bytes: int | None
 
-    @property
-    def variant(self) -> str:
-        return variant_name(self.key.precision, self.key.source)
-
     def beats(self, other: Point) -> bool:
         """At least as fast and as accurate, and not equal in both."""
         mine = (self.latency.median_ms, -self.accuracy.top1_percent)
@@ -93,15 +89,12 @@ def _points(report: Report) -> dict[str, list[Point]]:
     """By runtime."""
     accuracies = {c.validation.key: c.validation.accuracy for c in cells(report) if c.validation}
     sizes = {
-        (c.model, c.target, c.precision, c.source): c.facts.size_bytes
-        for run in report.runs
-        for c in run.conversions
-        if c.facts is not None
+        (c.model, c.artifact): c.facts.size_bytes for run in report.runs for c in run.conversions if c.facts is not None
     }
     found: dict[str, list[Point]] = {}
     for cell, key, rounds in _timed(report):
         if (right := accuracies.get(key)) is not None:
-            size = sizes.get((key.model, key.target, key.precision, key.source))
+            size = sizes.get((key.model, key.artifact))
             found.setdefault(cell.place, []).append(Point(key, summarize(flat_samples(rounds)), right, size))
     return found
 
@@ -156,14 +149,14 @@ def _draw(axes: Axes, point: Point, colour: str, largest: int) -> Label:
         y,
         xerr=[[0.0], [right - x]],
         yerr=[[max(0.0, y - low)], [max(0.0, high - y)]],
-        fmt=MARKERS[point.variant],
+        fmt=MARKERS[point.key.artifact.variant],
         color=colour,
         elinewidth=1,
         markersize=math.sqrt(area),
         zorder=3,
     )
     size = "size unknown" if point.size_bytes is None else f"{point.size_bytes / 1e6:.1f} MB"
-    text = f"{printable(point.key.model)}\n{point.variant}, {size}"
+    text = f"{printable(point.key.model)}\n{point.key.artifact.variant}, {size}"
     return Label(text, x, y, colour, math.sqrt(area) / 2, x, right, low, high)
 
 
@@ -172,7 +165,7 @@ def _not_beaten(points: list[Point]) -> str:
     if any(point.size_bytes is None for point in points):
         return ""
     beaten = [
-        f"{p.key.model} {p.variant}"
+        f"{p.key.model} {p.key.artifact.variant}"
         for p in points
         if any(other.beats(p) and (other.size_bytes or 0) <= (p.size_bytes or 0) for other in points)
     ]
@@ -186,7 +179,7 @@ def latency_samples(report: Report) -> Figure:
     palette = colours(report)
     found: dict[str, list[tuple[str, str, Rounds]]] = {}
     for cell, key, rounds in _timed(report):
-        found.setdefault(cell.place, []).append((key.model, cell.variant, rounds))
+        found.setdefault(cell.place, []).append((key.model, cell.file.variant, rounds))
     panels = tuple(_samples(i, place, samples, palette) for i, (place, samples) in enumerate(found.items()))
     return Figure("Latency samples", SAMPLES_LEAD, panels, how="python main.py benchmark")
 

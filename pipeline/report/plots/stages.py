@@ -161,15 +161,15 @@ def _stages(run: RunRecord) -> Iterator[_Stage]:
         drifts = [stage.drift] if stage.drift else []
         yield _Stage(STAGE_LABELS[stage.stage], [stage.accuracy], drifts, [], "not measured")
     for cell in run_cells(run):
-        if cell.precision != "int8":
+        if cell.file.precision != "int8":
             continue
-        place = f"{cell.target}, simulated" if cell.simulations else cell.place
+        place = f"{cell.file.target}, simulated" if cell.simulations else cell.place
         failed = cell.conversion is not None and cell.conversion.outcome.status != "ok"
         why = "not converted" if failed and not cell.records else "not measured"
         if cell.records and cell.records[0].outcome.status != "ok":
             why = cell.records[0].outcome.status
         yield _Stage(
-            f"{place}\n{cell.variant}",
+            f"{place}\n{cell.file.variant}",
             [r.accuracy for r in cell.records if r.accuracy],
             [r.drift_float for r in cell.records if r.drift_float],
             [r.drift_qdq for r in cell.records if r.drift_qdq],
