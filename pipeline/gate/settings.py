@@ -87,14 +87,11 @@ def settings_of(
     Raises:
         UsageError: an unknown key, with the nearest known one; a value that the key does not take.
     """
-    _known(document, ("check",), where)
-    check = _mapping(document.get("check", {}), f"{where}: [check]")
-    _known(check, ("baseline", "inconclusive", "rules", "models"), f"{where}: [check]")
-    models = _mapping(check.get("models", {}), f"{where}: [check.models]")
+    _table(document, where, ("check",))
+    check = _table(document.get("check", {}), f"{where}: [check]", ("baseline", "inconclusive", "rules", "models"))
     per_model = {}
-    for model, table in models.items():
-        place = f"{where}: [check.models.{model}]"
-        _known(_mapping(table, place), ("rules",), place)
+    for model, given in _table(check.get("models", {}), f"{where}: [check.models]").items():
+        table = _table(given, f"{where}: [check.models.{model}]", ("rules",))
         per_model[model] = _rules(table.get("rules", {}), f"check.models.{model}.rules", where)
     baseline = check.get("baseline")
     if baseline is not None and not isinstance(baseline, str):
@@ -113,12 +110,11 @@ def settings_of(
 
 def _rules(tables: object, prefix: str, where: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for name, values in _mapping(tables, f"{where}: [{prefix}]").items():
+    for name, values in _table(tables, f"{where}: [{prefix}]").items():
         if name not in RULES:
             raise UsageError(f"{where}: there is no rule {name!r}, known are {', '.join(RULES)}.{suggest(name, RULES)}")
         place = f"{where}: [{prefix}.{name}]"
-        _known(_mapping(values, place), (*SWITCHES, *RULES[name].limits), place)
-        for key, value in values.items():
+        for key, value in _table(values, place, (*SWITCHES, *RULES[name].limits)).items():
             if wanted := _refusal(name, key, value):
                 raise UsageError(f"{place} {key} is {value!r}: give {wanted}")
         found[name] = dict(values)
@@ -141,16 +137,14 @@ def _rule_setting(name: str, layers: list[Mapping[str, Any]]) -> RuleSetting:
     return RuleSetting(merged.pop("enabled"), merged.pop("severity"), merged)
 
 
-def _mapping(value: object, place: str) -> Mapping[str, Any]:
+def _table(value: object, place: str, names: tuple[str, ...] | None = None) -> Mapping[str, Any]:
+    """`value` as a table of TOML, all keys of which are among `names` if these are given."""
     if not isinstance(value, Mapping):
         raise UsageError(f"{place} is {value!r}: it is a table of keys")
-    return value
-
-
-def _known(table: Mapping[str, Any], names: tuple[str, ...], place: str) -> None:
-    for key in table:
-        if key not in names:
+    for key in value:
+        if names is not None and key not in names:
             raise UsageError(f"{place} has an unknown key {key!r}, known are {', '.join(names)}.{suggest(key, names)}")
+    return value
 
 
 def read_settings(config: Path | None, options: Given, inconclusive: str | None) -> tuple[Settings, Path]:

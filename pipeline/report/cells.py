@@ -73,7 +73,7 @@ def run_cells(run: RunRecord) -> tuple[Cell, ...]:
     found: list[Cell] = []
     for file in dict.fromkeys([*conversions, *(key.artifact for key in measured)]):
         cell = partial(Cell, run.model, file, conversion=conversions.get(file))
-        keys = [key for key in measured if key.artifact == file] or [None]
+        keys: list[CellKey | None] = [key for key in measured if key.artifact == file] or [None]
         found += [cell(key, validation=validations.get(key), latency=latencies.get(key)) for key in keys]
         simulations = tuple(r for r in run.validations if r.key.simulated and r.key.artifact == file)
         if simulations:

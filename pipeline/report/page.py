@@ -15,10 +15,11 @@ from pipeline.records.report import Report, RunRecord, report_to_json
 from pipeline.report import values as v
 from pipeline.report.cells import cells, control_model
 from pipeline.report.plots.answers import agreements, by_class, flipped
+from pipeline.report.plots.figure import SERIES, Figure, anchor, colours
 from pipeline.report.plots.files import coverage, sizes
 from pipeline.report.plots.latency import accuracy_against_latency, latency_samples
 from pipeline.report.plots.layers import layers
-from pipeline.report.plots.panels import MARKERS, SERIES, Figure, anchor, colours
+from pipeline.report.plots.panels import MARKERS
 from pipeline.report.plots.stages import drift_by_stage as drift_figure
 from pipeline.report.plots.stages import waterfalls
 from pipeline.report.tables.accuracy import drift_by_stage, overview, range_events

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.report import values as v
-from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, missing, row_panel
+from pipeline.report.plots.figure import Figure, Panel, colours
+from pipeline.report.plots.panels import MUTED, PAPER, beside, missing, row_panel
 from pipeline.report.tables.table import Column, Columns, Table
 from targets.words import plural
 

@@ -12,22 +12,8 @@ from pipeline.records.keys import SIMULATED
 from pipeline.records.report import Report, RunRecord
 from pipeline.records.waterfall import WaterfallRecord, WaterfallStage
 from pipeline.report.cells import run_cells, stage_label
-from pipeline.report.plots.panels import (
-    FONT_PT,
-    GAIN,
-    HALO,
-    INK,
-    LOSS,
-    MUTED,
-    PAPER,
-    Figure,
-    Panel,
-    beside,
-    colours,
-    missing,
-    row_panel,
-    span,
-)
+from pipeline.report.plots.figure import Figure, Panel, colours, span
+from pipeline.report.plots.panels import FONT_PT, GAIN, HALO, INK, LOSS, MUTED, PAPER, beside, missing, row_panel
 from pipeline.report.tables.waterfall import waterfall_of_run
 from pipeline.report.values import p_text
 
