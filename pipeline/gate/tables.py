@@ -117,22 +117,15 @@ def ends(judged: Judgement) -> str:
     return " to ".join(end.removesuffix(judged.unit).rstrip() for end in both)
 
 
-def interval(judged: Judgement) -> str:
-    """ "-0.28 to +1.39 pp (97.5%)"; not measured without one."""
-    if judged.low is None or judged.confidence is None:
-        return "not measured"
-    space = " " if judged.unit == "pp" else ""
-    return f"{ends(judged)}{space}{judged.unit} ({100 * judged.confidence:.4g}%)"
-
-
 def detail(found: Finding) -> str:
     """All figures of a finding on one line: now, baseline, budget, interval, n, smallest detectable drop."""
     baseline = None if found.unit == "pp" else found.baseline
+    unit = f" {found.unit}" if found.unit == "pp" else found.unit
     parts = (
         ("now", found.now, figure(found.now, found.unit, signed=True)),
         ("baseline", baseline, figure(baseline, found.unit)),
         ("budget", found.budget, figure(found.budget, found.unit)),
-        ("interval", found.low, interval(found)),
+        ("interval", found.low, f"{ends(found)}{unit} ({100 * (found.confidence or 0):.4g}%)"),
         ("n", found.n, found.n),
         ("smallest detectable drop", found.detectable, figure(found.detectable, found.unit)),
     )
