@@ -149,15 +149,11 @@ def _update(found: Run, path: Path, allow_failed: bool) -> None:
 
 
 def _show_settings(settings: Settings) -> None:
-    from pipeline.gate.rules import RULES
-    from pipeline.gate.settings import render
-
-    rules = {name: rule.says for name, rule in RULES.items()}
     print(f"[check]\ninconclusive = {settings.inconclusive!r}")
     print(f"baseline = {settings.baseline!r}\n" if settings.baseline else "# baseline is not set\n")
-    print(render("check.rules", settings.in_force(""), rules))
+    print(settings.as_toml("check.rules", ""))
     for model in settings.models:
-        print(render(f"check.models.{model}.rules", settings.in_force(model), rules))
+        print(settings.as_toml(f"check.models.{model}.rules", model))
 
 
 def _options(budgets: dict[str, Any], skip: list[str], warn: list[str]) -> dict[str, dict[str, Any]]:

@@ -9,8 +9,8 @@ from typing import Any
 from pipeline.compare.records import ClassFlips, ComparedCell, ComparedStage, Comparison, Difference, Half, PairedImages
 from pipeline.metrics.accuracy import CONFIDENCE, Accuracy, wilson_percent
 from pipeline.metrics.latency import RatioChange
+from pipeline.records.keys import ArtifactKey
 from pipeline.report import values as v
-from pipeline.report.cells import variant_name
 from pipeline.report.page import environment
 from pipeline.report.tables.accuracy import STAGE_TITLES
 from pipeline.report.tables.table import Column, Columns, Table, as_text, escaped, grouped, print_tables, table_lines
@@ -58,21 +58,18 @@ def html(comparison: Comparison) -> str:
 def as_json(comparison: Comparison) -> str:
     """Intervals have 95% confidence; drops are in percentage points from A to B."""
     data = to_dict(comparison)
-    for kept, record in [*_zip(data["stages"], comparison.stages), *_zip(data["cells"], comparison.cells)]:
+    pairs: list[Pair] = [*comparison.stages, *comparison.cells]
+    for kept, record in zip([*data["stages"], *data["cells"]], pairs, strict=True):
         if record.paired is not None:
             kept["paired"]["statistics"] = _statistics(record.paired)
         for side in ("a", "b"):
-            half = getattr(record, side)
-            accuracy = half if isinstance(half, Accuracy) or half is None else half.accuracy
+            accuracy, counts = getattr(record, side), kept[side]
+            if isinstance(accuracy, Half):
+                accuracy, counts = accuracy.accuracy, counts["accuracy"]
             if accuracy is not None:
-                counts = kept[side] if half is accuracy else kept[side]["accuracy"]
                 counts["top1_percent"] = accuracy.top1_percent
                 counts["top1_interval_percent"] = list(wilson_percent(accuracy.top1, accuracy.n))
     return json.dumps({"schema_version": SCHEMA_VERSION, "confidence": CONFIDENCE, **data}, indent=2) + "\n"
-
-
-def _zip(kept: list[dict[str, Any]], records: tuple[Any, ...]) -> list[tuple[dict[str, Any], Any]]:
-    return list(zip(kept, records, strict=True))
 
 
 def _statistics(paired: PairedImages) -> dict[str, object]:
@@ -159,7 +156,7 @@ def _files(comparison: Comparison) -> Table:
     """One row for each file: its runtimes share it."""
     found: dict[str, Sides] = {}
     for cell in comparison.cells:
-        name = f"{cell.target} {variant_name(cell.precision, cell.source)}"
+        name = f"{cell.target} {ArtifactKey(cell.target, cell.precision, cell.source).variant}"
         _, a, b = found.get(name, (name, None, None))
         found[name] = (name, a or cell.a, b or cell.b)
     columns: Columns[Sides] = (

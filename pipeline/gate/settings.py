@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -55,16 +55,20 @@ class Settings:
             raise UsageError(f"every rule is off for {model}: a check of nothing passes always; leave one on")
         return chosen
 
-    def in_force(self, model: str) -> tuple[InForce, ...]:
-        """Every value of every rule with where it comes from."""
-        found = []
+    def as_toml(self, table: str, model: str) -> str:
+        """Every value of every rule with where it comes from, one TOML table a rule below `table` ("check.rules")."""
+        lines = []
         for name, setting in self.for_model(model).items():
-            switches: dict[str, float | str | None] = {"enabled": setting.enabled, "severity": setting.severity}
-            for key, value in {**switches, **setting.limits}.items():
-                limit = RULES[name].limits.get(key)
-                unit, says = (limit.unit, limit.says) if limit else ("", "")
-                found.append(InForce(name, key, value, unit, self._source(model, name, key), says))
-        return tuple(found)
+            rule = RULES[name]
+            lines.append(f"[{table}.{name}]  # {rule.says}")
+            for key, value in {"enabled": setting.enabled, "severity": setting.severity, **setting.limits}.items():
+                limit = rule.limits.get(key)
+                means = " ".join(filter(None, (limit.unit, limit.says))) if limit else ""
+                comment = "; ".join(filter(None, (self._source(model, name, key), means)))
+                given = f"# {key} is not set" if value is None else f"{key} = {json.dumps(value)}"  # as in JSON
+                lines.append(f"{given}  # {comment}")
+            lines.append("")
+        return "\n".join(lines)
 
     def _source(self, model: str, rule: str, key: str) -> str:
         layers = {"option": self.options, f"{FILE}, {model}": self.models.get(model, {}), FILE: self.file}
@@ -83,14 +87,11 @@ def settings_of(
     Raises:
         UsageError: an unknown key, with the nearest known one; a value that the key does not take.
     """
-    _known(document, ("check",), where)
-    check = _mapping(document.get("check", {}), f"{where}: [check]")
-    _known(check, ("baseline", "inconclusive", "rules", "models"), f"{where}: [check]")
-    models = _mapping(check.get("models", {}), f"{where}: [check.models]")
+    _table(document, where, ("check",))
+    check = _table(document.get("check", {}), f"{where}: [check]", ("baseline", "inconclusive", "rules", "models"))
     per_model = {}
-    for model, table in models.items():
-        place = f"{where}: [check.models.{model}]"
-        _known(_mapping(table, place), ("rules",), place)
+    for model, given in _table(check.get("models", {}), f"{where}: [check.models]").items():
+        table = _table(given, f"{where}: [check.models.{model}]", ("rules",))
         per_model[model] = _rules(table.get("rules", {}), f"check.models.{model}.rules", where)
     baseline = check.get("baseline")
     if baseline is not None and not isinstance(baseline, str):
@@ -109,12 +110,11 @@ def settings_of(
 
 def _rules(tables: object, prefix: str, where: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for name, values in _mapping(tables, f"{where}: [{prefix}]").items():
+    for name, values in _table(tables, f"{where}: [{prefix}]").items():
         if name not in RULES:
             raise UsageError(f"{where}: there is no rule {name!r}, known are {', '.join(RULES)}.{suggest(name, RULES)}")
         place = f"{where}: [{prefix}.{name}]"
-        _known(_mapping(values, place), (*SWITCHES, *RULES[name].limits), place)
-        for key, value in values.items():
+        for key, value in _table(values, place, (*SWITCHES, *RULES[name].limits)).items():
             if wanted := _refusal(name, key, value):
                 raise UsageError(f"{place} {key} is {value!r}: give {wanted}")
         found[name] = dict(values)
@@ -137,16 +137,14 @@ def _rule_setting(name: str, layers: list[Mapping[str, Any]]) -> RuleSetting:
     return RuleSetting(merged.pop("enabled"), merged.pop("severity"), merged)
 
 
-def _mapping(value: object, place: str) -> Mapping[str, Any]:
+def _table(value: object, place: str, names: tuple[str, ...] | None = None) -> Mapping[str, Any]:
+    """`value` as a table of TOML, all keys of which are among `names` if these are given."""
     if not isinstance(value, Mapping):
         raise UsageError(f"{place} is {value!r}: it is a table of keys")
-    return value
-
-
-def _known(table: Mapping[str, Any], names: tuple[str, ...], place: str) -> None:
-    for key in table:
-        if key not in names:
+    for key in value:
+        if names is not None and key not in names:
             raise UsageError(f"{place} has an unknown key {key!r}, known are {', '.join(names)}.{suggest(key, names)}")
+    return value
 
 
 def read_settings(config: Path | None, options: Given, inconclusive: str | None) -> tuple[Settings, Path]:
@@ -167,39 +165,3 @@ def read_settings(config: Path | None, options: Given, inconclusive: str | None)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from None
     return settings_of(document, options, inconclusive, str(path)), path.parent
-
-
-@dataclass(frozen=True)
-class InForce:
-    """One value of one rule.
-
-    Attributes:
-        value: None: not set.
-        says: what the value means; empty for what every rule has.
-    """
-
-    rule: str
-    key: str
-    value: float | str | None
-    unit: str
-    source: str
-    says: str
-
-
-def render(table: str, settings: Sequence[InForce], rules: dict[str, str]) -> str:
-    """One TOML table a rule, below `table` ("check.rules").
-
-    Args:
-        rules: what each rule looks at.
-    """
-    lines = []
-    for rule, says in rules.items():
-        lines += [f"[{table}.{rule}]  # {says}", *(_line(s) for s in settings if s.rule == rule), ""]
-    return "\n".join(lines)
-
-
-def _line(setting: InForce) -> str:
-    comment = "; ".join(filter(None, (setting.source, " ".join(filter(None, (setting.unit, setting.says))))))
-    if setting.value is None:
-        return f"# {setting.key} is not set  # {comment}"
-    return f"{setting.key} = {json.dumps(setting.value)}  # {comment}"  # TOML writes these as JSON does

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.gate.baseline import CellFacts, FileFacts, RunFacts, Scored
+from pipeline.gate.baseline import CellFacts, RunFacts
 from pipeline.gate.records import VERDICTS, CellVerdict, Finding, GateResult, Judgement, Verdict
 from pipeline.records.keys import CellKey
 from pipeline.report import values as v
@@ -111,30 +111,21 @@ def figure(value: float | None, unit: str, signed: bool = False) -> str:
 
 def ends(judged: Judgement) -> str:
     """ "-0.28 to +1.39"; not measured without an interval."""
-    if judged.low is None or judged.high is None:
+    if judged.low is None:
         return "not measured"
-    low, high = (
-        figure(end, judged.unit, signed=True).removesuffix(judged.unit).rstrip() for end in (judged.low, judged.high)
-    )
-    return f"{low} to {high}"
-
-
-def interval(judged: Judgement) -> str:
-    """ "-0.28 to +1.39 pp (97.5%)"; not measured without one."""
-    if judged.low is None or judged.confidence is None:
-        return "not measured"
-    space = " " if judged.unit == "pp" else ""
-    return f"{ends(judged)}{space}{judged.unit} ({100 * judged.confidence:.4g}%)"
+    both = (figure(end, judged.unit, signed=True) for end in (judged.low, judged.high))
+    return " to ".join(end.removesuffix(judged.unit).rstrip() for end in both)
 
 
 def detail(found: Finding) -> str:
     """All figures of a finding on one line: now, baseline, budget, interval, n, smallest detectable drop."""
     baseline = None if found.unit == "pp" else found.baseline
+    unit = f" {found.unit}" if found.unit == "pp" else found.unit
     parts = (
         ("now", found.now, figure(found.now, found.unit, signed=True)),
         ("baseline", baseline, figure(baseline, found.unit)),
         ("budget", found.budget, figure(found.budget, found.unit)),
-        ("interval", found.low, interval(found)),
+        ("interval", found.low, f"{ends(found)}{unit} ({100 * (found.confidence or 0):.4g}%)"),
         ("n", found.n, found.n),
         ("smallest detectable drop", found.detectable, figure(found.detectable, found.unit)),
     )
@@ -168,12 +159,12 @@ def _both(old: CellFacts | None, new: CellFacts | None, text: Callable[[CellFact
     return Value(f"{before}\n→ {after or 'gone'}")
 
 
-def _of_file(text: Callable[[FileFacts], str | None]) -> Callable[[CellFacts], str | None]:
-    return lambda cell: None if cell.file is None else text(cell.file)
+def _undelegated(cell: CellFacts) -> str | None:
+    return None if cell.file is None or cell.file.undelegated is None else str(cell.file.undelegated)
 
 
-def _of_answers(text: Callable[[Scored], str]) -> Callable[[CellFacts], str | None]:
-    return lambda cell: None if cell.scored is None else text(cell.scored)
+def _scales_lost(cell: CellFacts) -> str | None:
+    return None if cell.file is None or cell.file.scales_total is None else str(cell.file.scales_lost)
 
 
 def _latency(cell: CellFacts) -> str | None:
@@ -185,11 +176,11 @@ def _latency(cell: CellFacts) -> str | None:
 #: Of a cell of the baseline; None where it was not measured.
 FIGURES: dict[str, Callable[[CellFacts], str | None]] = {
     "outcome": lambda cell: cell.outcome.status,
-    "top-1": _of_answers(lambda scored: f"{scored.top1} of {scored.n}"),
-    "agreement": _of_answers(lambda scored: f"{scored.same} of {scored.n}"),
-    "size": _of_file(lambda file: f"{file.size_bytes / 1e6:.3f} MB"),
-    "undelegated": _of_file(lambda file: None if file.undelegated is None else str(file.undelegated)),
-    "scales lost": _of_file(lambda file: None if file.scales_total is None else str(file.scales_lost)),
+    "top-1": lambda cell: f"{cell.scored.top1} of {cell.scored.n}" if cell.scored else None,
+    "agreement": lambda cell: f"{cell.scored.same} of {cell.scored.n}" if cell.scored else None,
+    "size": lambda cell: f"{cell.file.size_bytes / 1e6:.3f} MB" if cell.file else None,
+    "undelegated": _undelegated,
+    "scales lost": _scales_lost,
     "× MobileNetV2": _latency,
 }
 

@@ -11,10 +11,10 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
@@ -24,6 +24,7 @@ from pipeline.files import publish
 from pipeline.quantization.integer import settle
 from pipeline.quantization.quantizer import EdgeQuantizer, Scheme
 from pipeline.quantization.ranges import count_once, freeze_learned, restore_sites
+from pipeline.run.facts import MovedNorm
 
 aten = torch.ops.aten
 #: Changes a normalised activation by at most a millionth, and stays far from float32's smallest numbers.
@@ -183,6 +184,38 @@ def set_batch_norms(graph: GraphModule, options: Mapping[str, BatchNormOptions])
             if user.target == aten.add.Tensor:  # in the standard deviation that the weight is multiplied with
                 user.update_arg(1, own.epsilon)
     graph.recompile()
+
+
+#: The mean of equal statistics over several processes differs from them by float32's rounding, 6e-8; training by more.
+MOVED = 1e-5
+
+
+class Statistics(NamedTuple):
+    """Running mean and standard deviation [C] in float64, epsilon in it."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def norm_statistics(graph: GraphModule) -> dict[str, Statistics]:
+    """Those of each BatchNorm of a graph of `prepare`, as they are now, by the layer's name."""
+    found = {}
+    for variance, options in batch_norms(graph).items():
+        name = variance.removesuffix(".running_var")
+        mean = graph.get_buffer(f"{name}.running_mean").double().cpu()
+        found[name] = Statistics(mean, (graph.get_buffer(variance).double().cpu() + options.epsilon).sqrt())
+    return found
+
+
+def moved_norms(before: dict[str, Statistics], after: dict[str, Statistics]) -> tuple[MovedNorm, ...]:
+    """How far a training moved the layers whose statistics differ, the one that moved most first."""
+    moved = []
+    for name, (mean, deviation) in before.items():
+        shift = ((after[name].mean - mean).abs() / deviation).mean()
+        log_ratio = 2 * (after[name].deviation / deviation).log().abs().mean()
+        moved.append(MovedNorm(name, float(shift), float(log_ratio)))
+    moved.sort(key=lambda m: -(m.mean_shift + m.variance_log_ratio))
+    return tuple(m for m in moved if m.mean_shift + m.variance_log_ratio > MOVED)
 
 
 def move_epsilon(graph: GraphModule) -> None:

@@ -29,10 +29,9 @@ from pipeline.quantization.calibration import (
     float_form,
     reestimate_ranges,
 )
-from pipeline.quantization.graph import export, save_program, to_qdq_program
+from pipeline.quantization.graph import export, moved_norms, norm_statistics, save_program, to_qdq_program
 from pipeline.quantization.integer import IntegerProgram
 from pipeline.quantization.kept import Kept, choose
-from pipeline.quantization.norm_drift import moved_norms, norm_statistics
 from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of

@@ -77,6 +77,11 @@ class ArtifactKey:
         """Precision, and where its scales come from if that is calibration: "fp16", "int8", "int8 ptq"."""
         return f"{self.precision} ptq" if self.source == "ptq" else self.precision
 
+    @property
+    def variant(self) -> str:
+        """Precision, and where trained or calibrated scales come from: "fp16", "int8 qat", "int8 ptq"."""
+        return self.precision if self.source == "float" else f"{self.precision} {self.source}"
+
 
 @dataclass(frozen=True)
 class CellKey:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,14 +10,13 @@ from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
 from pipeline.metrics.latency import RoundRatios, ratio_of
 from pipeline.records.conversion import ConversionRecord
-from pipeline.records.keys import HOST, SIMULATED, CellKey, Source
+from pipeline.records.keys import HOST, SIMULATED, ArtifactKey, CellKey
 from pipeline.records.latency import LatencyRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.records.validation import ValidationRecord
 from pipeline.records.waterfall import WaterfallRecord, WaterfallStage
 from pipeline.report import values as v
 from pipeline.report.values import Value
-from targets.types import Precision
 from targets.words import plural
 
 
@@ -25,26 +24,20 @@ from targets.words import plural
 class Cell:
     """Conversion, validation and latency of one artifact in one runtime; None where that step was not done.
 
-    `runtime` and `device` are None for an artifact that no runtime was tried on. What the reference computed of an
-    artifact is a cell of its own, with one record for each rounding model in `simulations` and nothing measured.
+    What the reference computed of an artifact is a cell of its own, with one record for each rounding model in
+    `simulations` and nothing measured.
+
+    Attributes:
+        key: what records of other runs call it by; None for a simulation, and where no runtime was tried.
     """
 
-    run_id: str
     model: str
-    target: str
-    precision: Precision
-    source: Source
-    runtime: str | None
-    device: str | None
+    file: ArtifactKey
+    key: CellKey | None
     conversion: ConversionRecord | None
     validation: ValidationRecord | None
     latency: LatencyRecord | None
     simulations: tuple[ValidationRecord, ...] = ()
-
-    @property
-    def variant(self) -> str:
-        """Precision, and for int8 where the scales come from: "fp32", "int8 qat", "int8 ptq"."""
-        return variant_name(self.precision, self.source)
 
     @property
     def accuracy(self) -> Accuracy | None:
@@ -52,26 +45,18 @@ class Cell:
         return None if self.validation is None else self.validation.accuracy
 
     @property
-    def key(self) -> CellKey | None:
-        """What records of other runs call it by; None if no runtime was tried."""
-        if self.runtime is None or self.device is None or self.simulations:
-            return None
-        return CellKey(self.model, self.target, self.runtime, self.precision, self.source, self.device)
+    def records(self) -> tuple[ValidationRecord, ...]:
+        """What was validated of it: one record of a runtime, or one for each rounding model."""
+        return self.simulations or ((self.validation,) if self.validation else ())
 
     @property
     def place(self) -> str:
         """Target and runtime, named once where both have one name: "executorch", "tflite / litert on adb:0A1B"."""
-        if self.simulations:
-            return f"{self.target}, {SIMULATED}"
-        where = "" if self.device in (None, HOST) else f" on {self.device}"
-        if self.runtime is None or self.runtime == self.target:
-            return self.target + where
-        return f"{self.target} / {self.runtime}{where}"
-
-
-def variant_name(precision: Precision, source: Source) -> str:
-    """ "fp32", "int8 qat"."""
-    return precision if source == "float" else f"{precision} {source}"
+        target = self.file.target
+        if self.key is None:
+            return f"{target}, {SIMULATED}" if self.simulations else target
+        where = "" if self.key.device == HOST else f" on {self.key.device}"
+        return (target if self.key.runtime == target else f"{target} / {self.key.runtime}") + where
 
 
 def cells(report: Report) -> tuple[Cell, ...]:
@@ -80,23 +65,19 @@ def cells(report: Report) -> tuple[Cell, ...]:
 
 
 def run_cells(run: RunRecord) -> tuple[Cell, ...]:
-    """The cells of one run."""
+    """The cells of one run; an artifact that was not tried anywhere is one too."""
     validations: dict[CellKey | None, ValidationRecord] = {record.key: record for record in run.validations}
     latencies: dict[CellKey | None, LatencyRecord] = {record.key: record for record in run.latencies}
     conversions = {record.artifact: record for record in run.conversions}
     measured = [key for key in dict.fromkeys([*validations, *latencies]) if key is not None and not key.simulated]
     found: list[Cell] = []
-    for artifact in dict.fromkeys([*conversions, *(key.artifact for key in measured)]):
-        file = (artifact.target, artifact.precision, artifact.source)
-        cell = partial(Cell, run.run_id, run.model, *file, conversion=conversions.get(artifact))
-        tried = [key for key in measured if key.artifact == artifact]
-        each: list[CellKey | None] = [*tried] or [None]
-        for key in each:  # an artifact that was not tried anywhere is a cell too
-            where = (key.runtime, key.device) if key else (None, None)
-            found.append(cell(*where, validation=validations.get(key), latency=latencies.get(key)))
-        simulations = tuple(r for r in run.validations if r.key.simulated and r.key.artifact == artifact)
+    for file in dict.fromkeys([*conversions, *(key.artifact for key in measured)]):
+        cell = partial(Cell, run.model, file, conversion=conversions.get(file))
+        keys: list[CellKey | None] = [key for key in measured if key.artifact == file] or [None]
+        found += [cell(key, validation=validations.get(key), latency=latencies.get(key)) for key in keys]
+        simulations = tuple(r for r in run.validations if r.key.simulated and r.key.artifact == file)
         if simulations:
-            found.append(cell(SIMULATED, SIMULATED, validation=None, latency=None, simulations=simulations))
+            found.append(cell(None, validation=None, latency=None, simulations=simulations))
     return tuple(found)
 
 
@@ -119,21 +100,45 @@ def control_title(report: Report) -> str:
 
 
 def place(cell: Cell) -> Value:
-    return v.words(f"{cell.place}\n{cell.variant}")
-
-
-def qdq_only(cell: Cell, value: Value) -> Value:
-    """A distance to the QDQ program; a file made from the float program has none unless it was measured."""
-    return v.NONE_HERE if cell.source == "float" and value == v.NOT_MEASURED else value
+    return v.words(f"{cell.place}\n{cell.file.variant}")
 
 
 def validated(cell: Cell) -> Value:
     """Top-1, of a simulation as an interval over the rounding models; or why there is none."""
-    if cell.simulations:
-        return unmeasured(cell.simulations) or top1(cell.simulations)
-    if cell.validation is None:
+    if not cell.records:
         return v.NOT_MEASURED
-    return v.outcome(cell.validation.outcome) if cell.accuracy is None else v.top1(cell.accuracy)
+    if all(record.accuracy is None for record in cell.records):
+        return v.outcome(cell.records[0].outcome)
+    return _counts(cell.simulations, lambda a: a.top1) if cell.accuracy is None else v.top1(cell.accuracy)
+
+
+def top5(cell: Cell) -> Value:
+    if cell.accuracy is None:
+        return _counts(cell.simulations, lambda a: a.top5)
+    return v.top5(cell.accuracy)
+
+
+def to_float(cell: Cell) -> tuple[Value, Value]:
+    """Answers that are the same as those of the float model, and SQNR to it."""
+    return _distances(cell, [record.drift_float for record in cell.records])
+
+
+def to_qdq(cell: Cell) -> tuple[Value, Value]:
+    """To the QDQ program; a file made from the float program has no distance unless it was measured."""
+    same, ratio = (
+        v.NONE_HERE if cell.file.source == "float" and value == v.NOT_MEASURED else value
+        for value in _distances(cell, [record.drift_qdq for record in cell.records])
+    )
+    return same, ratio
+
+
+def _distances(cell: Cell, drifts: Sequence[Drift | None]) -> tuple[Value, Value]:
+    measured = [drift for drift in drifts if drift is not None]
+    if not measured:
+        return v.NOT_MEASURED, v.NOT_MEASURED
+    if cell.simulations:
+        return _same_class(measured), _sqnr(measured)
+    return v.same_class(measured[0]), v.sqnr(measured[0])
 
 
 def file_size(record: ConversionRecord) -> Value:
@@ -157,7 +162,7 @@ def times_control(record: LatencyRecord | None) -> Value:
 
 def times_float(cell: Cell) -> Value:
     """Ratio to the float32 file of the same model, timed in the same rounds."""
-    if cell.precision != "int8":
+    if cell.file.precision != "int8":
         return v.NONE_HERE
     return v.measured(None if cell.latency is None else cell.latency.to_float, _times)
 
@@ -166,45 +171,22 @@ def _times(ratios: RoundRatios) -> Value:
     return v.times_control(ratio_of(ratios))
 
 
-Records = Sequence[ValidationRecord]
-
-
-def unmeasured(records: Records) -> Value | None:
-    """Why there are no figures; None if there are some."""
-    return None if any(r.accuracy is not None for r in records) else v.outcome(records[0].outcome)
-
-
-def top1(records: Records) -> Value:
-    return _counts(records, lambda a: a.top1)
-
-
-def top5(records: Records) -> Value:
-    return _counts(records, lambda a: a.top5)
-
-
-def same_class(drifts: Iterable[Drift | None]) -> Value:
-    found = [drift for drift in drifts if drift is not None]
-    if not found:
-        return v.NOT_MEASURED
-    low, high, n = min(d.agreement_same for d in found), max(d.agreement_same for d in found), found[0].n
+def _same_class(drifts: Sequence[Drift]) -> Value:
+    low, high, n = min(d.agreement_same for d in drifts), max(d.agreement_same for d in drifts), drifts[0].n
     return Value(f"{_percent(low, high, n)}\n{_span(str(low), str(high))} of {n}", sort=low / n)
 
 
-def sqnr(drifts: Iterable[Drift | None]) -> Value:
-    found = [drift for drift in drifts if drift is not None]
-    if not found:
-        return v.NOT_MEASURED
-    if broken := [d for d in found if d.nonfinite]:
-        worst = max(d.nonfinite for d in broken)
-        return Value("not measured", "not measured", f"NaN or infinity in up to {worst} of {found[0].n} images")
-    decibels = sorted(d.sqnr_db for d in found if d.sqnr_db is not None)
-    if len(decibels) < len(found):
-        return Value("exact", sort=v.EXACT_DB) if not decibels and all(d.exact for d in found) else v.NOT_MEASURED
-    text = f"{_span(f'{decibels[0]:.1f}', f'{decibels[-1]:.1f}')} dB\n{plural(len(found), 'model')}"
+def _sqnr(drifts: Sequence[Drift]) -> Value:
+    if worst := max(drift.nonfinite for drift in drifts):
+        return Value("not measured", "not measured", f"NaN or infinity in up to {worst} of {drifts[0].n} images")
+    decibels = sorted(d.sqnr_db for d in drifts if d.sqnr_db is not None)
+    if len(decibels) < len(drifts):
+        return Value("exact", sort=v.EXACT_DB) if not decibels and all(d.exact for d in drifts) else v.NOT_MEASURED
+    text = f"{_span(f'{decibels[0]:.1f}', f'{decibels[-1]:.1f}')} dB\n{plural(len(drifts), 'model')}"
     return Value(text, sort=decibels[0])
 
 
-def _counts(records: Records, count: Callable[[Accuracy], int | None]) -> Value:
+def _counts(records: Sequence[ValidationRecord], count: Callable[[Accuracy], int | None]) -> Value:
     found = [(c, r.accuracy.n) for r in records if r.accuracy is not None and (c := count(r.accuracy)) is not None]
     if not found:
         return v.NOT_MEASURED
@@ -236,7 +218,7 @@ def stage_label(stage: WaterfallStage, separator: str = " ") -> str:
     if stage.cell is None:
         return TORCH_LABELS[stage.name]
     runtime = f"{stage.cell.runtime} (simulated)" if stage.cell.simulated else stage.cell.runtime
-    return f"{runtime}{separator}{variant_name(stage.cell.precision, stage.cell.source)}"
+    return f"{runtime}{separator}{stage.cell.artifact.variant}"
 
 
 def class_name(record: WaterfallRecord, label: int | None) -> str:

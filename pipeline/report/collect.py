@@ -11,14 +11,7 @@ from pipeline.records.keys import STAGES
 from pipeline.records.report import SCHEMA_VERSION, Report, RunRecord, WeightsRecord
 from pipeline.records.validation import StageRecord
 from pipeline.report.page import write_report
-from pipeline.run.cells import (
-    load_conversions,
-    load_instructions,
-    load_latency,
-    load_mixed,
-    load_validation,
-    load_waterfall,
-)
+from pipeline.run import cells
 from pipeline.run.facts import LATENCY_ONLY, existing_control, read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.logits import load_logits
@@ -68,13 +61,13 @@ def collect_run(run: Run) -> RunRecord:
         calibration=quantization.calibration,
         training=quantization.training,
         stages=_stages(run),
-        conversions=load_conversions(run),
-        validations=load_validation(run),
-        latencies=load_latency(run),
+        conversions=cells.load_conversions(run),
+        validations=cells.load_validation(run),
+        latencies=cells.load_latency(run),
         provenance=run.provenance,
-        waterfall=load_waterfall(run),
-        mixed=load_mixed(run),
-        instructions=load_instructions(run),
+        waterfall=cells.load_waterfall(run),
+        mixed=cells.load_mixed(run),
+        instructions=cells.load_instructions(run),
     )
 
 

@@ -13,12 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.files import write_atomic
 from pipeline.records.report import Report, RunRecord, report_to_json
 from pipeline.report import values as v
-from pipeline.report.cells import cells, control_model, variant_name
+from pipeline.report.cells import cells, control_model
 from pipeline.report.plots.answers import agreements, by_class, flipped
+from pipeline.report.plots.figure import SERIES, Figure, anchor, colours
 from pipeline.report.plots.files import coverage, sizes
 from pipeline.report.plots.latency import accuracy_against_latency, latency_samples
 from pipeline.report.plots.layers import layers
-from pipeline.report.plots.panels import MARKERS, SERIES, Figure, anchor, colours
+from pipeline.report.plots.panels import MARKERS
 from pipeline.report.plots.stages import drift_by_stage as drift_figure
 from pipeline.report.plots.stages import waterfalls
 from pipeline.report.tables.accuracy import drift_by_stage, overview, range_events
@@ -38,7 +39,7 @@ GLYPHS = {
 
 def render(report: Report) -> str:
     """The page. All text is escaped by the template engine; only the plots' SVG, the style and the script are not."""
-    variants = dict.fromkeys(cell.variant for cell in cells(report) if cell.latency and cell.latency.rounds_ms)
+    variants = dict.fromkeys(cell.file.variant for cell in cells(report) if cell.latency and cell.latency.rounds_ms)
     return (
         environment()
         .get_template("report.html.j2")
@@ -124,7 +125,7 @@ def provenance(run: RunRecord) -> Table:
         "weights": run.weights.source,
         "weights.sha256": run.weights.sha256,
         "artifacts": {
-            f"{c.target} {variant_name(c.precision, c.source)}": f"{c.path}, sha256 {c.sha256}"
+            f"{c.target} {c.artifact.variant}": f"{c.path}, sha256 {c.sha256}"
             for c in run.conversions
             if c.path is not None
         },

@@ -103,12 +103,15 @@ def decibels(db: float | None, without: Value) -> Value:
     return without if db is None else Value(f"{db:.1f} dB", sort=db)
 
 
-def nats(kl: float) -> Value:
-    return Value(f"{kl:.2g}", sort=kl)
+def _number(text: str) -> Callable[[float], Value]:
+    """How a figure is written that is sorted by itself."""
+    return lambda value: Value(text.format(value), sort=value)
 
 
-def milliseconds(value: float) -> Value:
-    return Value(f"{value:.2f} ms", sort=value)
+nats = _number("{:.2g}")
+milliseconds = _number("{:.2f} ms")
+seconds = _number("{:.1f} s")
+count = _number("{}")
 
 
 def median(samples_ms: Sequence[Sequence[float]]) -> Value:
@@ -129,14 +132,6 @@ def times_control(ratio: LatencyRatio) -> Value:
 def megabytes(size_bytes: int) -> Value:
     """1 MB is 10^6 bytes."""
     return Value(f"{size_bytes / 1e6:.2f} MB", sort=size_bytes)
-
-
-def seconds(value: float) -> Value:
-    return Value(f"{value:.1f} s", sort=value)
-
-
-def count(value: int) -> Value:
-    return Value(str(value), sort=value)
 
 
 def count_in_file(value: int | None) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,19 +87,10 @@ def save_cells(run: Run, name: str, cls: type[Record], records: Sequence[Record]
     run.record(name)
 
 
-def load_validation(run: Run) -> tuple[ValidationRecord, ...]:
-    """Records of earlier validations; empty when there were none."""
-    return load_cells(run, layout.VALIDATION, ValidationRecord)
-
-
-def load_latency(run: Run) -> tuple[LatencyRecord, ...]:
-    """Records of earlier benchmarks; empty when there were none."""
-    return load_cells(run, layout.LATENCY, LatencyRecord)
-
-
-def load_instructions(run: Run) -> tuple[InstructionRecord, ...]:
-    """Records of earlier counts; empty when there were none."""
-    return load_cells(run, layout.INSTRUCTIONS, InstructionRecord)
+#: Records of earlier validations, benchmarks and counts; empty when there were none.
+load_validation = partial(load_cells, name=layout.VALIDATION, cls=ValidationRecord)
+load_latency = partial(load_cells, name=layout.LATENCY, cls=LatencyRecord)
+load_instructions = partial(load_cells, name=layout.INSTRUCTIONS, cls=InstructionRecord)
 
 
 def load_mixed(run: Run) -> MixedRecord | None:

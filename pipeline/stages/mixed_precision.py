@@ -24,7 +24,7 @@ from pipeline.mixed.torch_judge import TorchJudge, cell_drop
 from pipeline.progress import Say
 from pipeline.quantization.graph import save_program
 from pipeline.records.conversion import ConversionRecord
-from pipeline.records.keys import ArtifactKey
+from pipeline.records.keys import ArtifactKey, CellKey, Outcome
 from pipeline.records.mixed import QDQ, CellDrop, MixedRecord, Trial
 from pipeline.records.validation import ValidationRecord
 from pipeline.run import layout as files
@@ -121,17 +121,19 @@ class TargetsJudge:
             candidate = self._candidate(float_layers)
             say(f"converting {len(float_layers)} float layers for {', '.join(self.targets)}")
             made = convert_cells(candidate, [ArtifactKey(target, "int8", "qat") for target in self.targets], _silent)
-            _raise_if_failed(float_layers, made)
+            ended: list[Ended] = [(record.artifact, record.outcome) for record in made]
+            _raise_if_failed(float_layers, ended)
             here = [record.target for record in made if record.outcome.status == "ok"]
             scored: tuple[ValidationRecord, ...] = ()
             if here:
                 plan = ValidationPlan(threads=self.threads, roundings=ROUNDINGS)
                 scored = validate_run(candidate, here, plan, _silent)
-                _raise_if_failed(float_layers, scored)
+                ended += [(record.key, record.outcome) for record in scored]
+                _raise_if_failed(float_layers, ended)
             cells = self._cells(candidate, made, scored)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
-        return Trial("targets", float_layers, cells, time.monotonic() - start, _unavailable(made, scored))
+        return Trial("targets", float_layers, cells, time.monotonic() - start, _unavailable(ended))
 
     def _candidate(self, float_layers: tuple[str, ...]) -> Run:
         """A run folder with what convert and validate read."""
@@ -166,27 +168,26 @@ def _silent(line: str) -> None:
     """What convert and validate say of a candidate is about a file that nobody will see."""
 
 
-def _raise_if_failed(
-    float_layers: Sequence[str], records: Sequence[ConversionRecord] | Sequence[ValidationRecord]
-) -> None:
-    for record in records:
-        if record.outcome.status == "failed":
-            name = record.key.label if isinstance(record, ValidationRecord) else record.artifact.label
+#: A file that was converted, or a cell that was validated, and how that ended.
+Ended = tuple[ArtifactKey | CellKey, Outcome]
+
+
+def _raise_if_failed(float_layers: Sequence[str], ended: Sequence[Ended]) -> None:
+    for key, outcome in ended:
+        if outcome.status == "failed":
             raise CellsFailedError(
-                f"{name} with {len(float_layers)} layers in float failed at {record.outcome.stage}: "
-                f"{record.outcome.reason}; leave the target out of the search with --drop-target"
+                f"{key.label} with {len(float_layers)} layers in float failed at {outcome.stage}: {outcome.reason}; "
+                "leave the target out of the search with --drop-target"
             )
 
 
-def _unavailable(made: Sequence[ConversionRecord], scored: Sequence[ValidationRecord]) -> tuple[str, ...]:
+def _unavailable(ended: Sequence[Ended]) -> tuple[str, ...]:
     """Targets of which nothing was measured, with the first reason."""
-    measured = {record.key.target for record in scored if record.outcome.status == "ok"}
-    reasons = [(record.target, record.outcome.reason) for record in made if record.outcome.status != "ok"]
-    reasons += [(record.key.target, record.outcome.reason) for record in scored if record.outcome.status != "ok"]
+    measured = {key.target for key, outcome in ended if isinstance(key, CellKey) and outcome.status == "ok"}
     first: dict[str, str] = {}
-    for target, reason in reasons:
-        if target not in measured:
-            first.setdefault(target, f"{target}: {reason}")
+    for key, outcome in ended:
+        if outcome.status != "ok" and key.target not in measured:
+            first.setdefault(key.target, f"{key.target}: {outcome.reason}")
     return tuple(first.values())
 
 

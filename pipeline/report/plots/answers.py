@@ -8,21 +8,8 @@ from pipeline.metrics.accuracy import ClassCount, wilson_percent
 from pipeline.records.report import Report
 from pipeline.records.waterfall import ImageRecord, WaterfallRecord, WaterfallStage
 from pipeline.report.cells import class_name, stage_label
-from pipeline.report.plots.panels import (
-    GAIN,
-    INK,
-    LOSS,
-    MUTED,
-    PAPER,
-    Answer,
-    Figure,
-    Matrix,
-    Panel,
-    Picture,
-    beside,
-    row_panel,
-    span,
-)
+from pipeline.report.plots.figure import Answer, Figure, Matrix, Panel, Picture, span
+from pipeline.report.plots.panels import GAIN, INK, LOSS, MUTED, PAPER, beside, row_panel
 from pipeline.report.tables.waterfall import MOST_CLASSES, class_counts, class_drop, class_table
 from targets.words import plural
 

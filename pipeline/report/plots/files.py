@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.report import Report, RunRecord
 from pipeline.report import values as v
-from pipeline.report.cells import run_cells, variant_name
-from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, missing, row_panel
+from pipeline.report.plots.figure import Figure, Panel, colours
+from pipeline.report.plots.panels import MUTED, PAPER, beside, missing, row_panel
 from pipeline.report.tables.table import Column, Columns, Table
 from targets.words import plural
 
@@ -34,7 +34,7 @@ def _read(run: RunRecord) -> list[ConversionRecord]:
 
 
 def _name(record: ConversionRecord) -> str:
-    return f"{record.target} {variant_name(record.precision, record.source)}"
+    return f"{record.target} {record.artifact.variant}"
 
 
 def _coverage(run: RunRecord, name: str, colour: str) -> Panel:
@@ -81,8 +81,7 @@ def sizes(report: Report) -> Figure:
     palette = colours(report)
     panels = []
     for number, run in enumerate(report.runs):
-        found = {(c.target, c.variant): c.conversion.facts for c in run_cells(run) if c.conversion}
-        measured = [(f"{target} {variant}", facts.size_bytes) for (target, variant), facts in found.items() if facts]
+        measured = [(_name(record), record.facts.size_bytes) for record in run.conversions if record.facts]
         if measured:
             panels.append(_sizes(run.model, f"size-{number}", measured, largest, palette[run.model]))
     return Figure("Size", SIZE_LEAD, tuple(panels), how="python main.py convert")

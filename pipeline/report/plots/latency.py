@@ -15,22 +15,9 @@ from pipeline.metrics.latency import LatencySummary, summarize
 from pipeline.records.keys import CellKey
 from pipeline.records.latency import Rounds
 from pipeline.records.report import Report
-from pipeline.report.cells import Cell, cells, variant_name
-from pipeline.report.plots.panels import (
-    FONT_PT,
-    HALO,
-    INK,
-    MARKERS,
-    MUTED,
-    Figure,
-    Panel,
-    colours,
-    inline_svg,
-    one_axes,
-    row_panel,
-    settle,
-    span,
-)
+from pipeline.report.cells import Cell, cells
+from pipeline.report.plots.figure import Figure, Panel, colours, span
+from pipeline.report.plots.panels import FONT_PT, HALO, INK, MARKERS, MUTED, inline_svg, one_axes, row_panel, settle
 from pipeline.report.values import flat_samples, printable
 
 if TYPE_CHECKING:
@@ -59,10 +46,6 @@ class Point:
     latency: LatencySummary
     accuracy: Accuracy
     size_bytes: int | None
-
-    @property
-    def variant(self) -> str:
-        return variant_name(self.key.precision, self.key.source)
 
     def beats(self, other: Point) -> bool:
         """At least as fast and as accurate, and not equal in both."""
@@ -93,15 +76,12 @@ def _points(report: Report) -> dict[str, list[Point]]:
     """By runtime."""
     accuracies = {c.validation.key: c.validation.accuracy for c in cells(report) if c.validation}
     sizes = {
-        (c.model, c.target, c.precision, c.source): c.facts.size_bytes
-        for run in report.runs
-        for c in run.conversions
-        if c.facts is not None
+        (c.model, c.artifact): c.facts.size_bytes for run in report.runs for c in run.conversions if c.facts is not None
     }
     found: dict[str, list[Point]] = {}
     for cell, key, rounds in _timed(report):
         if (right := accuracies.get(key)) is not None:
-            size = sizes.get((key.model, key.target, key.precision, key.source))
+            size = sizes.get((key.model, key.artifact))
             found.setdefault(cell.place, []).append(Point(key, summarize(flat_samples(rounds)), right, size))
     return found
 
@@ -121,16 +101,8 @@ def _timed(report: Report) -> Iterator[tuple[Cell, CellKey, Rounds]]:
 
 def _accuracy(name: str, place: str, points: list[Point], palette: dict[str, str], largest: int) -> Panel:
     with one_axes(3.3) as (figure, axes):
-        front_points = front(points)
-        axes.plot(
-            [p.latency.median_ms for p in front_points],
-            [p.accuracy.top1_percent for p in front_points],
-            color=MUTED,
-            linewidth=1,
-            linestyle=(0, (1, 2)),
-            drawstyle="steps-post",
-            zorder=1,
-        )
+        best = [(p.latency.median_ms, p.accuracy.top1_percent) for p in front(points)]
+        axes.plot(*zip(*best, strict=True), color=MUTED, lw=1, ls=(0, (1, 2)), drawstyle="steps-post", zorder=1)
         texts = [_draw(axes, point, palette[point.key.model], largest) for point in points]
         axes.set_xlim(0, 1.2 * max(p.latency.p90_ms for p in points))
         lows, highs = [t.low for t in texts], [t.high for t in texts]
@@ -156,15 +128,15 @@ def _draw(axes: Axes, point: Point, colour: str, largest: int) -> Label:
         y,
         xerr=[[0.0], [right - x]],
         yerr=[[max(0.0, y - low)], [max(0.0, high - y)]],
-        fmt=MARKERS[point.variant],
+        fmt=MARKERS[point.key.artifact.variant],
         color=colour,
         elinewidth=1,
         markersize=math.sqrt(area),
         zorder=3,
     )
     size = "size unknown" if point.size_bytes is None else f"{point.size_bytes / 1e6:.1f} MB"
-    text = f"{printable(point.key.model)}\n{point.variant}, {size}"
-    return Label(text, x, y, colour, math.sqrt(area) / 2, x, right, low, high)
+    text = f"{printable(point.key.model)}\n{point.key.artifact.variant}, {size}"
+    return Label(text, x, y, colour, math.sqrt(area) / 2, right, low, high)
 
 
 def _not_beaten(points: list[Point]) -> str:
@@ -172,7 +144,7 @@ def _not_beaten(points: list[Point]) -> str:
     if any(point.size_bytes is None for point in points):
         return ""
     beaten = [
-        f"{p.key.model} {p.variant}"
+        f"{p.key.model} {p.key.artifact.variant}"
         for p in points
         if any(other.beats(p) and (other.size_bytes or 0) <= (p.size_bytes or 0) for other in points)
     ]
@@ -186,7 +158,7 @@ def latency_samples(report: Report) -> Figure:
     palette = colours(report)
     found: dict[str, list[tuple[str, str, Rounds]]] = {}
     for cell, key, rounds in _timed(report):
-        found.setdefault(cell.place, []).append((key.model, cell.variant, rounds))
+        found.setdefault(cell.place, []).append((key.model, cell.file.variant, rounds))
     panels = tuple(_samples(i, place, samples, palette) for i, (place, samples) in enumerate(found.items()))
     return Figure("Latency samples", SAMPLES_LEAD, panels, how="python main.py benchmark")
 
@@ -255,7 +227,7 @@ class Label:
 
     Attributes:
         radius_pt: of the point's marker.
-        left, right, low, high: ends of its error bars, in data units.
+        right, low, high: ends of its error bars, in data units; on the left they begin at the point.
     """
 
     text: str
@@ -263,7 +235,6 @@ class Label:
     y: float
     colour: str
     radius_pt: float
-    left: float
     right: float
     low: float
     high: float
@@ -300,14 +271,13 @@ def place_labels(axes: Axes, labels: list[Label]) -> None:
         best: tuple[float, tuple[float, float], Bbox] | None = None
         for dx, dy in _offsets(width, height, label.radius_pt + GAP_PT):
             box = Bbox.from_bounds(x + dx * per_point, y + dy * per_point, width * per_point, height * per_point)
-            inside = Bbox.intersection(box, frame)
-            outside = box.width * box.height - (inside.width * inside.height if inside else 0.0)
+            outside = box.width * box.height - _shared(box, frame)
             cost = OUTSIDE * outside + sum(_shared(box, other) for other in taken)
             if best is None or cost < best[0] - 1e-6:
                 best = (cost, (dx, dy), box)
         assert best is not None  # there are offsets
-        note.xyann = best[1]
-        taken.append(best[2])
+        _, note.xyann, box = best
+        taken.append(box)
 
 
 def _offsets(width: float, height: float, away: float) -> list[tuple[float, float]]:
@@ -324,13 +294,12 @@ def _occupied(axes: Axes, label: Label, per_point: float) -> list[Bbox]:
     """Marker and error bars in pixels."""
     from matplotlib.transforms import Bbox
 
-    (x, y), (left, low), (right, high) = axes.transData.transform(
-        [(label.x, label.y), (label.left, label.low), (label.right, label.high)]
-    )
+    ends = [(label.x, label.y), (label.x, label.low), (label.right, label.high)]
+    (x, y), (_, low), (right, high) = axes.transData.transform(ends)
     radius, thin = label.radius_pt * per_point, THIN_PT * per_point
     return [
         Bbox.from_extents(x - radius, y - radius, x + radius, y + radius),
-        Bbox.from_extents(left, y - thin, right, y + thin),
+        Bbox.from_extents(x, y - thin, right, y + thin),
         Bbox.from_extents(x - thin, low, x + thin, high),
     ]
 

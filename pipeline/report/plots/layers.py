@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pipeline.records.report import Report
 from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord
 from pipeline.report import values as v
-from pipeline.report.plots.panels import MUTED, PAPER, Figure, Panel, beside, colours, row_panel
+from pipeline.report.plots.figure import Figure, Panel, colours
+from pipeline.report.plots.panels import MUTED, PAPER, beside, row_panel
 from pipeline.report.tables.waterfall import layers_of_run
 
 if TYPE_CHECKING:

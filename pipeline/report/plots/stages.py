@@ -12,22 +12,8 @@ from pipeline.records.keys import SIMULATED
 from pipeline.records.report import Report, RunRecord
 from pipeline.records.waterfall import WaterfallRecord, WaterfallStage
 from pipeline.report.cells import run_cells, stage_label
-from pipeline.report.plots.panels import (
-    FONT_PT,
-    GAIN,
-    HALO,
-    INK,
-    LOSS,
-    MUTED,
-    PAPER,
-    Figure,
-    Panel,
-    beside,
-    colours,
-    missing,
-    row_panel,
-    span,
-)
+from pipeline.report.plots.figure import Figure, Panel, colours, span
+from pipeline.report.plots.panels import FONT_PT, GAIN, HALO, INK, LOSS, MUTED, PAPER, beside, missing, row_panel
 from pipeline.report.tables.waterfall import waterfall_of_run
 from pipeline.report.values import p_text
 
@@ -161,19 +147,18 @@ def _stages(run: RunRecord) -> Iterator[_Stage]:
         drifts = [stage.drift] if stage.drift else []
         yield _Stage(STAGE_LABELS[stage.stage], [stage.accuracy], drifts, [], "not measured")
     for cell in run_cells(run):
-        if cell.precision != "int8":
+        if cell.file.precision != "int8":
             continue
-        records = cell.simulations or ((cell.validation,) if cell.validation else ())
-        place = f"{cell.target}, simulated" if cell.simulations else cell.place
+        place = f"{cell.file.target}, simulated" if cell.simulations else cell.place
         failed = cell.conversion is not None and cell.conversion.outcome.status != "ok"
-        why = "not converted" if failed and not records else "not measured"
-        if records and records[0].outcome.status != "ok":
-            why = records[0].outcome.status
+        why = "not converted" if failed and not cell.records else "not measured"
+        if cell.records and cell.records[0].outcome.status != "ok":
+            why = cell.records[0].outcome.status
         yield _Stage(
-            f"{place}\n{cell.variant}",
-            [r.accuracy for r in records if r.accuracy],
-            [r.drift_float for r in records if r.drift_float],
-            [r.drift_qdq for r in records if r.drift_qdq],
+            f"{place}\n{cell.file.variant}",
+            [r.accuracy for r in cell.records if r.accuracy],
+            [r.drift_float for r in cell.records if r.drift_float],
+            [r.drift_qdq for r in cell.records if r.drift_qdq],
             why,
         )
 

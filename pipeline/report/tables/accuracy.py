@@ -8,7 +8,7 @@ from pipeline.records.report import Report, RunRecord
 from pipeline.records.validation import StageRecord
 from pipeline.report import cells as shown
 from pipeline.report import values as v
-from pipeline.report.cells import Cell, cells, control_model, control_title, qdq_only, run_cells
+from pipeline.report.cells import Cell, cells, control_model, control_title, run_cells
 from pipeline.report.tables.table import Column, Columns, Table
 from pipeline.report.values import Value
 from targets.types import RangeEvent
@@ -64,11 +64,7 @@ def overview(report: Report) -> Table:
 
 
 def _same_as_qdq(cell: Cell) -> Value:
-    if cell.simulations:
-        return qdq_only(cell, shown.same_class(r.drift_qdq for r in cell.simulations))
-    if cell.validation is None or cell.validation.accuracy is None:
-        return v.NOT_MEASURED
-    return qdq_only(cell, v.measured(cell.validation.drift_qdq, v.same_class))
+    return shown.to_qdq(cell)[0] if cell.simulations or cell.accuracy else v.NOT_MEASURED
 
 
 def drift_by_stage(run: RunRecord) -> Table:
@@ -90,23 +86,9 @@ def _stage_row(stage: StageRecord) -> tuple[Value, ...]:
 
 
 def _drift_row(cell: Cell) -> tuple[Value, ...]:
-    records = cell.simulations
-    if records and shown.unmeasured(records) is None:
-        to_float, to_qdq = [r.drift_float for r in records], [r.drift_qdq for r in records]
-        return (
-            shown.top1(records),
-            shown.top5(records),
-            *(distance(to_float) for distance in (shown.same_class, shown.sqnr)),
-            *(qdq_only(cell, distance(to_qdq)) for distance in (shown.same_class, shown.sqnr)),
-        )
-    if cell.validation is None or cell.accuracy is None:
+    if not any(record.accuracy for record in cell.records):
         return shown.validated(cell), *[v.NOT_MEASURED] * 5
-    return (
-        v.top1(cell.accuracy),
-        v.top5(cell.accuracy),
-        *(v.measured(cell.validation.drift_float, distance) for distance in (v.same_class, v.sqnr)),
-        *(qdq_only(cell, v.measured(cell.validation.drift_qdq, distance)) for distance in (v.same_class, v.sqnr)),
-    )
+    return shown.validated(cell), shown.top5(cell), *shown.to_float(cell), *shown.to_qdq(cell)
 
 
 def range_events(run: RunRecord) -> Table | None:

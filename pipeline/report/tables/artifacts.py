@@ -9,7 +9,7 @@ from pipeline.records.conversion import ConversionRecord
 from pipeline.records.latency import PlanRecord
 from pipeline.records.report import RunRecord
 from pipeline.report import values as v
-from pipeline.report.cells import file_size, variant_name
+from pipeline.report.cells import file_size
 from pipeline.report.tables.table import Column, Columns, Table, grouped
 from pipeline.report.values import Value
 from targets import registry
@@ -24,7 +24,7 @@ def artifacts(run: RunRecord) -> Table:
     meant = run.scheme.get("float_layers")  # runs of older versions have none
     meant_float = len(meant) if isinstance(meant, list | tuple) else 0
     notes = [
-        (f"{record.target} {variant_name(record.precision, record.source)}", note)
+        (f"{record.target} {record.artifact.variant}", note)
         for record in run.conversions
         if record.facts is not None and record.outcome.status == "ok"
         for note in _notes(record, record.facts, meant_float)
@@ -56,7 +56,7 @@ def _scales(record: ConversionRecord, _: FactsRecord) -> Value:
 
 
 ARTIFACT_COLUMNS: Columns[ConversionRecord] = (
-    Column("Artifact", lambda r: f"{r.target}\n{variant_name(r.precision, r.source)}"),
+    Column("Artifact", lambda r: f"{r.target}\n{r.artifact.variant}"),
     Column("Size", file_size),
     _column("Weights int8 / float", lambda _, f: Value(f"{f.int8_weights} / {f.float_weights}", sort=f.float_weights)),
     _column("Delegate partitions", lambda _, facts: v.count_in_file(facts.partitions)),

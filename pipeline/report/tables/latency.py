@@ -29,7 +29,7 @@ INSTRUCTION_NOTE = (
 def latencies(run: RunRecord) -> Table:
     """Summaries of the raw samples, and the control measured in the same rounds."""
     found = [cell for cell in run_cells(run) if not cell.simulations]
-    notes = [(f"{cell.place} {cell.variant}", note) for cell in found for note in _notes(cell.latency)]
+    notes = [(f"{cell.place} {cell.file.variant}", note) for cell in found for note in _notes(cell.latency)]
     return Table.of(f"{run.model}: latency", LATENCY_COLUMNS, found, notes=(*LATENCY_NOTES, *grouped(notes)))
 
 

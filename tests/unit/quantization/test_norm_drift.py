@@ -11,8 +11,7 @@ from tiny_hybrid import INPUT_SIZE, TinyHybrid
 from torch import Tensor
 from torch.fx import GraphModule
 
-from pipeline.quantization.graph import prepare, set_training
-from pipeline.quantization.norm_drift import moved_norms, norm_statistics
+from pipeline.quantization.graph import moved_norms, norm_statistics, prepare, set_training
 from pipeline.quantization.quantizer import Scheme
 
 IMAGES = torch.randn(8, *INPUT_SIZE, generator=torch.Generator().manual_seed(1))

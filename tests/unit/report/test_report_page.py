@@ -221,7 +221,7 @@ def test_labels_do_not_lie_on_each_other_or_on_points() -> None:
         axes.set_ylim(45, 58)
         axes.set_xlabel("x")
         texts = [
-            latency.Label(f"model {i}\nint8 qat, 4.6 MB", x, y, INK, 4.0, x, x, y, y) for i, (x, y) in enumerate(points)
+            latency.Label(f"model {i}\nint8 qat, 4.6 MB", x, y, INK, 4.0, x, y, y) for i, (x, y) in enumerate(points)
         ]
         latency.place_labels(axes, texts)
         figure.canvas.draw()
