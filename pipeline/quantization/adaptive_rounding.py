@@ -10,7 +10,7 @@ et al. 2020, "Up or Down? Adaptive Rounding", without its training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,23 +48,22 @@ class AdaptiveRounding:
     error: float
 
 
-def round_weights(
-    graph: GraphModule, batches: Callable[[], Iterable[Tensor]], images: int, device: torch.device
-) -> AdaptiveRounding:
+def round_weights(graph: GraphModule, batches: Iterable[Tensor], device: torch.device) -> AdaptiveRounding:
     """Move every int8 weight onto an integer of its grid, first layers first; what a layer reads has been rounded.
 
     Args:
-        batches: gives the images [B, 3, H, W].
-        images: how many these are.
+        batches: of images [B, 3, H, W].
 
     Raises:
         TrainingError: a layer's inputs are not finite.
     """
+    held = [batch.to(device) for batch in batches]
     names: list[str] = []
     left: list[float] = []
-    with torch.no_grad(), progress("adaptive rounding", images) as bar:
+    with torch.no_grad(), progress("adaptive rounding", len(graph.graph.nodes), "operators") as bar:
         node: Any
-        for node, runs in side_by_side(graph, [batch.to(device) for batch in batches()]):
+        for node, runs in side_by_side(graph, held):
+            bar.advance(1)
             name = int8_weight(graph, node) if node.target in (aten.linear.default, aten.conv2d.default) else None
             if name is None or name in names:
                 continue
@@ -77,9 +76,8 @@ def round_weights(
             for run in runs:
                 run.env[node.args[1]] = weight
                 run.env[node] = run.run_node(node)
-        bar.advance(images)
     layers = tuple(name.removesuffix(".weight") for name in names)
-    return AdaptiveRounding(layers, images, float(torch.tensor(left).mean()) if left else 1.0)
+    return AdaptiveRounding(layers, sum(map(len, held)), float(torch.tensor(left).mean()) if left else 1.0)
 
 
 def _inputs(layer: Any, run: Interpreter) -> Tensor:

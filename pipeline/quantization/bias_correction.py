@@ -10,7 +10,7 @@ the one behind it: of values that the clamp cuts off, rounding moves the mean an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,14 +40,12 @@ class BiasCorrection:
         without_bias: those that have none and are left as they are.
         images: that both means are over.
         mean_shift: mean over all corrected channels of the absolute change, in units of the output.
-        mean_relative_shift: the same of the change divided by the standard deviation of the channel in float.
     """
 
     layers: tuple[str, ...]
     without_bias: tuple[str, ...]
     images: int
     mean_shift: float
-    mean_relative_shift: float
 
 
 @dataclass(frozen=True)
@@ -66,27 +64,32 @@ class _Layer:
         """What the rest of the graph sees of it."""
         return value if math.isinf(self.low) else value.clamp(self.low, self.high)
 
-    def total(self, value: Tensor) -> Tensor:
-        """Over all but the channels, float64 [channels]"""
-        kept = self.axis % value.dim()
-        return value.sum([d for d in range(value.dim()) if d != kept]).double()
+    def mean(self, values: Iterable[Tensor]) -> Tensor:
+        """Of what is seen of it, over all but the channels, float64 [channels]"""
+        return self.average(map(self.seen, values))
+
+    def average(self, values: Iterable[Tensor]) -> Tensor:
+        """The same of all of it."""
+        totals, count = [], 0
+        for value in values:
+            kept = self.axis % value.dim()
+            totals.append(value.sum([d for d in range(value.dim()) if d != kept]).double())
+            count += value.numel() // value.shape[kept]
+        return torch.stack(totals).sum(0) / count
 
 
-def correct_biases(
-    graph: GraphModule, batches: Callable[[], Iterable[Tensor]], images: int, device: torch.device
-) -> BiasCorrection:
+def correct_biases(graph: GraphModule, batches: Iterable[Tensor], device: torch.device) -> BiasCorrection:
     """Give every layer with int8 weights and a bias the output means of the float model, first layers first.
 
     A layer is corrected on inputs that corrected layers have computed. That takes two passes over the images however
-    many layers there are: in the second one all batches go through the graph side by side, node by node. The values
-    that are still to be read, of all images at once, have to fit into memory: of MobileNetV2 at 224 px 15 MB an image.
+    many layers there are: all batches go through the graph side by side, node by node. The values that are still to be
+    read, of all images at once, have to fit into memory: of MobileNetV2 at 224 px 15 MB an image.
 
     Where BatchNorm follows, its bias is what moves. The graph is left in evaluation mode, with frozen observers and
     with fake quantization.
 
     Args:
-        batches: gives the same images [B, 3, H, W] at every call.
-        images: how many these are.
+        batches: of images [B, 3, H, W].
 
     Raises:
         TrainingError: there are no images, or the means are not finite.
@@ -96,19 +99,24 @@ def correct_biases(
     layers = _layers(graph)
     corrected = [layer for layer in layers if layer.bias is not None]
     parameters = dict(graph.named_parameters())
+    held = [batch.to(device) for batch in batches]
+    if not held:
+        raise TrainingError("bias correction got no images: give it the calibration images")
     shifts: list[Tensor] = []
-    relative: list[Tensor] = []
-    with torch.no_grad(), progress("bias correction", 2 * images) as bar:
-        set_fake_quantization(graph, False)
-        means, deviations, seen = _float_statistics(graph, corrected, batches(), device, bar.advance)
-        set_fake_quantization(graph, True)
-        if not seen:
-            raise TrainingError("bias correction got no images: give it the calibration images")
+    with torch.no_grad(), progress("bias correction", 2 * len(graph.graph.nodes), "operators") as bar:
         by_output = {layer.output: layer for layer in corrected}
-        for node, runs in side_by_side(graph, [batch.to(device) for batch in batches()]):
-            layer = by_output.get(node)
-            if layer is None:
+        means: dict[Node, Tensor] = {}
+        set_fake_quantization(graph, False)
+        for node, runs in side_by_side(graph, held):
+            bar.advance(1)
+            if node in by_output:
+                means[node] = by_output[node].mean([run.env[node] for run in runs])
+        set_fake_quantization(graph, True)
+        for node, runs in side_by_side(graph, held):
+            bar.advance(1)
+            if node not in by_output:
                 continue
+            layer = by_output[node]
             shift = _shift(layer, [run.env[node] for run in runs], means[node])
             shift = shift.to(parameters[str(layer.bias)].dtype)
             _check_finite(shift, layer)
@@ -116,14 +124,11 @@ def correct_biases(
             for run in runs:
                 run.env[node] = run.env[node] + along(shift, run.env[node], layer.axis)
             shifts.append(shift.abs().double())
-            relative.append(shift.abs().double() / deviations[node].clamp(min=1e-12))
-        bar.advance(images)
     return BiasCorrection(
         layers=tuple(layer.name for layer in corrected),
         without_bias=tuple(layer.name for layer in layers if layer.bias is None),
-        images=seen,
+        images=sum(map(len, held)),
         mean_shift=float(torch.cat(shifts).mean()) if shifts else 0.0,
-        mean_relative_shift=float(torch.cat(relative).mean()) if relative else 0.0,
     )
 
 
@@ -171,41 +176,6 @@ def _batch_norm_after(node: Node) -> Node | None:
     return None
 
 
-def _float_statistics(
-    graph: GraphModule,
-    layers: list[_Layer],
-    batches: Iterable[Tensor],
-    device: torch.device,
-    advance: Callable[[int], None],
-) -> tuple[dict[Node, Tensor], dict[Node, Tensor], int]:
-    """Mean and standard deviation of each channel behind the clamp, float64 [channels], by output node; the number of
-    images."""
-    sums: dict[Node, Tensor] = {}
-    squares: dict[Node, Tensor] = {}
-    counts: dict[Node, int] = dict.fromkeys((layer.output for layer in layers), 0)
-    by_output = {layer.output: layer for layer in layers}
-
-    class Statistics(Interpreter):
-        def run_node(self, node: Node) -> object:
-            value = super().run_node(node)
-            layer = by_output.get(node)
-            if layer is not None:
-                values = layer.seen(value)
-                sums[node] = sums.get(node, 0) + layer.total(values)
-                squares[node] = squares.get(node, 0) + layer.total(values.square())
-                counts[node] += values.numel() // values.shape[layer.axis]
-            return value
-
-    seen = 0
-    for batch in batches:
-        Statistics(graph).run(batch.to(device))
-        seen += len(batch)
-        advance(len(batch))
-    means = {node: total / counts[node] for node, total in sums.items()}
-    deviations = {n: (squares[n] / counts[n] - means[n].square()).clamp(min=0).sqrt() for n in means}
-    return means, deviations, seen
-
-
 def side_by_side(graph: GraphModule, batches: Sequence[Tensor]) -> Iterator[tuple[Node, list[Interpreter]]]:
     """All batches through the graph, node by node: each node with the interpreters that have just computed it.
 
@@ -231,16 +201,11 @@ def _clamped(output: Node) -> tuple[float, float]:
 
 def _shift(layer: _Layer, values: list[Tensor], wanted: Tensor) -> Tensor:
     """What the bias has to grow by for the means `wanted` behind the clamp, float64 [channels]; by Newton's method."""
-    count = sum(value.numel() // value.shape[layer.axis] for value in values)
     shift = torch.zeros_like(wanted)
     for _ in range(1 if math.isinf(layer.low) else NEWTON_STEPS):
-        total, inside = torch.zeros_like(wanted), torch.zeros_like(wanted)
-        for value in values:
-            moved = value + along(shift.to(value.dtype), value, layer.axis)
-            seen = layer.seen(moved)
-            total += layer.total(seen)
-            inside += layer.total((seen == moved).to(value.dtype))
-        change = (wanted - total / count) / (inside / count).clamp(min=LEAST_SLOPE)
+        moved = [value + along(shift.to(value.dtype), value, layer.axis) for value in values]
+        inside = layer.average((layer.seen(value) == value).to(value.dtype) for value in moved)
+        change = (wanted - layer.mean(moved)) / inside.clamp(min=LEAST_SLOPE)
         shift = shift + change
         if float(change.abs().max()) < ENOUGH * float(shift.abs().max()):
             break

@@ -118,11 +118,11 @@ def calibrated_graph(
     if config.adaptive_rounding:
         from pipeline.quantization.adaptive_rounding import round_weights
 
-        facts["adaptive_rounding"] = asdict(round_weights(graph, images.batches, images.images, device))
+        facts["adaptive_rounding"] = asdict(round_weights(graph, images.batches(), device))
     if config.bias_correction:
         from pipeline.quantization.bias_correction import correct_biases
 
-        facts["bias_correction"] = asdict(correct_biases(graph, images.batches, images.images, device))
+        facts["bias_correction"] = asdict(correct_biases(graph, images.batches(), device))
     return Calibrated(graph, plain, facts)
 
 

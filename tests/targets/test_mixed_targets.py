@@ -17,6 +17,7 @@ from pipeline.files import sha256_of, write_json
 from pipeline.gate.baseline import FileFacts
 from pipeline.mixed.search import MixedPlan
 from pipeline.quantization.float_layers import QdqGraph, leave_float
+from pipeline.quantization.integer import IntegerProgram
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.mixed import MixedRecord
 from pipeline.run import layout as files
@@ -83,7 +84,8 @@ def test_the_checkpoint_is_the_mixed_program_and_the_first_one_is_kept(mixed: Mi
     reference = load_logits(run)
     images = torch.cat(list(scored_images(run, reference).batches(32)))
     with torch.no_grad():
-        rows = [leave_float(kept, NEEDED).module()(batch) for batch in images.split(32)]
+        program = IntegerProgram(leave_float(kept, NEEDED).module())
+        rows = [program(batch) for batch in images.split(32)]
         assert np.array_equal(torch.cat(rows).numpy(), reference.stages["qdq"])
     assert np.array_equal(reference.stages["float"], load_logits(run, INT8[files.LOGITS]).stages["float"])
     assert run.read_json(files.QUANTIZATION)["scheme"] == {

@@ -59,7 +59,7 @@ def test_outputs_of_layers_come_nearer_on_the_same_grid(make: type[nn.Module]) -
     model = make().eval()
     graph = calibrated(model)
     before = {name: p.detach().clone() for name, p in graph.named_parameters()}
-    result = round_weights(graph, batches, 12, CPU)
+    result = round_weights(graph, batches(), CPU)
     assert len(result.layers) == (4 if make is Grouped else 7)
     assert result.error < 0.8  # nearest rounding is 1
     for name, parameter in graph.named_parameters():
@@ -70,7 +70,7 @@ def test_outputs_of_layers_come_nearer_on_the_same_grid(make: type[nn.Module]) -
         assert (to_qdq_program(graph, INPUT_SIZE).module()(images) - expected).norm() < 0.02 * expected.norm()
     again = {name: p.detach().clone() for name, p in graph.named_parameters()}
     scales = weight_scales(graph)
-    round_weights(graph, batches, 12, CPU)  # on the grid already: there is nothing to round
+    round_weights(graph, batches(), CPU)  # on the grid already: there is nothing to round
     for name, parameter in graph.named_parameters():
         torch.testing.assert_close(parameter, again[name], rtol=1e-4, atol=1e-6)
     for scale, kept in zip(weight_scales(graph), scales, strict=True):
@@ -86,7 +86,7 @@ def test_two_weights_of_equal_inputs_are_rounded_against_each_other() -> None:
     images = torch.stack([0.1 * torch.cos(40 * values), values, values], dim=1).reshape(12, 3, 1, 1)
     graph = prepare(model, (3, 1, 1), Scheme())
     calibrate(graph, [images], 12, CPU)
-    round_weights(graph, lambda: [images], 12, CPU)
+    round_weights(graph, [images], CPU)
     weight = dict(graph.named_parameters())["1.weight"].detach()
     assert weight.round().tolist() == [[127.0, 3.0, 6.0]]
     torch.testing.assert_close(weight, weight.round(), rtol=0, atol=1e-3)
@@ -98,4 +98,4 @@ def test_values_that_are_not_finite_are_refused() -> None:
     with torch.no_grad():
         dict(graph.named_parameters())["dense.bias"].fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"adaptive rounding: grouped.weight reads values that are not finite"):
-        round_weights(graph, batches, 12, CPU)
+        round_weights(graph, batches(), CPU)

@@ -78,7 +78,7 @@ def test_the_shift_is_that_of_the_rounded_weights_by_hand() -> None:
     model = Rounded()
     graph = calibrated(model)
     before = graph.get_parameter("first.bias").detach().clone()
-    result = correct_biases(graph, batches, 12, CPU)
+    result = correct_biases(graph, batches(), CPU)
     assert result.layers == ("first", "third")
     assert result.without_bias == ("second",)
     # 31 weights of 3.4 steps are rounded to 3: 0.4 steps of 0.01 are missing of every input but the first.
@@ -100,7 +100,7 @@ def test_means_of_the_logits_come_back_and_the_program_has_them(make: type[nn.Mo
                 parameter.mul_(2)
     graph = calibrated(model)
     before = mean_error(graph)
-    correct_biases(graph, batches, 12, CPU)
+    correct_biases(graph, batches(), CPU)
     after = mean_error_to(graph, model)
     if make is Rounded:  # the hybrid's mean error over twelve images is below one step of its rounded logits
         assert after < before / 3
@@ -115,7 +115,7 @@ def test_where_a_clamp_follows_the_means_behind_it_come_back(clamp: nn.Module) -
     model = Clamped(clamp)
     graph = calibrated(model)
     before = mean_error_to(graph, model)
-    correct_biases(graph, batches, 12, CPU)
+    correct_biases(graph, batches(), CPU)
     assert mean_error_to(graph, model) < before / 10
 
 
@@ -132,7 +132,7 @@ def test_behind_batch_norm_its_own_bias_moves_and_the_model_stays() -> None:
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     graph = calibrated(model)
     before = {name: p.detach().clone() for name, p in graph.named_parameters()}
-    result = correct_biases(graph, batches, 12, CPU)
+    result = correct_biases(graph, batches(), CPU)
     assert len(result.layers) == 7
     assert result.without_bias == ()
     moved = {name for name, p in graph.named_parameters() if not torch.equal(p, before[name])}
@@ -144,7 +144,7 @@ def test_behind_batch_norm_its_own_bias_moves_and_the_model_stays() -> None:
 def test_no_images_are_refused() -> None:
     graph = calibrated(Rounded())
     with pytest.raises(TrainingError, match="no images"):
-        correct_biases(graph, list, 0, CPU)
+        correct_biases(graph, [], CPU)
 
 
 def test_means_that_are_not_finite_are_refused_with_the_layer() -> None:
@@ -153,4 +153,4 @@ def test_means_that_are_not_finite_are_refused_with_the_layer() -> None:
     with torch.no_grad():
         bad.get_parameter("third.bias").fill_(float("nan"))
     with pytest.raises(TrainingError, match="4 of 4 channels of third"):
-        correct_biases(bad, batches, 12, CPU)
+        correct_biases(bad, batches(), CPU)

@@ -208,9 +208,10 @@ def test_a_recipe_and_a_config_of_an_earlier_version_are_read(run: Run) -> None:
         "ema", "dropout", "distill", "temperature", "distill_features", "ranges", "equalize", "bias_correction",
         "float_layers", "float_after_training", "max_drop", "drop_targets", "rank_images", "channels_last", "compile",
         "calibration_images", "qk_scale", "img_size", "limit_val", "skip_bad", "seed", "device", "amp", "threads",
-        "workers", "checkpoint_steps", "keep",
+        "workers", "checkpoint_steps", "keep", "adaptive_rounding",
     }  # fmt: skip
     assert not any(isinstance(value, dict) for value in flat.values())
     assert RunConfig.from_dict(flat) == config
-    assert RunConfig.from_dict({k: v for k, v in flat.items() if k != "keep"}) == config  # younger than the others
+    younger = ("keep", "adaptive_rounding")  # than the others
+    assert RunConfig.from_dict({k: v for k, v in flat.items() if k not in younger}) == config
     assert written(run, config).config({"threads": 2}) == config
