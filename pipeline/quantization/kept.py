@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.accuracy import CONFIDENCE, correct
+from pipeline.metrics.accuracy import correct
 from pipeline.metrics.drift import kl_divergence
 from pipeline.metrics.paired import paired_drop
 
@@ -51,26 +51,20 @@ def choose(
     calibrated: NDArray[np.floating],
     trained: NDArray[np.floating],
     labels: NDArray[np.integer],
-    distilled: bool,
     keep: str,
 ) -> Kept:
-    """The trained graph, unless it answers fewer images rightly and that is no accident.
-
-    No accident is a loss that the exact McNemar test calls one (one-sided, 5 %), or a smaller one of a training that
-    was to stay near the float model and went away from it: KL divergence sees in few images what top-1 does not.
+    """The trained graph, unless it answers fewer images rightly than the calibrated one, or some with NaN.
 
     Args:
         reference: logits [N, classes] of the float model; the others of both graphs on the same images.
-        distilled: whether the training was held to the float model's logits.
         keep: of --keep; "trained" keeps it whatever its score.
     """
     right_before, right_after = correct(calibrated, labels), correct(trained, labels)
     paired = paired_drop(right_before, right_after)
     before, after = _mean_kl(reference, calibrated), _mean_kl(reference, trained)
-    farther = after is None or (before is not None and after > before)
-    accident = paired.p_loss >= 1 - CONFIDENCE and not (distilled and farther)
+    finite = after is not None or before is None
     return Kept(
-        trained=keep == "trained" or paired.lost <= paired.gained or accident,
+        trained=keep == "trained" or (finite and paired.lost <= paired.gained),
         n=paired.n,
         calibrated_right=int(right_before.sum()),
         trained_right=int(right_after.sum()),

@@ -190,8 +190,7 @@ class _Work:
         before = self._candidate("calibrated program", copy.deepcopy(calibrated.graph))
         self._train_quantized(calibrated, images).begin_evaluation()
         after = self._candidate("QDQ program", calibrated.graph)
-        config = self.config
-        kept = choose(reference, before.logits, after.logits, self.setting.labels, bool(config.distill), config.keep)
+        kept = choose(reference, before.logits, after.logits, self.setting.labels, self.config.keep)
         if world().chief:
             self.setting.say(kept.told())
         if kept.trained:

@@ -14,7 +14,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     root = tmp_path_factory.mktemp("e2e") / "runs"
     ended = main_py(
         "quantize", "t2t_vit_7", "--weights", "demo", "--img-size", SIDE, "--max-steps", 6, "--limit-val", SCORED,
-        "--calibration-images", 32, "--runs-dir", root,
+        "--calibration-images", 32, "--keep", "trained", "--runs-dir", root,
     )  # fmt: skip
     assert ended.code == 0, ended.err
     return Finished(root, find_run(root, None), ended)
