@@ -112,10 +112,11 @@ def set_fake_quantization(graph: nn.Module, enabled: bool) -> None:
             (module.enable_fake_quant if enabled else module.disable_fake_quant)()
 
 
-def to_qdq_program(graph: GraphModule, input_size: tuple[int, int, int]) -> ExportedProgram:
+def to_qdq_program(graph: GraphModule, input_size: tuple[int, int, int], settled: bool = False) -> ExportedProgram:
     """The QDQ program of a trained graph: explicit quantize / dequantize pairs, BatchNorm folded, weights unfolded.
 
-    Biases are on the int32 grid of the runtimes (`pipeline.quantization.integer.settle`).
+    Args:
+        settled: with biases on the int32 grid of the runtimes (`pipeline.quantization.integer.settle`), to be converted.
 
     The given graph is not changed; the program lives on the CPU in eval mode.
     """
@@ -128,7 +129,8 @@ def to_qdq_program(graph: GraphModule, input_size: tuple[int, int, int]) -> Expo
     restore_sites(trained)
     converted = convert_pt2e(trained, fold_quantize=False)
     _drop_dropout(converted)
-    settle(converted)
+    if settled:
+        settle(converted)
     with torch.no_grad():
         return export(converted, input_size)
 

@@ -200,7 +200,7 @@ class _Work:
 
     def _candidate(self, what: str, graph: GraphModule) -> _Candidate:
         """What is scored is what is shipped: the program, in the arithmetic of the runtimes."""
-        program = to_qdq_program(graph, self.subject.input_size)
+        program = to_qdq_program(graph, self.subject.input_size, settled=True)
         integers = IntegerProgram(program.module())
         return _Candidate(graph, program, self.setting.score(what, integers, torch.device("cpu")))
 
