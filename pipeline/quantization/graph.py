@@ -116,7 +116,7 @@ def to_qdq_program(graph: GraphModule, input_size: tuple[int, int, int], settled
     """The QDQ program of a trained graph: explicit quantize / dequantize pairs, BatchNorm folded, weights unfolded.
 
     Args:
-        settled: with biases on the int32 grid of the runtimes (`pipeline.quantization.integer.settle`), to be converted.
+        settled: with biases on the int32 grid of the runtimes (`pipeline.quantization.integer.settle`).
 
     The given graph is not changed; the program lives on the CPU in eval mode.
     """
