@@ -11,7 +11,7 @@ CPU:
   (src/qs8-qc8w-gemm, `xnn_init_qs8_qc8w_conv_minmax_fp32_scalar_params`);
 - an addition multiplies both operands with 21-bit integers and shifts; halves are rounded up (src/qs8-vadd,
   `xnn_init_qs8_add_minmax_scalar_params`);
-- an average multiplies the sum once (src/qs8-rsum).
+- an average multiplies the sum once and adds the zero point before it rounds halves to even (src/qs8-rsum).
 
 What is not int8 in the program stays in float32.
 """
@@ -116,7 +116,8 @@ class Sums:
 
     def rounded(self, scale: float, zero_point: int) -> Tensor:
         multiplier = self.scale / torch.tensor(scale, dtype=torch.float32) / self.count
-        integers = torch.round(self.integers * along(multiplier, self.integers, self.axis)) + zero_point
+        steps = self.integers * along(multiplier, self.integers, self.axis)
+        integers = torch.round(steps) + zero_point if self.count == 1 else torch.round(steps + zero_point)
         low, high = (b if math.isinf(b) else round(b / scale) + zero_point for b in (self.low, self.high))
         return integers.clamp(low, high)
 

@@ -1,4 +1,4 @@
-"""The QDQ program in integers: its rounding by hand figures, and nearly all of its logits as in the runtimes."""
+"""The QDQ program in integers: its rounding by hand figures, and the same logits, bit by bit, as in the runtimes."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Depthwise(nn.Module):
         ]  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu6(self.stem_norm(self.stem(x)))
+        x = functional.hardtanh(self.stem_norm(self.stem(x)), 0.0, 6.0)  # nn.ReLU6; aten.relu6 is not fused
         for expand, norm1, depthwise, norm2, project, norm3 in self.blocks:  # type: ignore[misc]
-            inner = functional.relu6(norm2(depthwise(functional.relu(norm1(expand(x))))))
+            inner = functional.hardtanh(norm2(depthwise(functional.relu(norm1(expand(x))))), 0.0, 6.0)
             x = x + norm3(project(inner))
         return self.head(functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
@@ -80,7 +80,7 @@ def in_integers(program: ExportedProgram, images: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "runtime"), [("executorch", "executorch"), ("tflite", "litert"), ("tflite", "tensorflow")]
 )
-def test_a_runtime_computes_logits_within_two_steps_and_most_of_them_equal(
+def test_a_runtime_computes_the_same_logits_to_the_last_bit(
     name: str, runtime: str, program: ExportedProgram, saved: SavedProgram, tmp_path: Path
 ) -> None:
     with HostWorker(timeout_s=600) as worker:
@@ -88,9 +88,14 @@ def test_a_runtime_computes_logits_within_two_steps_and_most_of_them_equal(
         worker.convert(name, saved.path, saved.sha256, "int8", output)
         found = worker.open(name, output, runtime, 1).infer(saved.images)
     mine = in_integers(program, saved.images)
-    step = np.diff(np.unique(mine)).min()  # of the int8 logits
-    assert np.abs(mine - found).max() < 2.5 * step
-    assert (np.abs(mine - found) < 0.5 * step).mean() > 0.6
+    if (
+        runtime == "tensorflow"
+    ):  # its kernel for averages is another one: a code of the last layer's input, here and there
+        step = np.diff(np.unique(mine)).min()
+        assert np.abs(mine - found).max() < 2.5 * step
+        assert (mine == found).mean() > 0.9
+    else:
+        np.testing.assert_array_equal(mine, found)
 
 
 def test_biases_are_on_the_grid_of_the_runtimes_and_no_weight_is_half_way(program: ExportedProgram) -> None:
@@ -125,7 +130,8 @@ def test_a_sum_is_rounded_once_and_halves_to_even() -> None:
     # -0.75 is clamped; 0.25, 0.75, 1.25 and the clamp's 6 are half of a scale of 0.5, one and a half, ...
     assert sums.rounded(0.5, zero_point=-128).tolist() == [[-128, -128, -126, -126, -116]]
     average = Sums(torch.tensor([[10.0, 11.0]]), torch.tensor(0.5), count=4)
-    assert average.rounded(0.5, zero_point=1).tolist() == [[3, 4]]  # 2.5 and 2.75 steps
+    assert average.rounded(0.5, zero_point=0).tolist() == [[2, 3]]  # 2.5 and 2.75 steps
+    assert average.rounded(0.5, zero_point=1).tolist() == [[4, 4]]  # the zero point is rounded with them: 3.5 and 3.75
     assert average.real().tolist() == [[1.25, 1.375]]
 
 
