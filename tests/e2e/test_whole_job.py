@@ -121,7 +121,10 @@ def test_every_runtime_here_agrees_with_the_qdq_program(report: Report) -> None:
         drift = int8[runtime].drift_qdq
         assert drift is not None
         assert drift.n == SCORED
-        assert drift.agreement_percent >= 98.0, runtime  # one image of sixty may flip
+        assert drift.sqnr_db is not None
+        assert drift.sqnr_db > 36, runtime
+        # One image of sixty may flip. Core ML's biases are float32, the QDQ program's are integers: two may.
+        assert drift.agreement_percent >= (95.0 if runtime in SIMULATED else 98.0), runtime
 
 
 def test_float_artifacts_agree_with_the_float_model(report: Report) -> None:
@@ -171,7 +174,8 @@ def test_layers_are_ranked_and_looked_up_in_the_artifact(explained: tuple[Waterf
     assert len(seen) >= 50
     assert all(db is None or db > 10 for layer in seen for db in layer.runtimes_db.values())
     assert explanation.kept_float[0].kl_mean < explanation.kl_mean
-    assert any("biases" in note for note in explanation.notes)
+    equal = [note for note in explanation.notes if "are those of the QDQ program" in note]
+    assert {"executorch int8", "tflite litert int8"} <= {note.split(":")[0] for note in equal}
 
 
 def test_images_that_moved_have_thumbnails_and_the_report_gets_the_waterfall(
