@@ -18,6 +18,7 @@ from targets.words import suggest
 
 #: Names offered without importing torch; pipeline.quantization.observers is tested to hold exactly these.
 OBSERVER_NAMES = ("moving-average", "histogram", "percentile", "mse")
+DEPTHWISE = "for a network with depthwise convolutions"
 #: How activation ranges follow training; AMP_NAMES: the number format of the forward pass.
 RANGE_NAMES = ("observed", "learned", "re-estimated")
 #: What a training may leave: see pipeline.quantization.kept.
@@ -61,7 +62,7 @@ class CalibrationPlan:
 
     Attributes:
         calibration_images: size of the class-balanced subset that sets the first ranges.
-        equalize: pipeline.rewrites.equalize.
+        equalize: pipeline.rewrites.equalize; None leaves it to the network, as it does for the next.
         adaptive_rounding: pipeline.quantization.adaptive_rounding.
         bias_correction: pipeline.quantization.bias_correction.
     """
@@ -72,15 +73,15 @@ class CalibrationPlan:
     ] = "moving-average"
     calibration_images: Annotated[int, Option("Size of the class-balanced calibration subset.", least=1)] = 64
     equalize: Annotated[
-        bool,
-        Option("Equalize channel ranges first, where that is exact.", names=("--equalize/--no-equalize",),
-               panel=ACCURACY),
-    ] = False  # fmt: skip
+        bool | None,
+        Option("Equalize channel ranges first, where that is exact.", unset=DEPTHWISE,
+               names=("--equalize/--no-equalize",), panel=ACCURACY),
+    ] = None  # fmt: skip
     adaptive_rounding: Annotated[
-        bool,
-        Option("After calibration, round weights so that their layer's output changes least.",
+        bool | None,
+        Option("After calibration, round weights so that their layer's output changes least.", unset=DEPTHWISE,
                names=("--adaptive-rounding/--no-adaptive-rounding",), panel=ACCURACY),
-    ] = False  # fmt: skip
+    ] = None  # fmt: skip
     bias_correction: Annotated[
         bool,
         Option("After calibration, shift biases by the mean error of their layer.",

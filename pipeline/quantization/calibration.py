@@ -104,7 +104,9 @@ def calibrated_graph(
     """A prepared graph with int8 rounding on and observers frozen, in evaluation mode."""
     facts = images.facts()
     form = float_form(subject, config)
-    if config.equalize:
+    depthwise = any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in form.modules())
+    equalize, rounding = (depthwise if o is None else o for o in (config.equalize, config.adaptive_rounding))
+    if equalize:
         from pipeline.rewrites.equalize import equalized
 
         form, equalization = equalized(form, next(images.batches()))
@@ -114,8 +116,8 @@ def calibrated_graph(
     set_fake_quantization(graph, False)
     check_same(subject, graph, "graph that is to be quantized", GRAPH_TOLERANCE)
     set_fake_quantization(graph, True)
-    plain = copy.deepcopy(graph) if config.adaptive_rounding or config.bias_correction else graph
-    if config.adaptive_rounding:
+    plain = copy.deepcopy(graph) if rounding or config.bias_correction else graph
+    if rounding:
         from pipeline.quantization.adaptive_rounding import round_weights
 
         facts["adaptive_rounding"] = asdict(round_weights(graph, images.batches(), device))

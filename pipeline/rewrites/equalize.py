@@ -70,8 +70,8 @@ class Group:
 def equalized(model: nn.Module, images: Tensor) -> tuple[nn.Module, EqualizationRecord]:
     """A copy of `model` with equalized channels, and what was done; the model itself if it has no such channels.
 
-    The factors are those that make all channels' largest absolute values on `images` equal, as far as
-    `LARGEST_FACTOR`; of queries and keys those that make each channel of the one as large as of the other.
+    The factors take all channels' largest absolute values on `images` half the way, in decibels, to being equal, as
+    far as `LARGEST_FACTOR`; of queries and keys they make each channel of the one as large as of the other.
 
     Args:
         images: [B, 3, H, W] of the calibration set, on the model's device.
@@ -104,7 +104,7 @@ def _factors(group: Group, ranges: dict[tuple[int, int, int], Tensor]) -> Tensor
         other = ranges[id(module), axis, first][: _width(group)]
         factors = (other.clamp(min=float(other.max()) * 1e-6 or 1.0) / own).sqrt()
     else:
-        factors = 1 / own
+        factors = own.rsqrt()  # half way, as SmoothQuant goes: the rest would make the readers' columns uneven
     factors = factors / factors.log().mean().exp()
     return factors.clamp(1 / LARGEST_FACTOR, LARGEST_FACTOR)
 

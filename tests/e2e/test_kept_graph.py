@@ -35,6 +35,7 @@ def test_a_ruinous_training_is_not_kept(tmp_path: Path) -> None:
     assert isinstance(kept, dict)
     assert kept["trained"] is False
     assert kept["trained_right"] < kept["calibrated_right"]
+    assert set(facts.calibration) == {"images", "seed", "digest", "bias_correction"}
     ours, alone = load_logits(run), load_logits(find_run(calibrated, None))
     for stage in ("fake_quant", "qdq"):
         assert np.array_equal(ours.stages[stage], alone.stages[stage]), stage
@@ -63,6 +64,14 @@ def test_the_best_epoch_is_kept(drifting: tuple[Run, Ended]) -> None:
     first, program = (float(kl_divergence(stages["float"], stages[name]).mean()) for name in ("fake_quant", "qdq"))
     assert f"{first:.4g} from the float model" in ended.err
     assert program == pytest.approx(first, rel=0.1)  # it was made of the same state
+
+
+def test_a_depthwise_network_is_equalized_and_rounded_adaptively(drifting: tuple[Run, Ended]) -> None:
+    """And a T2T-ViT is not, see above."""
+    facts = read_quantization(drifting[0]).calibration
+    assert facts["equalization"]["channels"] > 100
+    assert len(facts["adaptive_rounding"]["layers"]) == 53
+    assert facts["adaptive_rounding"]["error"] < 0.8
 
 
 def test_the_explanation_names_the_batch_norms_that_moved(drifting: tuple[Run, Ended]) -> None:

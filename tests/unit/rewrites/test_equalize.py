@@ -72,7 +72,7 @@ def test_outputs_stay_and_channels_get_even(case: str, groups: int, watched: str
         expected = model(other)
         assert (result(other) - expected).abs().max() < 1e-9 * expected.abs().max()
     before, after = (unevenness(outputs_of(m, watched, images), axis) for m in (model, result))
-    assert after < 1 + (before - 1) / 2
+    assert after < before**0.7  # 0.5, were the largest value of the stream that of the layer watched
 
 
 def test_queries_and_keys_meet_in_the_middle() -> None:
