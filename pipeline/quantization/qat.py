@@ -46,7 +46,14 @@ from pipeline.training.distributed import share, spread_state, world
 from pipeline.training.loop import EpochRecord, Trainee, fit
 from pipeline.training.plan import TrainPlan, qat_plan, tuning_plan
 from pipeline.training.setting import Setting
-from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything
+from pipeline.training.subject import (
+    Subject,
+    choose_device,
+    load_data,
+    load_subject,
+    look_ahead,
+    seed_everything,
+)
 from pipeline.training.trainees import Execution, FloatTrainee, choose_precision
 
 
@@ -98,16 +105,16 @@ def quantize(run: Run, config: RunConfig, subject: Subject, say: Say, latest: bo
 
 def _check(config: RunConfig) -> None:
     """Refuse what can be refused without reading the images, which may take long."""
-    from pipeline.models.weights import peek
-
     choose_precision(config.amp, choose_device(config.device))
-    peek(config.weights, config.model, config.qk_scale)
+    look_ahead(config, config.weights, config.model, config.qk_scale)
 
 
 def subject_of(config: RunConfig) -> Subject:
     """The model, its data and weights, as the options name them."""
     data = load_data(config.data, config.skip_bad)
-    return load_subject(config.model, data, config.weights, config.seed, config.img_size, config.qk_scale)
+    return load_subject(
+        config.model, data, config.weights, config.seed, config.img_size, config.qk_scale, config.preprocessing
+    )
 
 
 class _Candidate(NamedTuple):
