@@ -100,8 +100,8 @@ def said_by(config: ModelConfig) -> dict[str, Any]:
 def told(config: ModelConfig, origins: Mapping[str, str]) -> str:
     """One line: every value with its source."""
     words: dict[str, list[str]] = {}
-    for field, origin in origins.items():
-        value = getattr(config, field)
+    for field in FLAGS:
+        value, origin = getattr(config, field), origins.get(field, "not recorded")
         if field == "crop_mode" and value == ModelConfig.crop_mode:
             continue
         shown = f"input {_size(value)}" if field == "input_size" else f"{field} {_shown(value)}"

@@ -19,6 +19,7 @@ from calibration.dataset import DIGITS
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.files import write_json
+from pipeline.models.zoo import HUB_PREFIX
 from pipeline.run.facts import SubjectFacts, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.layout import RECIPE
@@ -142,7 +143,9 @@ def other_than(recipe: Recipe, subject: SubjectFacts) -> list[str]:
 
 def _is_path(place: str) -> bool:
     """Of data or weights: no name that means the same on every machine. A reader's prefix ("wds/") may stand before."""
-    return place not in NAMES and any(Path(path).exists() for path in (place, place.partition("/")[2] or place))
+    if place in NAMES or place.startswith(HUB_PREFIX):
+        return False
+    return any(Path(path).exists() for path in (place, place.partition("/")[2] or place))
 
 
 def _fits(value: object, hint: Any) -> bool:

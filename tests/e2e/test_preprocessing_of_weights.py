@@ -52,6 +52,16 @@ def test_a_run_is_fed_as_its_weights_were_from_end_to_end(tmp_path: Path) -> Non
     assert config.input_size == (3, 32, 32)
     assert subject.origins["mean"] == "args in best.pth.tar"
 
+    content = torch.load(file, weights_only=False)
+    content["args"].crop_pct = 0.875  # another file at the same place
+    torch.save(content, file)
+    run.mark("unfinished")
+    ended = main_py("quantize", "--resume", *runs)
+    assert ended.code == 7, ended.err
+    assert "crop_pct 0.875" in ended.err
+    assert "began with preprocessing: input 32x32, mean 0.5 0.5 0.5, std 0.5 0.5 0.5, crop_pct 1," in ended.err
+    run.mark("finished")
+
     file.unlink()  # from here on the run alone is asked; both refuse another transform than the run's
     assert scored_images(run, load_logits(run)).transform.digest() == subject.transform_digest
     assert ptq_program(run, print).is_file()

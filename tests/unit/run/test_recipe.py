@@ -91,9 +91,12 @@ def test_shards_in_a_folder_are_a_path_and_digits_are_none(
     assert written(run, RunConfig("t2t_vit_7", data="wds/shards")).options["data"] is None
 
 
-def test_names_of_data_and_weights_are_in_it(run: Run) -> None:
+def test_names_of_data_and_weights_are_in_it(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = written(run, RunConfig("t2t_vit_7", data="torch/cifar10", weights="pretrained"))
     assert (recipe.options["data"], recipe.options["weights"]) == ("torch/cifar10", "pretrained")
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert written(run, RunConfig("resnet10t", weights="hf-hub:me/pets")).options["weights"] == "hf-hub:me/pets"
 
 
 def test_a_short_recipe_takes_the_defaults(tmp_path: Path) -> None:
