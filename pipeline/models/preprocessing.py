@@ -122,7 +122,7 @@ def _read(field: str, value: Any) -> Any:
     Raises:
         ValueError: it cannot be; says why.
     """
-    wrong = ValueError(f"{field} {value!r} is not {_WANTED[field]}")
+    wrong = ValueError(f"{field} {value!r:.80} is not {_WANTED[field]}")
     try:
         if field == "input_size":
             size = (CHANNELS, value, value) if isinstance(value, int) else tuple(int(v) for v in value)
@@ -140,7 +140,7 @@ def _read(field: str, value: Any) -> Any:
             read, allowed = value, value in INTERPOLATION_NAMES
         else:
             read, allowed = value, value in _CROP_MODES
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor of several numbers
         raise wrong from None
     if not allowed:
         raise wrong

@@ -126,6 +126,9 @@ def test_our_own_files_say_how_they_were_fed(made: Made, tmp_path: Path) -> None
         ({"interpolation": "random"}, "interpolation 'random' .* nearest, bilinear"),
         ({"input_size": (1, 28, 28)}, "input_size .* 3 channels"),
         ({"img_size": 0}, "input_size"),
+        ({"img_size": torch.ones(2)}, "input_size"),
+        ({"mean": torch.ones(3)}, "mean"),
+        ({"crop_pct": 10**400}, "crop_pct"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(said: dict[str, Any], says: str, made: Made, tmp_path: Path) -> None:
