@@ -32,6 +32,7 @@ def open_data(spec: str) -> DataSource:
     Raises:
         DataError: none of these, or a layout that cannot be used; names what was found.
     """
+    check_spec(spec)
     if spec == DIGITS:
         return _digits()
     path = Path(spec)
@@ -41,8 +42,20 @@ def open_data(spec: str) -> DataSource:
         return webdataset.load(spec)
     if spec.lower().startswith(hf_stream.PREFIX):
         return hf_stream.load(spec)
-    if spec.lower().startswith(hub.PREFIXES + hub.STREAMS) and not path.exists():
-        return hub.load(spec)
+    return hub.load(spec)
+
+
+def check_spec(spec: str) -> None:
+    """Return if `open_data` knows what kind of data that is; nothing is read or downloaded.
+
+    Raises:
+        DataError: it is no folder and no name of a data set.
+    """
+    path, name = Path(spec), spec.lower()
+    if spec == DIGITS or path.is_dir() or name.startswith((webdataset.PREFIX, hf_stream.PREFIX)):
+        return
+    if name.startswith(hub.PREFIXES + hub.STREAMS) and not path.exists():
+        return
     what = "is a file" if path.is_file() else "does not exist"
     raise DataError(
         f"--data {spec} {what}: give {DIGITS}, a folder with train/ and val/ that hold one folder per class, "

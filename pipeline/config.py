@@ -26,14 +26,18 @@ KEEP_NAMES = ("better", "trained")
 AMP_NAMES = ("auto", "bf16", "fp16", "off")
 #: Of a T2T-ViT: as published, or after pipeline.rewrites. Other models have one form.
 FORM_NAMES = ("deploy", "official")
+#: How an image is resized for evaluation; pipeline.models.preprocessing knows no other.
+INTERPOLATION_NAMES = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 #: Headings in `--help`.
 ACCURACY, SPEED, CORE_ML = "What keeps accuracy", "Speed and scale", "Core ML packages"
+#: Of options that overrule a checkpoint.
+OF_THE_WEIGHTS: dict[str, Any] = {"unset": "what the weights say, else the model's", "panel": "Preprocessing"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesPlan:
-    """The data set, and how its images are read."""
+    """The data set, and how its images are read; pipeline.models.preprocessing reads `mean` and `std`."""
 
     data: Annotated[
         str,
@@ -41,8 +45,22 @@ class ImagesPlan:
             "digits, a folder with train/ and val/ (class folders or tar shards), or a timm name (hfds/, wds/, hfids/)."
         ),
     ] = DIGITS
-    img_size: Annotated[int | None, Option("Side of the input in pixels.", unset="the model's", least=16)] = None
+    img_size: Annotated[int | None, Option("Side of the input in pixels.", least=16, **OF_THE_WEIGHTS)] = None
+    mean: Annotated[str | None, Option("Mean of pixels in 0..1: one number, or R,G,B.", **OF_THE_WEIGHTS)] = None
+    std: Annotated[str | None, Option("Standard deviation of pixels in 0..1, as --mean.", **OF_THE_WEIGHTS)] = None
+    crop_pct: Annotated[
+        float | None, Option("Share of the resized image that the centre crop keeps.", above=0, **OF_THE_WEIGHTS)
+    ] = None
+    interpolation: Annotated[
+        str | None,
+        Option(f"Resize by {', '.join(INTERPOLATION_NAMES)}.", choices=INTERPOLATION_NAMES, **OF_THE_WEIGHTS),
+    ] = None
     skip_bad: Annotated[bool, Option("Leave unreadable images out instead of stopping.", names=("--skip-bad",))] = False
+
+    @property
+    def preprocessing(self) -> dict[str, object]:
+        """What these options say of it; None: nothing."""
+        return {name: getattr(self, name) for name in ("img_size", "mean", "std", "crop_pct", "interpolation")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,7 +360,7 @@ class RunConfig(ImagesPlan, QatPlan, FloatTuningPlan, CalibrationPlan, FloatLaye
     model: str
     weights: Annotated[
         str,
-        Option("demo, pretrained, none or a file (.safetensors, .pth, .pth.tar).",
+        Option("demo, pretrained, none, hf-hub:USER/NAME or a file (.safetensors, .pth, .pth.tar).",
                unset="demo if bundled and the data are the digits, else pretrained"),
     ] = ""  # fmt: skip
     form: Annotated[

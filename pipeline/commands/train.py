@@ -22,8 +22,9 @@ def train(
         bool, typer.Option("--resume", help="Continue an interrupted training to the same --out.")
     ] = False,
 ) -> None:
+    from pipeline.models.zoo import plain_name
     from pipeline.training.float_training import train_float
 
-    trained = train_float(training.make(model=model), recipe, resume, say)
+    trained = train_float(training.make(model=plain_name(model)), recipe, resume, say)
     if chief():
         print(f"{trained.file}: top-1 {100 * trained.right / trained.n:.2f} % ({trained.right} of {trained.n})")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 T2T_IMAGE_SIDE = 224  # img_size of the published T2T-ViT checkpoints
-T2T_CROP_PCT = 0.9  # `_cfg` of the authors' t2t_vit.py, with bicubic and the ImageNet mean and std
+T2T_OWNER = "the authors' _cfg of T2T-ViT"  # of their t2t_vit.py
+T2T_CFG: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_pct": 0.9, "interpolation": "bicubic"}
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,8 @@ def _build_t2t(
         name=name,
         num_classes=num_classes,
         input_size=(3, side, side),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        crop_pct=T2T_CROP_PCT,
-        interpolation="bicubic",
         qk_scale=model.qk_scale if qk_scale is None else qk_scale,
+        **T2T_CFG,
     )
     return model.eval(), config
 

@@ -33,6 +33,10 @@ CONTAINERS = ("state_dict_ema", "state_dict", "model_ema", "model")
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 
 
+#: Where files say how their images are prepared: ours, timm's training script, timm's models.
+SPEAKERS = ("preprocessing", "args", "pretrained_cfg")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The tensors of one file.
@@ -41,6 +45,7 @@ class Checkpoint:
         tensors: name without wrapper prefixes -> CPU tensor; floating point ones are float32.
         container: which of CONTAINERS they were taken from, or `plain`.
         metadata: text that a safetensors file carries; empty for pickled files.
+        said: by SPEAKERS and file name in words, what is in the file beside its tensors.
     """
 
     path: Path
@@ -48,6 +53,7 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     container: str
     metadata: Mapping[str, str]
+    said: Mapping[str, Mapping[str, object]]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -63,9 +69,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
         with _safetensors_errors(path):
             container, metadata, tensors = "plain", read_metadata(path), load_file(str(path))
+        said = said_in_text(path, metadata)
     else:
-        metadata = {}
-        container, tensors = _choose_container(path, _read_pickle(path))
+        metadata, content = {}, _read_pickle(path)
+        container, tensors = _choose_container(path, content)
+        assert isinstance(content, Mapping)  # or it had no container
+        said = _by_source(path, content)
     tensors = {_without_wrappers(key): value.detach() for key, value in tensors.items()}
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     if not tensors:
@@ -76,7 +85,31 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity ({', '.join(broken[:3])}): the "
             "training that wrote it had diverged, or the file is damaged"
         )
-    return Checkpoint(path, sha256_of(path), tensors, container, metadata)
+    return Checkpoint(path, sha256_of(path), tensors, container, metadata, said)
+
+
+def said_in_text(path: Path, metadata: Mapping[str, str]) -> dict[str, Mapping[str, object]]:
+    """As Checkpoint.said, from the JSON text of a safetensors file.
+
+    Raises:
+        WeightsError: it is not a JSON object.
+    """
+    found: dict[str, object] = {}
+    for key in SPEAKERS:
+        if key in metadata:
+            try:
+                found[key] = json.loads(metadata[key])
+            except json.JSONDecodeError:
+                found[key] = None
+            if not isinstance(found[key], dict):
+                raise WeightsError(f"{path}: its metadata `{key}` is not a JSON object ({metadata[key][:80]})")
+    return _by_source(path, found)
+
+
+def _by_source(path: Path, content: Mapping[Any, object]) -> dict[str, Mapping[str, object]]:
+    found = {key: content.get(key) for key in SPEAKERS}
+    plain = {key: vars(value) if isinstance(value, argparse.Namespace) else value for key, value in found.items()}
+    return {f"{key} in {path.name}": value for key, value in plain.items() if isinstance(value, Mapping)}
 
 
 def check_readable(path: Path) -> None:

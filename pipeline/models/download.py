@@ -13,17 +13,17 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from calibration.remote import CACHE_VARIABLE, cache_folder
 from pipeline.errors import WeightsError
 from pipeline.files import sha256_of, write_json
-from pipeline.models.build import ModelConfig, create_timm
+from pipeline.models.build import T2T_CFG, T2T_OWNER, ModelConfig, create_timm
 from pipeline.models.checkpoint import Checkpoint, read_checkpoint
-from pipeline.models.zoo import ZOO, published_config, timm_name
+from pipeline.models.zoo import HUB_PREFIX, ZOO, published_config, timm_name
 
 ATTEMPTS = 3
 TIMEOUT_S = 30.0  # without a byte from the server
@@ -125,7 +125,8 @@ def _transfer(url: str, file: IO[bytes], part: Path, pause_s: float) -> None:
     raise WeightsError(
         f"cannot download {url}: {failure}, after {ATTEMPTS} attempts. "
         + (f"{kept} bytes are kept and continued next time. " if kept else "")
-        + "Check the network or proxy, or download the file elsewhere and give its path to --weights."
+        + "Check the network or proxy, or download the file elsewhere and give its path to --weights "
+        "(--weights none begins with random weights)."
     )
 
 
@@ -204,6 +205,7 @@ IMAGENET_CLASSES = 1000  # ImageNet-1k
 HUB_VARIABLE = "HF_ENDPOINT"
 HUB = "https://huggingface.co"
 HUB_FILE = "model.safetensors"
+HUB_CONFIG = "config.json"
 
 
 def pretrained_checkpoint(config: ModelConfig) -> Checkpoint:
@@ -227,14 +229,78 @@ def pretrained_classes(name: str) -> int | None:
     return published.num_classes if published is not None and published.has_weights else None
 
 
-def _timm_checkpoint(config: ModelConfig) -> Checkpoint:
-    full_name = timm_name(config.name)
-    published = published_config(config.name)
+def pretrained_said(name: str) -> dict[str, Mapping[str, object]]:
+    """Download the published weights if they are not there, and collect what is said of their preprocessing.
+
+    Returns:
+        by source in words; of a timm model nothing, since its own configuration is that of the weights.
+
+    Raises:
+        WeightsError: as pretrained_checkpoint.
+    """
+    entry = ZOO.get(name)
+    if entry is not None and entry.pretrained_url is not None:
+        return {T2T_OWNER: T2T_CFG, **read_checkpoint(fetch(entry.pretrained_url)).said}
+    _timm_file(name)
+    return {}
+
+
+class HubConfig(NamedTuple):
+    """What the config.json of a timm model's repository says.
+
+    Attributes:
+        architecture: as timm calls it.
+        said: the pretrained_cfg, by source in words.
+        classes: names in label order, where it has them.
+    """
+
+    architecture: str
+    said: Mapping[str, Mapping[str, object]]
+    classes: tuple[str, ...] | None
+
+
+def hub_file(source: str, file: str = HUB_FILE) -> Path:
+    """A file of what `hf-hub:USER/NAME` or `hf-hub:USER/NAME@REVISION` names; downloaded if it is not there.
+
+    Raises:
+        WeightsError: no such repository, or no network.
+    """
+    repository, _, revision = (place := source.removeprefix(HUB_PREFIX)).partition("@")
+    return fetch(_hub_url(repository, revision, file), file_name=place.replace("/", "--") + Path(file).suffix)
+
+
+def hub_config(source: str) -> HubConfig:
+    """
+    Raises:
+        WeightsError: as hub_file, or the repository is not one of timm.
+    """
+    config_file = hub_file(source, HUB_CONFIG)
+    try:
+        config = json.loads(config_file.read_text())
+        architecture = config["architecture"]
+        names = config.get("label_names")
+        said = {f"pretrained_cfg of {source}": dict(config.get("pretrained_cfg", config))}  # older ones are flat
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise WeightsError(f"{config_file} of {source} does not name an architecture: it is no model of timm") from None
+    if isinstance(names, dict):  # by label, where labels have gaps
+        names = [names[label] for label in sorted(names, key=int)] if all(map(str.isdigit, names)) else None
+    return HubConfig(str(architecture), said, tuple(map(str, names)) if names else None)
+
+
+def _timm_file(name: str) -> tuple[str, Path]:
+    """URL of the published weights, and where they lie."""
+    published = published_config(name)
     location = _location(published) if published is not None else None
     if location is None:
-        raise WeightsError(f"timm publishes no weights for {full_name}: give a file, or --weights none")
+        raise WeightsError(f"timm publishes no weights for {timm_name(name)}: give a file, or --weights none")
     url, file_name = location
-    checkpoint = read_checkpoint(fetch(url, file_name=file_name))
+    return url, fetch(url, file_name=file_name)
+
+
+def _timm_checkpoint(config: ModelConfig) -> Checkpoint:
+    full_name = timm_name(config.name)
+    url, path = _timm_file(config.name)
+    checkpoint = read_checkpoint(path)
     # timm translates older or foreign key names and resizes what depends on the image while it loads: let it.
     overlay = {"state_dict": dict(checkpoint.tensors)}
     try:
@@ -245,14 +311,17 @@ def _timm_checkpoint(config: ModelConfig) -> Checkpoint:
     return dataclasses.replace(checkpoint, tensors=donor.state_dict())
 
 
+def _hub_url(repository: str, revision: str, file: str) -> str:
+    return f"{os.environ.get(HUB_VARIABLE, HUB).rstrip('/')}/{repository}/resolve/{revision or 'main'}/{file}"
+
+
 def _location(published: Any) -> tuple[str, str] | None:
     """URL and name in our cache of the file that a timm PretrainedCfg points to; None if it points to none."""
     if published.hf_hub_id:
         repository, _, revision = published.hf_hub_id.partition("@")
         hub_file = published.hf_hub_filename or HUB_FILE
-        endpoint = os.environ.get(HUB_VARIABLE, HUB).rstrip("/")
         return (
-            f"{endpoint}/{repository}/resolve/{revision or 'main'}/{hub_file}",
+            _hub_url(repository, revision, hub_file),
             f"{repository.replace('/', '--')}{Path(hub_file).suffix}",
         )
     if isinstance(published.url, str) and published.url:

@@ -1,9 +1,8 @@
-"""Load, fit and save the float weights of a model: a head for other classes, resized positions, a record of both."""
+"""Loads and saves the float weights of a model, with a record of what became of them."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,25 @@ from typing import TYPE_CHECKING
 from pipeline.errors import WeightsError
 from pipeline.files import write_atomic
 from pipeline.models.build import ModelConfig, build
-from pipeline.models.checkpoint import Checkpoint, check_readable, parse_classes, read_checkpoint, read_metadata
-from pipeline.models.download import IMAGENET_CLASSES, pretrained_checkpoint, pretrained_classes
-from pipeline.models.zoo import WEIGHTS_SOURCES, ZOO, check_name, is_t2t, published_config
+from pipeline.models.checkpoint import (
+    Checkpoint,
+    check_readable,
+    parse_classes,
+    read_checkpoint,
+    read_metadata,
+    said_in_text,
+)
+from pipeline.models.download import (
+    IMAGENET_CLASSES,
+    hub_config,
+    hub_file,
+    pretrained_checkpoint,
+    pretrained_classes,
+    pretrained_said,
+)
+from pipeline.models.fit import fit_state, head_classes
+from pipeline.models.preprocessing import Known, Said, complete, said_by, settle
+from pipeline.models.zoo import HUB_PREFIX, WEIGHTS_SOURCES, ZOO, check_name, is_t2t, timm_name
 from targets.words import suggest
 
 if TYPE_CHECKING:
@@ -29,12 +44,22 @@ class WeightsInfo:
         qk_scale: what the T2T-ViT must be built with; None for other models and for `none`.
         num_classes: outputs of the head in the source; None for `none` or where no head is found.
         classes: their names in label order, where the file carries them.
+        known: of preprocessing, by field of ModelConfig, from options and source.
+        silent: what says nothing of the rest; "" where no file could.
     """
 
     source: str
     qk_scale: float | None
     num_classes: int | None
     classes: tuple[str, ...] | None
+    known: Mapping[str, Known]
+    silent: str = ""
+
+    @property
+    def img_size(self) -> int | None:
+        """Side that a model is to be built for; None: the model's own, or the source has no square."""
+        _, height, width = self.known["input_size"].value if "input_size" in self.known else (0, 0, 1)
+        return height if height == width else None
 
 
 @dataclass(frozen=True)
@@ -57,34 +82,55 @@ class LoadedWeights:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights, in eval mode, and all that is known about them."""
+    """A model with its weights, in eval mode, and all that is known about them.
+
+    Attributes:
+        origins: where each value of preprocessing came from, by field of the config.
+        classes: names in label order that the source gives its outputs.
+    """
 
     model: nn.Module
     config: ModelConfig
     record: LoadedWeights
+    origins: Mapping[str, str]
+    classes: tuple[str, ...] | None
 
 
-def peek(source: str | Path, name: str, qk_scale: float | None = None) -> WeightsInfo:
-    """Look at a source without building a model and without downloading anything.
+def peek(source: str | Path, name: str, qk_scale: float | None = None, given: Said | None = None) -> WeightsInfo:
+    """Look at a source without building a model; what it has to download is downloaded here.
 
     Args:
         qk_scale: the user's choice; wins over what the source says.
+        given: preprocessing by field of ModelConfig, likewise.
 
     Raises:
-        UsageError: unknown model.
-        WeightsError: the source does not exist, is damaged, or was written for another model.
+        UsageError: unknown model, or an invalid choice.
+        WeightsError: the source cannot be had, is damaged, was written for another model, or two parts of it say
+            different things of the preprocessing.
     """
     check_name(name)
+    given = given or {}
     if str(source) == "none":
-        return WeightsInfo("none", qk_scale, None, None)
+        return WeightsInfo("none", qk_scale, None, None, settle("none", given, {}))
     if str(source) == "pretrained":
-        return WeightsInfo("pretrained", _scale(name, qk_scale, {}, None), pretrained_classes(name), None)
+        known = settle("pretrained", given, pretrained_said(name))
+        return WeightsInfo("pretrained", _scale(name, qk_scale, {}, None), pretrained_classes(name), None, known)
     path = _path(source, name)
-    metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
+    if path.suffix == ".safetensors":
+        metadata = read_metadata(path)
+        said: Mapping[str, Said] = said_in_text(path, metadata)
+    else:
+        metadata, said = {}, read_checkpoint(path).said
     _check_model(path, metadata, name)
-    classes = parse_classes(path, metadata)
-    count = len(classes) if classes else head_classes(name, read_checkpoint(path).tensors)
-    return WeightsInfo(str(source), _scale(name, qk_scale, metadata, path), count, classes)
+    classes = _classes(source, path, metadata)
+    return WeightsInfo(
+        source=str(source),
+        qk_scale=_scale(name, qk_scale, metadata, path),
+        num_classes=len(classes) if classes else head_classes(name, read_checkpoint(path).tensors),
+        classes=classes,
+        known=settle(str(path), given, {**said, **_hub_said(source)}),
+        silent="" if str(source) == "demo" else Path(source).name,
+    )
 
 
 def load_weights(
@@ -112,7 +158,7 @@ def load_weights(
             f"{checkpoint.path} needs qk_scale {needed}, but the model was built with {config.qk_scale}: "
             "build it with the qk_scale of peek()"
         )
-    named = parse_classes(checkpoint.path, checkpoint.metadata)
+    named = _classes(source, checkpoint.path, checkpoint.metadata)
     other_classes = classes is not None and named is not None and tuple(classes) != named
     state, head_replaced, resized = fit_state(model, config.name, checkpoint, other_classes)
     model.load_state_dict(state, strict=True)
@@ -132,22 +178,25 @@ def load_model(
     classes: int | Sequence[str] | None = None,
     img_size: int | None = None,
     qk_scale: float | None = None,
+    given: Said | None = None,
 ) -> LoadedModel:
     """Build a model as its weights need it, and fill it.
 
     Args:
         classes: how many the model is for, or their names in label order; a file that names others loses its head.
             None takes the source's own, or 1000 for `none`.
+        given: of preprocessing; the source and then the model decide on the rest.
 
     Raises:
         UsageError, WeightsError: see the three functions.
     """
-    info = peek(source, name, qk_scale)
+    info = peek(source, name, qk_scale, {"img_size": img_size, **(given or {})})
     names = None if classes is None or isinstance(classes, int) else classes
     count = classes if isinstance(classes, int) else len(classes or ())
-    model, config = build(name, count or info.num_classes or IMAGENET_CLASSES, img_size, info.qk_scale)
+    model, built = build(name, count or info.num_classes or IMAGENET_CLASSES, info.img_size, info.qk_scale)
+    config, origins = complete(built, info.known, info.silent)
     record = load_weights(model, config, source, names, other_qk_scale=qk_scale is not None)
-    return LoadedModel(model, config, record)
+    return LoadedModel(model, config, record, origins, info.classes)
 
 
 def save_weights(
@@ -158,7 +207,7 @@ def save_weights(
     half: bool = False,
     extra_metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a safetensors file that says which model, scale and classes it is for; whole or not at all.
+    """Write a safetensors file that says which model, scale, classes and preprocessing it is for; whole or not at all.
 
     Args:
         classes: names in label order; as many as the head has outputs.
@@ -186,6 +235,7 @@ def save_weights(
         "model": config.name,
         "num_classes": str(config.num_classes),
         "classes": json.dumps(list(classes), ensure_ascii=False),
+        "preprocessing": json.dumps(said_by(config)),
         **({} if config.qk_scale is None else {"qk_scale": repr(config.qk_scale)}),
     }
     write_atomic(path, save(tensors, metadata=metadata | dict(extra_metadata or {})))
@@ -201,7 +251,12 @@ def is_halved(key: str, value: Tensor) -> bool:
 
 
 def _path(source: str | Path, name: str) -> Path:
-    """The file behind `demo` or a path."""
+    """The file behind `demo`, a repository or a path."""
+    if str(source).startswith(HUB_PREFIX):
+        held = hub_config(str(source)).architecture
+        if is_t2t(name) or held != timm_name(name).partition(".")[0]:
+            raise WeightsError(f"{source} holds weights of {held}, not of {name}: name that model")
+        return hub_file(str(source))
     if str(source) != "demo":
         path = Path(source)
         if not path.exists() and not path.suffix:
@@ -217,6 +272,17 @@ def _path(source: str | Path, name: str) -> Path:
             f"the bundled weights {entry.demo_file} are missing: reinstall, or give --weights none or a file"
         )
     return entry.demo_file
+
+
+def _hub_said(source: str | Path) -> Mapping[str, Said]:
+    return hub_config(str(source)).said if str(source).startswith(HUB_PREFIX) else {}
+
+
+def _classes(source: str | Path, path: Path, metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The class names that a source gives its outputs, None where it gives none."""
+    if str(source).startswith(HUB_PREFIX):
+        return hub_config(str(source)).classes
+    return parse_classes(path, metadata)
 
 
 def _checkpoint(source: str | Path, config: ModelConfig) -> Checkpoint:
@@ -248,98 +314,3 @@ def _scale(name: str, chosen: float | None, metadata: Mapping[str, str], path: P
         return float(text)
     except ValueError:
         raise WeightsError(f"{path}: its metadata `qk_scale` is not a number ({text[:40]!r})") from None
-
-
-POSITION_EMBEDDING = "pos_embed"
-_SHOWN_KEYS = 3
-
-
-def head_names(name: str) -> tuple[str, ...]:
-    """Module names of the classifier of a zoo or timm model (several for distilled ones)."""
-    if is_t2t(name):
-        return ("head",)
-    config = published_config(name)
-    classifier = config.classifier if config is not None else None
-    return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
-
-
-def head_classes(name: str, tensors: Mapping[str, Tensor]) -> int | None:
-    """Outputs of the head among `tensors`; None where there is no head of the expected name."""
-    for head in head_names(name):
-        weight = tensors.get(f"{head}.weight")
-        if weight is not None:
-            return int(weight.shape[0])
-    return None
-
-
-def fit_state(
-    model: nn.Module, name: str, checkpoint: Checkpoint, other_classes: bool
-) -> tuple[dict[str, Tensor], bool, bool]:
-    """Keep the model's head where the classes differ, resize the position embedding, compare the rest.
-
-    Args:
-        other_classes: the head is for other classes although there may be as many of them.
-
-    Returns:
-        tensors for `load_state_dict(strict=True)`; whether the head is the model's fresh one, and whether the file was
-        trained at another image size.
-
-    Raises:
-        WeightsError: any other difference; names the file, how many keys differ, and the first ones.
-    """
-    own = model.state_dict()
-    state = dict(checkpoint.tensors)
-    replaced = False
-    for head in head_names(name):
-        weight = f"{head}.weight"
-        if weight in own and weight in state and (other_classes or own[weight].shape[0] != state[weight].shape[0]):
-            if own[weight].shape[1:] != state[weight].shape[1:]:
-                continue  # another architecture, told below
-            for key in (weight, f"{head}.bias"):
-                if key in own:
-                    state[key] = own[key]
-            replaced = True
-    resized = _resize_position_embedding(own, state)
-    _compare(own, state, checkpoint, name)
-    return state, replaced, resized
-
-
-def _resize_position_embedding(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:
-    wanted, table = own.get(POSITION_EMBEDDING), state.get(POSITION_EMBEDDING)
-    if wanted is None or table is None or wanted.shape == table.shape or table.dim() != 3 or wanted.dim() != 3:
-        return False
-    sides = [math.isqrt(max(0, t.shape[1] - 1)) for t in (wanted, table)]
-    square_with_class_token = all(
-        side > 0 and side**2 + 1 == t.shape[1] for side, t in zip(sides, (wanted, table), strict=True)
-    )
-    if not square_with_class_token or wanted.shape[2] != table.shape[2]:
-        return False
-    from pipeline.models.t2t_vit import resize_position_embedding
-
-    state[POSITION_EMBEDDING] = resize_position_embedding(table, wanted.shape[1])
-    return True
-
-
-def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor], checkpoint: Checkpoint, name: str) -> None:
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    other_shape = [
-        f"{key} (file {_shape(state[key])}, model {_shape(own[key])})"
-        for key in own
-        if key in state and own[key].shape != state[key].shape
-    ]
-    if not (missing or unexpected or other_shape):
-        return
-    found = [
-        f"{len(keys)} {what} ({', '.join(keys[:_SHOWN_KEYS])}{', ...' if len(keys) > _SHOWN_KEYS else ''})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("with another shape", other_shape))
-        if keys
-    ]
-    raise WeightsError(
-        f"{checkpoint.path} ({checkpoint.container}) does not fit {name}, which has {len(own)} tensors: "
-        f"{'; '.join(found)}. Is it a file of another model?"
-    )
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(str(size) for size in tensor.shape) or "scalar"

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from pipeline.errors import UsageError
 from targets.words import suggest
 
-#: What `--weights` takes besides the path of a file.
+#: What `--weights` takes besides the path of a file, and before the name of a repository.
 WEIGHTS_SOURCES = ("demo", "pretrained", "none")
+HUB_PREFIX = "hf-hub:"
+TIMM_PREFIX = "timm/"
 
 DEMO_FOLDER = Path(__file__).resolve().parent / "demo"
 
@@ -88,6 +90,18 @@ ZOO: dict[str, ZooEntry] = {
 def is_t2t(name: str) -> bool:
     """Whether `name` is one of our own T2T-ViT models (the only ones with a qk_scale)."""
     return name in ZOO and ZOO[name].family == "t2t"
+
+
+def plain_name(name: str) -> str:
+    """A model as this program calls it: `timm/NAME` and `hf-hub:timm/NAME` are timm's NAME.
+
+    Raises:
+        UsageError: a model of another repository, whose architecture is not in its name.
+    """
+    repository = name.removeprefix(HUB_PREFIX)
+    if repository != name and not repository.startswith(TIMM_PREFIX):
+        raise UsageError(f"{name} is a repository of weights: name its architecture, and give --weights {name}")
+    return repository.removeprefix(TIMM_PREFIX)
 
 
 def timm_name(name: str) -> str:

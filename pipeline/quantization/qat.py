@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from pipeline.config import RunConfig
-from pipeline.errors import TrainingError, UsageError
+from pipeline.errors import RunError, TrainingError, UsageError
 from pipeline.files import write_json
 from pipeline.progress import Say
 from pipeline.quantization.calibration import (
@@ -36,7 +36,7 @@ from pipeline.quantization.quantizer import Scheme
 from pipeline.quantization.ranges import learn_ranges
 from pipeline.quantization.trainee import QatTrainee, teacher_of
 from pipeline.run import layout as files
-from pipeline.run.facts import QuantizationFacts, read_config, read_metrics, write_facts, write_metrics
+from pipeline.run.facts import QuantizationFacts, read_config, read_metrics, read_subject, write_facts, write_metrics
 from pipeline.run.folder import Run, create_run, set_latest
 from pipeline.run.logits import StageLogits, save_logits
 from pipeline.run.provenance import collect
@@ -46,7 +46,14 @@ from pipeline.training.distributed import share, spread_state, world
 from pipeline.training.loop import EpochRecord, Trainee, fit
 from pipeline.training.plan import TrainPlan, qat_plan, tuning_plan
 from pipeline.training.setting import Setting
-from pipeline.training.subject import Subject, choose_device, load_data, load_subject, seed_everything
+from pipeline.training.subject import (
+    Subject,
+    choose_device,
+    load_data,
+    load_subject,
+    look_ahead,
+    seed_everything,
+)
 from pipeline.training.trainees import Execution, FloatTrainee, choose_precision
 
 
@@ -98,16 +105,16 @@ def quantize(run: Run, config: RunConfig, subject: Subject, say: Say, latest: bo
 
 def _check(config: RunConfig) -> None:
     """Refuse what can be refused without reading the images, which may take long."""
-    from pipeline.models.weights import peek
-
     choose_precision(config.amp, choose_device(config.device))
-    peek(config.weights, config.model, config.qk_scale)
+    look_ahead(config, config.weights, config.model, config.qk_scale)
 
 
 def subject_of(config: RunConfig) -> Subject:
     """The model, its data and weights, as the options name them."""
     data = load_data(config.data, config.skip_bad)
-    return load_subject(config.model, data, config.weights, config.seed, config.img_size, config.qk_scale)
+    return load_subject(
+        config.model, data, config.weights, config.seed, config.img_size, config.qk_scale, config.preprocessing
+    )
 
 
 class _Candidate(NamedTuple):
@@ -133,11 +140,18 @@ class _Work:
 
     def float_phase(self) -> None:
         """Float weights and program of this run's classes."""
+        from pipeline.models.preprocessing import told
         from pipeline.models.weights import load_weights
 
         run, subject = self.run, self.subject
         if share(world().chief and run.has(files.FLOAT_WEIGHTS)):
             if world().chief:
+                recorded = read_subject(run)
+                if recorded.transform_digest not in ("", subject.transform.digest()):
+                    raise RunError(
+                        f"{told(subject.model_config, subject.origins)}, but run {run.id} began with "
+                        f"{told(recorded.model_config, recorded.origins)}: start it again"
+                    )
                 load_weights(subject.model, subject.model_config, run.file(files.FLOAT_WEIGHTS))
                 self.records += [r for r in read_metrics(run) if r["phase"] == "float"]
             spread_state(subject.model)

@@ -27,6 +27,7 @@ class SubjectFacts:
         parameters: trained numbers of the model.
         classes: names in the order of the logits.
         transform_digest: of how images are cut, scaled and normalised.
+        origins: which option, file or model said so, by field of the config.
     """
 
     model_config: ModelConfig
@@ -35,6 +36,7 @@ class SubjectFacts:
     data: DataRecord
     weights: LoadedWeights
     transform_digest: str = ""
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

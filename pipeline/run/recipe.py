@@ -19,6 +19,7 @@ from calibration.dataset import DIGITS
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.files import write_json
+from pipeline.models.zoo import HUB_PREFIX
 from pipeline.run.facts import SubjectFacts, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.layout import RECIPE
@@ -68,6 +69,8 @@ class Recipe:
             UsageError: data or weights that the recipe was made with were a path, and are not given.
         """
         options = {**self.options, **given}
+        if options.get("weights") == "demo" and "weights" not in given and given.get("data", DIGITS) != DIGITS:
+            options["weights"] = ""  # other data never gets the weights of the digits unasked
         for name in PLACES:
             if options.get(name, "") is None:
                 raise UsageError(f"the recipe was made with --{name} that is a path and no part of it: give --{name}")
@@ -140,7 +143,9 @@ def other_than(recipe: Recipe, subject: SubjectFacts) -> list[str]:
 
 def _is_path(place: str) -> bool:
     """Of data or weights: no name that means the same on every machine. A reader's prefix ("wds/") may stand before."""
-    return place not in NAMES and any(Path(path).exists() for path in (place, place.partition("/")[2] or place))
+    if place in NAMES or place.startswith(HUB_PREFIX):
+        return False
+    return any(Path(path).exists() for path in (place, place.partition("/")[2] or place))
 
 
 def _fits(value: object, hint: Any) -> bool:

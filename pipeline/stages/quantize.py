@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from calibration.dataset import DIGITS
 from pipeline.config import RunConfig, ValidationPlan
 from pipeline.errors import BelowBarError, UsageError
-from pipeline.models.zoo import ZOO, check_name
+from pipeline.models.zoo import ZOO, check_name, plain_name
 from pipeline.progress import Say, chief
 from pipeline.run.facts import read_config
 from pipeline.run.folder import DONE, OVER_BUDGET, PENDING, SEARCH, Run, find_run, list_runs, set_latest
@@ -32,9 +32,11 @@ def new_run(config: RunConfig, runs_dir: Path, say: Say, recipe: Recipe | None =
     """
     if not config.model:
         raise UsageError(f"name a model: {', '.join(ZOO)} or any timm classification model")
+    config = replace(config, model=plain_name(config.model))
     check_name(config.model)
     if not config.weights:
         config = replace(config, weights=default_weights(config.model, config.data))
+        say(f"no --weights given: {config.weights}")
     check_float_layers(config)
     from pipeline.quantization.qat import start
     from pipeline.run.recipe import other_than
@@ -47,8 +49,8 @@ def new_run(config: RunConfig, runs_dir: Path, say: Say, recipe: Recipe | None =
             f"run {run.path}: {config.model}, weights {config.weights}, {len(data.train)} training and "
             f"{len(data.val)} validation images of {data.name} in {len(data.classes)} classes"
         )
-        if subject.weights.head_replaced:
-            say("the head was replaced: the weights are for other classes")
+        for line in subject.told():
+            say(line)
         if recipe is not None:
             for line in other_than(recipe, subject.facts()):
                 say(line)

@@ -28,7 +28,14 @@ from pipeline.training.distributed import joined, world
 from pipeline.training.loop import EpochRecord, fit
 from pipeline.training.plan import FloatPlan, FloatRecipe, FloatTraining
 from pipeline.training.setting import Setting
-from pipeline.training.subject import choose_device, eval_transform, load_data, load_subject, seed_everything
+from pipeline.training.subject import (
+    choose_device,
+    eval_transform,
+    load_data,
+    load_subject,
+    look_ahead,
+    seed_everything,
+)
 from pipeline.training.trainees import Execution, FloatTrainee, choose_precision
 
 if TYPE_CHECKING:
@@ -69,11 +76,13 @@ def _train(training: FloatTraining, plan: FloatPlan, resume_file: Path, say: Say
 
     _check(training, plan)
     data = load_data(training.spec, training.skip_bad)
-    subject = load_subject(training.model, data, training.weights, plan.seed, training.img_size)
+    given = training.preprocessing
+    subject = load_subject(training.model, data, training.weights, plan.seed, training.img_size, given=given)
     threads = seed_everything(plan.seed, training.threads)
     setting = Setting.of(subject, training, None, say)
     say(f"{training.file}: {len(data.train)} training and {len(data.val)} validation images of {data.name}")
-    say(_told(plan))
+    for line in (*subject.told(), _told(plan)):
+        say(line)
 
     def on_history(history: list[EpochRecord]) -> None:
         lines = "".join(json.dumps(asdict(r), allow_nan=False) + "\n" for r in history)
@@ -105,11 +114,11 @@ def _train(training: FloatTraining, plan: FloatPlan, resume_file: Path, say: Say
 def _check(training: FloatTraining, plan: FloatPlan) -> None:
     """Refuse what can be refused without reading the images, which may take long."""
     from pipeline.models.build import build
-    from pipeline.models.weights import peek
-    from pipeline.models.zoo import check_name
+    from pipeline.models.preprocessing import complete
 
-    check_name(training.model)
-    module, config = build(training.model, 2, training.img_size, peek(training.weights, training.model).qk_scale)
+    info = look_ahead(training, training.weights, training.model)
+    module, config = build(training.model, 2, info.img_size, info.qk_scale)
+    config, _ = complete(config, info.known, info.silent)
     with stochastic_depth(module, plan.drop_path):
         pass
     try:

@@ -81,6 +81,7 @@ class Phase:
         on_epoch: given the history so far after every epoch (metrics file, TensorBoard, a line for the reader).
         precision: number format of the forward pass.
         checkpoint_steps: a resume point at least this often.
+        transform: digest of how images are prepared.
         on_scored: given the number of the epoch, from 1, while the module has the weights that were scored.
     """
 
@@ -93,6 +94,7 @@ class Phase:
     device: torch.device
     precision: Precision = OFF
     checkpoint_steps: int = ExecutionPlan.checkpoint_steps
+    transform: str = ""
     on_scored: Callable[[int], None] = lambda epoch: None
 
 
@@ -137,7 +139,7 @@ class _Loop:
             scaler=phase.precision.scaler(phase.device),
         )
         self.resume_file = phase.folder / RESUME_FILE
-        self.state = restore(self.resume_file, plan, self.training, phase.device) or State()
+        self.state = restore(self.resume_file, plan, self.training, phase.device, phase.transform) or State()
 
     def run_epoch(self, stop: Callable[[], bool]) -> None:
         state, phase, plan = self.state, self.phase, self.plan
@@ -258,7 +260,7 @@ class _Loop:
         )
 
     def save(self) -> None:
-        save(self.resume_file, self.plan, self.state, self.training, self.phase.device)
+        save(self.resume_file, self.plan, self.state, self.training, self.phase.device, self.phase.transform)
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

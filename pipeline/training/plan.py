@@ -147,7 +147,7 @@ class FloatTraining(ImagesPlan, ExecutionPlan):
         Option("The .safetensors file to write; FILE.training/ beside it keeps the curves.",
                unset="weights/MODEL-DATA.safetensors, if that is not there yet"),
     ] = None  # fmt: skip
-    weights: Annotated[str, Option("Where to start from: none, demo, pretrained or a file.")] = "none"
+    weights: Annotated[str, Option("Where to start from: none, demo, pretrained, hf-hub:USER/NAME or a file.")] = "none"
     epoch_images: Annotated[
         int | None, Option("Training images of a stream (hfids/) that does not tell their number.", unset="its own")
     ] = None

@@ -104,8 +104,12 @@ class Training:
     scaler: torch.amp.GradScaler
 
 
-def save(path: Path, plan: TrainPlan, state: State, training: Training, device: torch.device) -> None:
-    """Write the resume point: temp file, fsync, rename. Every process calls it, the first one writes."""
+def save(path: Path, plan: TrainPlan, state: State, training: Training, device: torch.device, transform: str) -> None:
+    """Write the resume point: temp file, fsync, rename. Every process calls it, the first one writes.
+
+    Args:
+        transform: digest of how images are prepared.
+    """
     generators = everyones(
         {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
     )
@@ -114,6 +118,7 @@ def save(path: Path, plan: TrainPlan, state: State, training: Training, device: 
         {
             "plan": asdict(plan),
             "processes": world().size,
+            "transform": transform,
             "state": asdict(state),
             "module": training.module.state_dict(),
             "optimizer": training.optimizer.state_dict(),
@@ -124,11 +129,11 @@ def save(path: Path, plan: TrainPlan, state: State, training: Training, device: 
     )
 
 
-def restore(path: Path, plan: TrainPlan, training: Training, device: torch.device) -> State | None:
+def restore(path: Path, plan: TrainPlan, training: Training, device: torch.device, transform: str) -> State | None:
     """Take up the resume point, if there is one; every process gets what the first one read.
 
     Raises:
-        RunError: it belongs to another plan or number of processes, or is damaged.
+        RunError: it belongs to another plan, preprocessing or number of processes, or is damaged.
     """
     saved = read(path, device)
     if saved is None:
@@ -136,6 +141,11 @@ def restore(path: Path, plan: TrainPlan, training: Training, device: torch.devic
     if saved["plan"] != asdict(plan):
         changed = [k for k, v in asdict(plan).items() if saved["plan"].get(k) != v]
         raise RunError(f"{path} was written with other settings of {', '.join(changed)}")
+    if saved.get("transform", transform) != transform:  # earlier versions wrote none
+        raise RunError(
+            f"{path} is of a training on images that were prepared otherwise: resume with the same weights and options "
+            "for --img-size, --mean, --std, --crop-pct and --interpolation"
+        )
     if saved["processes"] != world().size:
         raise RunError(
             f"{path} was written by a training of {saved['processes']} processes, this one has {world().size}: "

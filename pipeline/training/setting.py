@@ -119,6 +119,7 @@ class Setting:
             device=self.device,
             precision=self.precision,
             checkpoint_steps=self.checkpoint_steps,
+            transform=self.subject.transform.digest(),
         )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -17,26 +17,35 @@ from pipeline.run.facts import read_config, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.logits import StageLogits
 from pipeline.training.distributed import wait, world
+from targets.words import first
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from calibration.dataset import DataSource, Split
     from calibration.preprocess import EvalTransform
+    from pipeline.config import ImagesPlan
     from pipeline.models.build import ModelConfig
-    from pipeline.models.weights import LoadedWeights
+    from pipeline.models.weights import LoadedWeights, WeightsInfo
     from pipeline.run.facts import SubjectFacts
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A float model beside the data it is fine-tuned and judged on."""
+    """A float model beside the data it is fine-tuned and judged on.
+
+    Attributes:
+        origins: where the preprocessing comes from, by field of the model's config.
+        named: classes of the weights in label order, where they have names.
+    """
 
     model: nn.Module
     model_config: ModelConfig
     data: DataSource
     transform: EvalTransform
     weights: LoadedWeights
+    origins: Mapping[str, str] = field(default_factory=dict)
+    named: tuple[str, ...] | None = None
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -55,7 +64,19 @@ class Subject:
             data=DataRecord(data.name, len(data.train), len(data.val), data.train.digest(), data.val.digest()),
             weights=self.weights,
             transform_digest=self.transform.digest(),
+            origins=self.origins,
         )
+
+    def told(self) -> list[str]:
+        """For the reader, before the work begins: how images are prepared, and what becomes of the classes."""
+        from pipeline.models.preprocessing import told
+
+        lines = [told(self.model_config, self.origins)]
+        if self.weights.head_replaced:
+            lines.append("the head was replaced: the weights are for other classes")
+        if self.weights.source != "none":
+            lines += classes_told(self.named, self.data.classes, self.weights.head_replaced)
+        return lines
 
 
 def load_data(spec: str, skip_bad: bool, val_only: bool = False) -> DataSource:
@@ -79,8 +100,49 @@ def load_data(spec: str, skip_bad: bool, val_only: bool = False) -> DataSource:
     return source
 
 
-def _first_then_all(read: Callable[[], DataSource]) -> DataSource:
-    """Of several processes the first one reads alone: what is kept of a stream is then there for the others."""
+T = TypeVar("T")
+SHOWN = 5  # names of a list
+
+
+def classes_told(theirs: Sequence[str] | None, ours: Sequence[str], head_replaced: bool) -> list[str]:
+    """How the classes of weights differ from those of the data; nothing where they do not.
+
+    Args:
+        theirs: None: the weights name none.
+    """
+    if theirs is None:
+        if head_replaced:
+            return []
+        return [f"the weights name no classes: their {len(ours)} outputs are taken for {first(ours, SHOWN)}, in order"]
+    if tuple(theirs) == tuple(ours):
+        return []
+    if sorted(theirs) == sorted(ours):
+        return [f"classes in another order: {first(theirs, SHOWN)} in the weights, {first(ours, SHOWN)} in the data"]
+    both = set(theirs) & set(ours)
+    alone = [
+        f"only in the {where}: {first(names, SHOWN)}"
+        for where, of in (("weights", theirs), ("data", ours))
+        if (names := [name for name in of if name not in both])
+    ]
+    return [f"classes: {len(theirs)} in the weights, {len(ours)} in the data, {len(both)} in both; {'; '.join(alone)}"]
+
+
+def look_ahead(images: ImagesPlan, weights: str, model: str, qk_scale: float | None = None) -> WeightsInfo:
+    """Find out what is wrong with the place of the data, the weights and their preprocessing before an image is read.
+
+    Raises:
+        DataError: there is no such data.
+        UsageError, WeightsError: as weights.peek.
+    """
+    from calibration.sources import check_spec
+    from pipeline.models.weights import peek
+
+    check_spec(images.data)
+    return _first_then_all(lambda: peek(weights, model, qk_scale, images.preprocessing))
+
+
+def _first_then_all(read: Callable[[], T]) -> T:
+    """Of several processes the first one reads alone: what is kept of a download is then there for the others."""
     if world().chief:
         source = read()
         wait()
@@ -90,9 +152,18 @@ def _first_then_all(read: Callable[[], DataSource]) -> DataSource:
 
 
 def load_subject(
-    model: str, data: DataSource, weights: str, seed: int, img_size: int | None = None, qk_scale: float | None = None
+    model: str,
+    data: DataSource,
+    weights: str,
+    seed: int,
+    img_size: int | None = None,
+    qk_scale: float | None = None,
+    given: Mapping[str, object] | None = None,
 ) -> Subject:
     """Build the model for the classes of `data` and load its float weights.
+
+    Args:
+        given: of preprocessing, before what the weights say.
 
     Raises:
         UsageError: unknown model, or an image size it does not take.
@@ -102,8 +173,16 @@ def load_subject(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the head, or all of the model, may start from random weights
-        loaded = load_model(model, weights, data.classes, img_size, qk_scale)
-    return Subject(loaded.model.eval(), loaded.config, data, eval_transform(loaded.config), loaded.record)
+        loaded = load_model(model, weights, data.classes, img_size, qk_scale, given)
+    return Subject(
+        model=loaded.model.eval(),
+        model_config=loaded.config,
+        data=data,
+        transform=eval_transform(loaded.config),
+        weights=loaded.record,
+        origins=loaded.origins,
+        named=loaded.classes,
+    )
 
 
 def choose_device(name: str) -> torch.device:

@@ -117,7 +117,9 @@ def parquet_set(root: Path) -> Path:
     return root
 
 
-def test_another_augmentation_does_not_take_up_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_augmentation_or_preprocessing_does_not_take_up_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["train", "resnet10t", *TINY, "--epochs", 1, "--max-steps", 4, "--out", tmp_path / "w.safetensors"]
     with monkeypatch.context() as patched:
         stopped_at(0.5, patched)
@@ -125,6 +127,9 @@ def test_another_augmentation_does_not_take_up_a_training(tmp_path: Path, monkey
     ended = main_py(*arguments, "--resume", "--reprob", 0.5)
     assert ended.code == 7
     assert "with other settings of augment" in ended.err
+    ended = main_py(*arguments, "--resume", "--mean", 0.25)
+    assert ended.code == 7
+    assert "prepared otherwise: resume with the same" in ended.err
 
 
 def test_train_works_as_typed_and_replaces_nothing_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import io
+import json
 import subprocess
 import sys
 import threading
@@ -88,10 +90,11 @@ def logits(model: nn.Module) -> Tensor:
     return model(alive_images(2))
 
 
-def release_file(model: nn.Module) -> bytes:
+def release_file(model: nn.Module, **beside: object) -> bytes:
     """As the authors publish it: averaged weights under DistributedDataParallel names."""
     buffer = io.BytesIO()
-    torch.save({"epoch": 309, "state_dict_ema": {f"module.{k}": v for k, v in model.state_dict().items()}}, buffer)
+    averaged = {f"module.{k}": v for k, v in model.state_dict().items()}
+    torch.save({"epoch": 309, "state_dict_ema": averaged, **beside}, buffer)
     return buffer.getvalue()
 
 
@@ -182,13 +185,55 @@ def test_file_that_the_server_does_not_have_is_told_by_url(name: str, server: Se
     assert not [path for path in cache.iterdir() if not path.name.endswith(".part")]
 
 
-def test_peek_downloads_nothing(server: Server, cache: Path) -> None:
-    info = peek("pretrained", "t2t_vit_7")
-    assert (info.qk_scale, info.num_classes, info.classes) == (PUBLISHED_QK_SCALE, 1000, None)
-    info = peek("pretrained", "mobilenet_v2")
-    assert (info.qk_scale, info.num_classes, info.classes) == (None, 1000, None)
-    assert server.seen == []
-    assert not cache.exists()
+def test_peek_downloads_once_so_that_no_network_stops_before_the_images(server: Server) -> None:
+    server.files[f"/main/{RELEASE}"] = release_file(build("t2t_vit_7", 1000)[0])
+    for _ in range(2):
+        info = peek("pretrained", "t2t_vit_7")
+        assert (info.qk_scale, info.num_classes, info.classes) == (PUBLISHED_QK_SCALE, 1000, None)
+    assert server.seen == [f"/main/{RELEASE}"]
+    with pytest.raises(WeightsError, match=r"answered 404 .* give its path to --weights"):
+        peek("pretrained", "mobilenet_v2")
+
+
+def test_release_that_says_other_than_its_authors_stops(server: Server) -> None:
+    args = argparse.Namespace(crop_pct=1.0, mean=None, interpolation="bicubic", img_size=224)
+    server.files[f"/main/{RELEASE}"] = release_file(build("t2t_vit_7", 1000)[0], args=args)
+    with pytest.raises(WeightsError, match=r"crop_pct is 0\.9 \(the authors' _cfg of T2T-ViT\) and 1 \(args in 71\.7"):
+        peek("pretrained", "t2t_vit_7")
+
+
+def hub_repository(server: Server, place: str, model: nn.Module, **config: object) -> None:
+    published = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "crop_pct": 1.0, "input_size": [3, 64, 64]}
+    text = {"architecture": "resnet10t", "num_classes": 2, "pretrained_cfg": published, **config}
+    server.files[f"{place}/config.json"] = json.dumps(text).encode()
+    server.files[f"{place}/model.safetensors"] = save(model.state_dict())
+
+
+def test_a_repository_gives_weights_classes_and_preprocessing(server: Server) -> None:
+    model, source = build("resnet10t", 2)[0], "hf-hub:me/pets@v1"
+    hub_repository(server, "/me/pets/resolve/v1", model, label_names=["cat", "dog"])
+    loaded = load_model("resnet10t", source, ("cat", "dog"))
+    config = loaded.config
+    assert (config.mean, config.std, config.crop_pct) == ((0.5,) * 3, (0.5,) * 3, 1.0)
+    assert (config.input_size, config.interpolation) == ((3, 64, 64), "bicubic")
+    assert loaded.origins["mean"] == f"pretrained_cfg of {source}"
+    assert (loaded.classes, loaded.record.head_replaced, loaded.record.source) == (("cat", "dog"), False, source)
+    assert torch.equal(loaded.model.state_dict()["fc.weight"], model.state_dict()["fc.weight"])
+    assert load_model("resnet10t", source, ("dog", "cat")).record.head_replaced
+    assert len(server.seen) == 2  # config and weights, once
+    with pytest.raises(WeightsError, match=r"holds weights of resnet10t, not of t2t_vit_7"):
+        peek(source, "t2t_vit_7")
+
+
+def test_labels_by_number_are_put_in_order_and_strange_configs_are_told(server: Server) -> None:
+    model = build("resnet10t", 2)[0]
+    hub_repository(server, "/me/a/resolve/main", model, label_names={"1": "dog", "0": "cat"})
+    assert peek("hf-hub:me/a", "resnet10t").classes == ("cat", "dog")
+    server.files["/me/b/resolve/main/config.json"] = b'["resnet10t"]'
+    with pytest.raises(WeightsError, match="does not name an architecture"):
+        peek("hf-hub:me/b", "resnet10t")
+    with pytest.raises(WeightsError, match="answered 404"):
+        peek("hf-hub:me/c", "resnet10t")
 
 
 def test_model_without_published_weights_says_so(server: Server) -> None:
@@ -200,6 +245,6 @@ def test_model_without_published_weights_says_so(server: Server) -> None:
 
 def test_peek_as_the_first_step_of_a_process_finds_timm() -> None:
     """timm imports torchvision, whose binary may not fit torch: it must be made loadable before, by every caller."""
-    code = "from pipeline.models.weights import peek; print(peek('pretrained', 'mobilenet_v2').num_classes)"
+    code = "from pipeline.models.weights import peek; print(peek('none', 'resnet10t').source)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout.strip()) == (0, "1000"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "none"), done.stderr

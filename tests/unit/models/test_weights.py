@@ -168,7 +168,6 @@ def test_files_without_metadata_get_the_scale_of_the_published_ones(made: Made, 
     for path in (saved(made.state, tmp_path / "w.pth"), tmp_path / "bare.safetensors"):
         assert peek(path, NAME).qk_scale == PUBLISHED_QK_SCALE
         assert load_model(NAME, path, img_size=SIDE).model.qk_scale == PUBLISHED_QK_SCALE
-    assert peek("pretrained", NAME).qk_scale == PUBLISHED_QK_SCALE
 
 
 def test_fresh_model_has_the_scale_of_the_head_width() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.models.build import build
-from pipeline.models.zoo import ZOO, ZooEntry, check_name, is_t2t, timm_name
+from pipeline.models.zoo import ZOO, ZooEntry, check_name, is_t2t, plain_name, timm_name
 
 NAMES = ["t2t_vit_7", "t2t_vit_10", "t2t_vit_12", "mobilenet_v2"]
 
@@ -42,6 +42,13 @@ def test_a_name_like_no_other_gets_no_suggestion() -> None:
     with pytest.raises(UsageError, match=r"main\.py models") as caught:
         check_name("#########")
     assert "Did you mean" not in str(caught.value)
+
+
+def test_names_with_the_hub_before_them_are_timms() -> None:
+    assert plain_name("timm/resnet10t.c3_in1k") == plain_name("hf-hub:timm/resnet10t.c3_in1k") == "resnet10t.c3_in1k"
+    assert plain_name("t2t_vit_7") == "t2t_vit_7"
+    with pytest.raises(UsageError, match="give --weights hf-hub:me/pets"):
+        plain_name("hf-hub:me/pets")
 
 
 def test_unknown_tag_of_a_known_architecture_is_refused() -> None:

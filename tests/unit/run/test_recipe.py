@@ -73,6 +73,13 @@ def test_paths_are_not_in_it_and_must_be_given(run: Run, tmp_path: Path) -> None
     assert recipe.config({"data": "digits", "weights": "demo"}) == RunConfig("t2t_vit_7", weights="demo")
 
 
+def test_other_data_does_not_get_the_digits_weights_of_a_recipe() -> None:
+    recipe = Recipe({"model": "t2t_vit_7", "data": "digits", "weights": "demo"}, {})
+    assert recipe.config({"data": "photos"}).weights == ""  # the default of other data
+    assert recipe.config({"data": "photos", "weights": "demo"}).weights == "demo"
+    assert recipe.config({"data": "digits"}).weights == "demo"
+
+
 def test_shards_in_a_folder_are_a_path_and_digits_are_none(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,9 +91,12 @@ def test_shards_in_a_folder_are_a_path_and_digits_are_none(
     assert written(run, RunConfig("t2t_vit_7", data="wds/shards")).options["data"] is None
 
 
-def test_names_of_data_and_weights_are_in_it(run: Run) -> None:
+def test_names_of_data_and_weights_are_in_it(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = written(run, RunConfig("t2t_vit_7", data="torch/cifar10", weights="pretrained"))
     assert (recipe.options["data"], recipe.options["weights"]) == ("torch/cifar10", "pretrained")
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert written(run, RunConfig("resnet10t", weights="hf-hub:me/pets")).options["weights"] == "hf-hub:me/pets"
 
 
 def test_a_short_recipe_takes_the_defaults(tmp_path: Path) -> None:
@@ -208,10 +218,10 @@ def test_a_recipe_and_a_config_of_an_earlier_version_are_read(run: Run) -> None:
         "ema", "dropout", "distill", "temperature", "distill_features", "ranges", "equalize", "bias_correction",
         "float_layers", "float_after_training", "max_drop", "drop_targets", "rank_images", "channels_last", "compile",
         "calibration_images", "qk_scale", "img_size", "limit_val", "skip_bad", "seed", "device", "amp", "threads",
-        "workers", "checkpoint_steps", "keep", "adaptive_rounding",
+        "workers", "checkpoint_steps", "keep", "adaptive_rounding", "mean", "std", "crop_pct", "interpolation",
     }  # fmt: skip
     assert not any(isinstance(value, dict) for value in flat.values())
     assert RunConfig.from_dict(flat) == config
-    younger = ("keep", "adaptive_rounding")  # than the others
+    younger = ("keep", "adaptive_rounding", "mean", "std", "crop_pct", "interpolation")  # than the others
     assert RunConfig.from_dict({k: v for k, v in flat.items() if k not in younger}) == config
     assert written(run, config).config({"threads": 2}) == config

@@ -59,7 +59,7 @@ def test_written_facts_are_read_back(run: Run) -> None:
     stored = run.read_json(QUANTIZATION)
     assert stored == {"scheme": {"name": "w8a8"}, "calibration": {}, "training": {"qat": {"epochs": 3}}}
     assert list(run.read_json(SUBJECT)) == [
-        "model_config", "parameters", "classes", "data", "weights", "transform_digest",
+        "model_config", "parameters", "classes", "data", "weights", "transform_digest", "origins",
     ]  # fmt: skip
     assert read_quantization(run) == QuantizationFacts(**stored)
 
