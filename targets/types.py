@@ -268,6 +268,14 @@ class Session(ABC):
         """The milliseconds of `samples` by the clock on the wall."""
         return self.samples(batch, n).wall_ms
 
+    def peak_bytes(self, image: np.ndarray) -> int | None:
+        """Largest resident set of the session's process, above what it had with its runtime and before any file.
+
+        Loading and the inference of `image`, float32 [1, 3, H, W], are in it. None where it is not measured: outside of
+        a worker, on systems that cannot tell, or where the process has opened more than this file.
+        """
+        return None
+
     def range_events(self) -> tuple[RangeEvent, ...] | None:
         """Which operators left the range of their number format, over all images so far."""
         return None

@@ -143,7 +143,7 @@ def _cell(
         reason = "it was validated by an older version" if kept is None else "it was converted again after validate"
         return CellFacts(key, Outcome("unavailable", None, f"{reason}: run validate again"), None, file, timing)
     answers = _scored(validation, kept, stages, "qdq" if quantization.made(key.artifact) else "float")
-    return CellFacts(key, validation.outcome, answers, file, timing, executed)
+    return CellFacts(key, validation.outcome, answers, file, timing, executed, validation.peak_bytes)
 
 
 def _not_converted(conversion: ConversionRecord) -> CellFacts:

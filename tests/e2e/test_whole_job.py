@@ -127,6 +127,17 @@ def test_every_runtime_here_agrees_with_the_qdq_program(report: Report) -> None:
         assert drift.agreement_percent >= (95.0 if runtime in SIMULATED else 98.0), runtime
 
 
+def test_every_runtime_here_tells_memory_and_load_time_and_a_simulation_does_not(report: Report) -> None:
+    sizes = {c.artifact: c.facts.size_bytes for c in report.runs[0].conversions if c.facts is not None}
+    for record in report.runs[0].validations:
+        if record.key.simulated or record.outcome.status != "ok":
+            assert (record.peak_bytes, record.load_ms) == (None, None)
+            continue
+        assert record.load_ms is not None
+        assert record.peak_bytes is not None
+        assert sizes[record.key.artifact] < record.peak_bytes < 20 * sizes[record.key.artifact], record.key.label
+
+
 def test_float_artifacts_agree_with_the_float_model(report: Report) -> None:
     floats = [v for v in report.runs[0].validations if v.key.precision != "int8"]
     assert {v.key.precision for v in floats} == {"fp32"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,20 @@ def test_every_runtime_agrees_with_torch_or_says_why_it_cannot(
         session.close()
         with pytest.raises(TargetError, match=r"^run: .*session"):
             session.infer(program.images)
+
+
+@pytest.mark.parametrize("converted", [("tflite", "fp32")], indirect=True, ids=IDS)
+def test_memory_is_told_of_the_only_file_that_a_process_opened(converted: Converted) -> None:
+    artifact, image = converted.artifact, converted.program.images[:1]
+    with HostWorker(timeout_s=120) as worker:
+        session = worker.open(artifact.target, artifact.path, "litert", threads=1)
+        peak = session.peak_bytes(image)
+        if sys.platform == "linux":
+            assert peak is not None
+            # The interpreter's import alone is 20 MB: it was there before.
+            assert artifact.path.stat().st_size < peak < 15_000_000
+        worker.open(artifact.target, artifact.path, "litert", threads=1)
+        assert session.peak_bytes(image) is None
 
 
 def test_images_of_another_size_are_refused(converted: Converted, worker: HostWorker, probes: dict[str, Probe]) -> None:
