@@ -36,7 +36,7 @@ from pipeline.records.report import WeightsRecord
 from pipeline.records.validation import ValidationRecord
 from pipeline.run import provenance
 from pipeline.run.cells import load_conversions, load_instructions, load_latency, load_validation
-from pipeline.run.facts import QuantizationFacts, read_quantization, read_subject
+from pipeline.run.facts import CONTROL_MODEL, QuantizationFacts, read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.logits import ArtifactLogits, StageLogits, load_artifact_logits, load_logits, rows_of
 from targets import registry
@@ -177,7 +177,7 @@ def _timing(record: LatencyRecord, quantized_on: Mapping[str, Any]) -> Timing | 
     return Timing(
         threads=record.threads,
         processes=record.processes,
-        to_control=_ratios(record.to_control),
+        to_control=_ratios(record.to_control) if record.control and record.control.model == CONTROL_MODEL else None,
         to_float=_ratios(record.to_float),
         host=_machine(record.host or quantized_on, ("processor", "vector_extensions")),
         clock="wall" if record.cpu_rounds_ms is None else "cpu",

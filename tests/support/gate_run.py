@@ -85,7 +85,7 @@ def validate(run: Run, wrong: int, peak_bytes: int | None = 20_000_000) -> None:
     save_cells(run, VALIDATION, ValidationRecord, records)
 
 
-def benchmark(run: Run, ratio: float, seed: int = 0) -> None:
+def benchmark(run: Run, ratio: float, seed: int = 0, control: str = "mobilenet_v2") -> None:
     """Latency of every runtime at `ratio` times a control."""
     records = []
     for target, runtimes in RUNTIMES.items():
@@ -99,7 +99,7 @@ def benchmark(run: Run, ratio: float, seed: int = 0) -> None:
                     threads=1,
                     warmup_ms=(),
                     rounds_ms=made_up_rounds(2.0 * ratio, seed),
-                    control=replace(key, model="mobilenet_v2"),
+                    control=replace(key, model=control),
                     control_rounds_ms=made_up_rounds(2.0, seed + 1),
                     control_note="",
                     host=HOST,

@@ -86,7 +86,7 @@ def test_what_was_not_measured_says_so(kind: str, rendered: dict[str, str]) -> N
 
 
 def test_a_core_ml_row_has_no_figure_for_its_accuracy(report: Report) -> None:
-    rows = [line for line in html.as_markdown(report).split("## ")[1].splitlines() if "coreml" in line]
+    rows = [line for line in html.as_markdown(report).split("## ")[2].splitlines() if "coreml" in line]
     assert len(rows) == 4
     for row in rows:
         top1, agreement, median, times = (cell.strip() for cell in row.strip("|").split("|")[4:8])
@@ -98,7 +98,7 @@ def test_a_control_that_was_timed_only_beside_another_model_shows_those_samples(
     subject, control = report.runs
     text = html.as_markdown(replace(report, runs=(subject, replace(control, latencies=()))))
     (row,) = [
-        line for line in text.split("## ")[1].splitlines() if re.match(r"\| mobilenet_v2 .*executorch.*qat", line)
+        line for line in text.split("## ")[2].splitlines() if re.match(r"\| mobilenet_v2 .*executorch.*qat", line)
     ]
     rounds = next(
         t.control_rounds_ms for t in subject.latencies if t.key.runtime == "executorch" and t.key.source == "qat"
