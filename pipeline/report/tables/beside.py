@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.records.conversion import ConversionRecord
+from dataclasses import replace
+
 from pipeline.records.report import Report
 from pipeline.report import cells as shown
 from pipeline.report import values as v
@@ -30,27 +31,35 @@ def beside_float(report: Report) -> Table | None:
         float32 = floats.get(_where(cell))
         return v.NOT_MEASURED if float32 is None else shown.validated(float32)
 
-    def size(cell: Cell) -> ConversionRecord | None:
-        return files.get(cell.file.target)
+    def size(cell: Cell) -> Value:
+        own, float32 = (v.measured(file, shown.file_size) for file in (cell.conversion, files.get(cell.file.target)))
+        return _above(own, float32)
 
     def median(cell: Cell) -> Value:
-        if cell.latency is not None and cell.latency.float_rounds_ms is not None:
-            return v.median(cell.latency.float_rounds_ms)
         float32 = floats.get(_where(cell))
-        return v.NOT_MEASURED if float32 is None else shown.timed(float32.latency)
+        of_float = v.NOT_MEASURED if float32 is None else shown.timed(float32.latency)
+        if cell.latency is not None and cell.latency.float_rounds_ms is not None:  # in the same rounds
+            of_float = v.median(cell.latency.float_rounds_ms)
+        return _above(shown.timed(cell.latency), of_float)
 
     columns: Columns[Cell] = (
         Column("Runtime", shown.place),
         Column("Top-1", shown.validated),
-        Column("float32", top1),
-        Column("Size", lambda cell: cell.conversion, shown.file_size),
-        Column("float32 size", size, shown.file_size),
-        Column("Median", lambda cell: shown.timed(cell.latency)),
-        Column("float32 median", median),
+        Column("Top-1 of float32", top1),
+        Column("Size / float32", size),
+        Column("Median / float32", median),
         Column("× float32", shown.times_float),
         Column(f"× {control_title(report)}", lambda cell: shown.times_control(cell.latency)),
     )
     return Table.of(f"{run.model}: beside float32", columns, rows, notes=(NOTE,))
+
+
+def _above(own: Value, float32: Value) -> Value:
+    """One figure above the other, which leaves room for the other columns; what else is said of the first below."""
+    if own == float32 == v.NOT_MEASURED:
+        return v.NOT_MEASURED
+    figure, *more = own.text.split("\n")
+    return replace(own, text="\n".join((figure, float32.text.split("\n")[0], *more)))
 
 
 def _where(cell: Cell) -> tuple[str, str | None, str | None, bool]:
