@@ -292,10 +292,10 @@ class Wishes:
         Option("Operators that compute in float32 in a half precision file; may be repeated.", names=("--float32-op",),
                metavar="TYPE_OR_NAME", panel=CORE_ML),
     ] = ()  # fmt: skip
-    unsigned_weights: Annotated[
+    signed_weights: Annotated[
         bool,
-        Option("Store int8 weights as uint8, with the same values: some systems read signed ones wrongly.",
-               names=("--unsigned-weights",), panel=CORE_ML),
+        Option("Store int8 weights signed; by default unsigned, same values: some systems decode signed ones wrongly.",
+               names=("--signed-weights/--unsigned-weights",), panel=CORE_ML),
     ] = False  # fmt: skip
     author: Annotated[str, Option("Of the model, as Xcode shows it.", panel=CORE_ML)] = ""
     license: Annotated[str, Option("Likewise: a name or a text.", panel=CORE_ML)] = ""
@@ -305,7 +305,7 @@ class Wishes:
         return PackageOptions(
             deployment_target=self.deployment_target,
             float32_operators=self.float32_operators,
-            unsigned_weights=self.unsigned_weights,
+            signed_weights=self.signed_weights,
             author=self.author,
             license=self.license,
         )

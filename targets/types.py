@@ -87,8 +87,8 @@ class PackageOptions:
         class_labels: one for each logit; the file then gives label and probabilities too.
         deployment_target: oldest system that the file is for ("iOS17"); empty: the target's default.
         float32_operators: types or names of operators that compute in float32 in a half precision file.
-        unsigned_weights: int8 weights are stored unsigned, zero point 128, for systems that read signed ones wrongly
-            (targets.coreml.encodings); their values are the same.
+        signed_weights: int8 weights are stored signed, which some systems were reported to decode wrongly; else
+            unsigned with zero point 128 and the same values (targets.coreml.encodings).
         author, license: of the model, where the format has room for them.
         group_size: input channels that share a scale in a precision with int4 weights in groups (targets.target);
             None: the target's default.
@@ -100,7 +100,7 @@ class PackageOptions:
     class_labels: tuple[str, ...] = ()
     deployment_target: str = ""
     float32_operators: tuple[str, ...] = ()
-    unsigned_weights: bool = False
+    signed_weights: bool = False
     author: str = ""
     license: str = ""
     group_size: int | None = None
@@ -267,6 +267,14 @@ class Session(ABC):
     def time(self, batch: np.ndarray, n: int) -> list[float]:
         """The milliseconds of `samples` by the clock on the wall."""
         return self.samples(batch, n).wall_ms
+
+    def peak_bytes(self, image: np.ndarray) -> int | None:
+        """Largest resident set of the session's process, above what it had with its runtime and before any file.
+
+        Loading and the inference of `image`, float32 [1, 3, H, W], are in it. None where it is not measured: outside of
+        a worker, on systems that cannot tell, or where the process has opened more than this file.
+        """
+        return None
 
     def range_events(self) -> tuple[RangeEvent, ...] | None:
         """Which operators left the range of their number format, over all images so far."""

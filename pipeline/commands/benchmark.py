@@ -1,8 +1,7 @@
-"""`benchmark`: latency of a run's artifacts, measured in turns with MobileNetV2's."""
+"""`benchmark`: latency of a run's artifacts, measured in turns with their float files and MobileNetV2's."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,10 +25,11 @@ def benchmark(
         typer.Option("--compute-plan", help="Also show on which unit of a Mac Core ML plans to run each operator."),
     ] = False,
     timing: Given[TimingPlan],
-    control: Annotated[
-        Path | None,
+    against: Annotated[
+        list[str] | None,
         typer.Option(
-            help="Run of mobilenet_v2 to time against.  \\[default: the newest on the same images, else made]"
+            help="float (the same model in float32), mobilenet_v2 (its newest run on the same images, else made), "
+            "another run, or none (repeatable).  \\[default: float and mobilenet_v2]"
         ),
     ] = None,
     device: TimedDevice,
@@ -45,20 +45,25 @@ def benchmark(
         raise UsageError(
             f"--compute-plan is for --target {', '.join(planning())}, not for {', '.join(targets)}: leave it out"
         )
+    from pipeline.report.collect import first_table
     from pipeline.report.tables.artifacts import plan_tables
     from pipeline.report.tables.table import print_tables
-    from pipeline.stages.benchmark import benchmark_run, ensure_control
+    from pipeline.stages.against import against_of, prepare
+    from pipeline.stages.benchmark import benchmark_run
     from pipeline.stages.cost import count_run
 
     named = "processes" in timing.named
     plan = timing.make() if named else timing.make(processes=spread(timing.values["rounds"]))
+    beside = against_of(against)
     found = where.find()
     with device.place() as on:
-        beside = ensure_control(where.runs_dir, found, control, targets, say)
-        records = benchmark_run(found, beside, targets, plan, say, chosen_units, on, device.resume)
+        other = prepare(where.runs_dir, found, beside, targets, chosen_units, on, say)
+        records = benchmark_run(
+            found, other, targets, plan, say, chosen_units, on, device.resume, floating=beside.floating
+        )
         counts = () if on.device.times else count_run(found, targets, on, say, device.resume)
     plans = plan_run(found, chosen_units, say) if compute_plan else ()
-    print_tables(table for record in plans for table in plan_tables(record))
+    print_tables([*first_table(found), *(table for record in plans for table in plan_tables(record))])
     outcomes = [*((r.key, r.outcome) for r in records), *((r.key, r.outcome) for r in plans)]
     outcomes += [(r.key, r.outcome) for r in counts]
     raise_if_failed("run", ((key.label, outcome) for key, outcome in outcomes))

@@ -29,6 +29,7 @@ BUDGETS = {
     "max_float_weights": ("float_weights", "max"),
     "max_lost_scales": ("scales", "max_more_lost"),
     "max_size_ratio": ("size", "max_ratio"),
+    "max_memory_ratio": ("memory", "max_ratio"),
     "max_latency_ratio": ("latency", "max_ratio"),
     "other_processors": ("latency", "other_processors"),
     "max_int8_ratio": ("int8_speed", "max_ratio"),
@@ -57,6 +58,9 @@ def check(
     max_float_weights: Annotated[int | None, typer.Option(help="In an int8 file.  \\[default: 0]")] = None,
     max_lost_scales: Annotated[int | None, typer.Option(help="Beyond the baseline's.  \\[default: 0]")] = None,
     max_size_ratio: Annotated[float | None, typer.Option(help="Of the baseline's bytes.  \\[default: 1.02]")] = None,
+    max_memory_ratio: Annotated[
+        float | None, typer.Option(help="Of the baseline's peak memory.  \\[default: 1.10]")
+    ] = None,
     max_latency_ratio: Annotated[
         float | None, typer.Option(help="Of the baseline's ratio to MobileNetV2.  \\[default: 1.10]")
     ] = None,

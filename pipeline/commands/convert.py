@@ -20,6 +20,9 @@ def convert(
     ptq: Annotated[
         bool, typer.Option("--ptq", help="int8 by calibrating the float model, without the trained scales.")
     ] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline/--no-baseline", help="Also make the float32 file, to compare the others with.")
+    ] = True,
     wishes: Wishes,
     list_schemes: Annotated[
         bool,
@@ -37,10 +40,12 @@ def convert(
         show()
         return
     targets, precisions = choice.names(), precisions_of(precision)
-    from pipeline.stages.convert import check_wishes, convert_cells, plan_cells
+    from pipeline.stages.convert import baseline_of, check_wishes, convert_cells, plan_cells
 
     cells = plan_cells(targets, precisions, ptq, say)
     check_wishes(wishes, cells, say)
+    if baseline:
+        cells = list(dict.fromkeys([*cells, *(baseline_of(cell.target) for cell in cells)]))
     found = where.find()
     records = convert_cells(found, cells, say, wishes)
     for record in records:

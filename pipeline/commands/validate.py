@@ -33,6 +33,8 @@ def validate(
     chosen_units = compute_units_of(compute_units, targets)
     _check_roundings(plan.roundings)
     found = where.find()
+    from pipeline.report.collect import first_table
+    from pipeline.report.tables.table import print_tables
     from pipeline.stages.validate import validate_run
 
     explainer = None
@@ -44,6 +46,7 @@ def validate(
     with device.place() as on:
         look = None if explainer is None else explainer.look
         records = validate_run(found, targets, plan, say, chosen_units, look, on, device.resume)
+    print_tables(first_table(found))
     if explainer is not None:
         show_waterfall(explainer.finish(say))
     raise_if_failed("run", ((r.key.label, r.outcome) for r in records))

@@ -193,7 +193,11 @@ class Instructions:
 
 @dataclass(frozen=True)
 class CellFacts:
-    """One artifact in one runtime; `scored` exactly where `outcome` is ok."""
+    """One artifact in one runtime; `scored` exactly where `outcome` is ok.
+
+    Attributes:
+        peak_bytes: memory that the file took; None where it was not measured.
+    """
 
     key: CellKey
     outcome: Outcome
@@ -201,6 +205,7 @@ class CellFacts:
     file: FileFacts | None
     timing: Timing | None
     instructions: Instructions | None = None
+    peak_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if (self.outcome.status == "ok") != (self.scored is not None):

@@ -36,7 +36,7 @@ from pipeline.records.report import WeightsRecord
 from pipeline.records.validation import ValidationRecord
 from pipeline.run import provenance
 from pipeline.run.cells import load_conversions, load_instructions, load_latency, load_validation
-from pipeline.run.facts import QuantizationFacts, read_quantization, read_subject
+from pipeline.run.facts import CONTROL_MODEL, QuantizationFacts, read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.logits import ArtifactLogits, StageLogits, load_artifact_logits, load_logits, rows_of
 from targets import registry
@@ -143,7 +143,7 @@ def _cell(
         reason = "it was validated by an older version" if kept is None else "it was converted again after validate"
         return CellFacts(key, Outcome("unavailable", None, f"{reason}: run validate again"), None, file, timing)
     answers = _scored(validation, kept, stages, "qdq" if quantization.made(key.artifact) else "float")
-    return CellFacts(key, validation.outcome, answers, file, timing, executed)
+    return CellFacts(key, validation.outcome, answers, file, timing, executed, validation.peak_bytes)
 
 
 def _not_converted(conversion: ConversionRecord) -> CellFacts:
@@ -177,7 +177,7 @@ def _timing(record: LatencyRecord, quantized_on: Mapping[str, Any]) -> Timing | 
     return Timing(
         threads=record.threads,
         processes=record.processes,
-        to_control=_ratios(record.to_control),
+        to_control=_ratios(record.to_control) if record.control and record.control.model == CONTROL_MODEL else None,
         to_float=_ratios(record.to_float),
         host=_machine(record.host or quantized_on, ("processor", "vector_extensions")),
         clock="wall" if record.cpu_rounds_ms is None else "cpu",

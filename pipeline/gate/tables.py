@@ -179,6 +179,7 @@ FIGURES: dict[str, Callable[[CellFacts], str | None]] = {
     "top-1": lambda cell: f"{cell.scored.top1} of {cell.scored.n}" if cell.scored else None,
     "agreement": lambda cell: f"{cell.scored.same} of {cell.scored.n}" if cell.scored else None,
     "size": lambda cell: f"{cell.file.size_bytes / 1e6:.3f} MB" if cell.file else None,
+    "peak memory": lambda cell: None if cell.peak_bytes is None else f"{cell.peak_bytes / 1e6:.1f} MB",
     "undelegated": _undelegated,
     "scales lost": _scales_lost,
     "× MobileNetV2": _latency,

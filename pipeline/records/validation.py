@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pipeline.metrics.accuracy import Accuracy
@@ -33,6 +34,8 @@ class ValidationRecord:
         range_events: which operators left the range of their number format, in the order of the program; None where
             the runtime does not tell.
         device: what the device of `key` is; None for the host.
+        load_ms: of opening the file in a fresh process; None where it was not measured, as for a simulation.
+        peak_bytes: targets.types.Session.peak_bytes in that process; likewise.
     """
 
     key: CellKey
@@ -43,11 +46,17 @@ class ValidationRecord:
     seconds: float | None
     range_events: tuple[RangeEvent, ...] | None = None
     device: DeviceFacts | None = None
+    load_ms: float | None = None
+    peak_bytes: int | None = None
 
     def __post_init__(self) -> None:
         check_seconds(self.seconds)
         if (self.outcome.status == "ok") != (self.accuracy is not None):
             raise ValueError(f"a validation that is {self.outcome.status} with accuracy {self.accuracy}")
+        if self.load_ms is not None and not (math.isfinite(self.load_ms) and self.load_ms > 0):
+            raise ValueError(f"load_ms is {self.load_ms}")
+        if self.peak_bytes is not None and self.peak_bytes < 1:
+            raise ValueError(f"a peak of {self.peak_bytes} bytes: what was not measured is None")
         if self.accuracy is None and (self.drift_float or self.drift_qdq):
             raise ValueError("drift without accuracy: both come from the same logits")
         _check_same_n(self.accuracy, self.drift_float, self.drift_qdq)

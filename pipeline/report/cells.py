@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 from pipeline.metrics.accuracy import Accuracy
 from pipeline.metrics.drift import Drift
@@ -153,6 +154,19 @@ def timed(record: LatencyRecord | None) -> Value:
     if record is None:
         return v.NOT_MEASURED
     return v.outcome(record.outcome) if record.rounds_ms is None else v.median(record.rounds_ms)
+
+
+def peak_memory(cell: Cell) -> Value:
+    if cell.simulations:
+        return v.NONE_HERE
+    return v.measured(None if cell.validation is None else cell.validation.peak_bytes, v.peak_memory)
+
+
+def load_time(cell: Cell) -> Value:
+    """Median over fresh processes of a benchmark, else that of the process that was validated in."""
+    if cell.latency is not None and cell.latency.load_ms:
+        return v.milliseconds(median(cell.latency.load_ms))
+    return v.measured(None if cell.validation is None else cell.validation.load_ms, v.milliseconds)
 
 
 def times_control(record: LatencyRecord | None) -> Value:

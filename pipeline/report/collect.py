@@ -11,6 +11,8 @@ from pipeline.records.keys import STAGES
 from pipeline.records.report import SCHEMA_VERSION, Report, RunRecord, WeightsRecord
 from pipeline.records.validation import StageRecord
 from pipeline.report.page import write_report
+from pipeline.report.tables.beside import beside_float
+from pipeline.report.tables.table import Table
 from pipeline.run import cells
 from pipeline.run.facts import LATENCY_ONLY, existing_control, read_quantization, read_subject
 from pipeline.run.folder import Run
@@ -38,7 +40,21 @@ def collect_report(run: Run, root: Path) -> Report:
     control = existing_control(root, run)
     if control is not None and control.id != run.id and not control.manifest.get(LATENCY_ONLY, False):
         runs.append(collect_run(control))
-    return Report(SCHEMA_VERSION, datetime.now(UTC).isoformat(timespec="seconds"), tuple(runs))
+    return _report(*runs)
+
+
+def first_table(run: Run) -> tuple[Table, ...]:
+    """What a report of the run begins with; empty where its files are all float32.
+
+    Raises:
+        RunError: the run did not finish, or a file of it changed.
+    """
+    table = beside_float(_report(collect_run(run)))
+    return () if table is None else (table,)
+
+
+def _report(*runs: RunRecord) -> Report:
+    return Report(SCHEMA_VERSION, datetime.now(UTC).isoformat(timespec="seconds"), runs)
 
 
 def collect_run(run: Run) -> RunRecord:

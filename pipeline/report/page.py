@@ -24,6 +24,7 @@ from pipeline.report.plots.stages import drift_by_stage as drift_figure
 from pipeline.report.plots.stages import waterfalls
 from pipeline.report.tables.accuracy import drift_by_stage, overview, range_events
 from pipeline.report.tables.artifacts import artifacts
+from pipeline.report.tables.beside import beside_float
 from pipeline.report.tables.latency import instructions, latencies
 from pipeline.report.tables.mixed import mixed_precision
 from pipeline.report.tables.table import Table, escaped, table_lines
@@ -46,6 +47,7 @@ def render(report: Report) -> str:
         .render(
             run=report.runs[0],
             generated_utc=report.generated_utc,
+            first=beside_float(report),
             overview=overview(report),
             details=details(report),
             figures=figures(report),
@@ -158,7 +160,7 @@ TERMINAL: tuple[RunTable, ...] = (waterfall_of_run, mixed_precision, drift_by_st
 
 def all_tables(report: Report) -> tuple[Table, ...]:
     """Every table, in reading order."""
-    return overview(report), *_made(report.runs, (*WATERFALL, *DETAILS))
+    return *_first(report), *_made(report.runs, (*WATERFALL, *DETAILS))
 
 
 def details(report: Report) -> tuple[Table, ...]:
@@ -167,8 +169,12 @@ def details(report: Report) -> tuple[Table, ...]:
 
 
 def terminal_tables(report: Report) -> tuple[Table, ...]:
-    """The overview, then those of the report's first run; the files have the rest."""
-    return overview(report), *_made(report.runs[:1], TERMINAL)
+    """The first two, then those of the report's first run; the files have the rest."""
+    return *_first(report), *_made(report.runs[:1], TERMINAL)
+
+
+def _first(report: Report) -> tuple[Table, ...]:
+    return tuple(table for table in (beside_float(report), overview(report)) if table is not None)
 
 
 def _made(runs: Sequence[RunRecord], makers: tuple[RunTable, ...]) -> tuple[Table, ...]:

@@ -134,6 +134,10 @@ def megabytes(size_bytes: int) -> Value:
     return Value(f"{size_bytes / 1e6:.2f} MB", sort=size_bytes)
 
 
+def peak_memory(peak_bytes: int) -> Value:
+    return Value(f"{peak_bytes / 1e6:.1f} MB", sort=peak_bytes)
+
+
 def count_in_file(value: int | None) -> Value:
     return NOT_IN_FILE if value is None else count(value)
 

@@ -1,9 +1,10 @@
-"""Time a run's artifacts on one device, interleaved with those of MobileNetV2, whose run is found or made.
+"""Time a run's artifacts on one device, interleaved with what they are compared with (pipeline.stages.against).
 
-A cell, its control (MobileNetV2 in the same runtime and precision) and, if it is int8, the float32 file of the same
-model are open in one worker process with the same number of threads, and take turns (pipeline.stages.timing). On this
-host the cells take turns too, process by process: what changes on the machine in a minute or two is then within each
-cell's spread. On a device that can be unplugged they follow each other, and each is kept as soon as it is done.
+A cell, its control (MobileNetV2 or another model, in the same runtime and precision) and, if it is int8, the float32
+file of the same model are open in one worker process with the same number of threads, and take turns
+(pipeline.stages.timing). On this host the cells take turns too, process by process: what changes on the machine in a
+minute or two is then within each cell's spread. On a device that can be unplugged they follow each other, and each is
+kept as soon as it is done.
 """
 
 from __future__ import annotations
@@ -15,18 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import RunConfig, TimingPlan
-from pipeline.errors import UsageError
+from pipeline.config import TimingPlan
 from pipeline.metrics.latency import ratio_of, summarize
 from pipeline.progress import Say, progress
 from pipeline.records.conversion import ConversionRecord
-from pipeline.records.keys import OK, ArtifactKey, CellKey, Outcome
+from pipeline.records.keys import OK, CellKey, Outcome
 from pipeline.records.latency import LatencyRecord
-from pipeline.run.cells import artifact_path, cell_key, chosen, load_conversions, load_latency, save_cells
-from pipeline.run.facts import CONTROL_MODEL, LATENCY_ONLY, existing_control, read_config, read_subject
-from pipeline.run.folder import Run, find_run
+from pipeline.run.cells import artifact_path, cell_key, chosen, load_latency, save_cells
+from pipeline.run.facts import CONTROL_MODEL
+from pipeline.run.folder import Run
 from pipeline.run.layout import LATENCY
-from pipeline.stages.convert import convert_cells, source_of
+from pipeline.stages.against import ok
 from pipeline.stages.devices import Place
 from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, cold_load, joined, one_process
 from targets import registry
@@ -145,14 +145,17 @@ def benchmark_run(
     compute_units: str = registry.ALL_UNITS,
     on: Place | None = None,
     resume: bool = False,
+    floating: bool = True,
 ) -> tuple[LatencyRecord, ...]:
     """Time every artifact of `targets` in every runtime and write latency.json (other cells of it are kept).
 
     Args:
-        control_run: a run of MobileNetV2 with artifacts; None when there is none, then the records say so.
+        control_run: a run of MobileNetV2, or of another model, with artifacts; None when there is none, then the
+            records say so.
         compute_units: a choice of hardware, where a target has it; each choice is a runtime, and cells, of its own.
         on: the device; None: this host.
         resume: leave out cells that were timed there before, with this file and this plan.
+        floating: an int8 file takes turns with the float32 file of the same model.
 
     Raises:
         UsageError: nothing was converted.
@@ -172,7 +175,7 @@ def benchmark_run(
             # Two images of normalised noise [2, 3, H, W]: the time of these networks does not depend on the picture.
             images=np.random.default_rng(plan.seed).standard_normal((2, *shape[1:]), dtype=np.float32),
             control=_control(run, control_run, conversion, runtime, on.label),
-            floating=_float(run, conversion, runtime, on.label),
+            floating=_float(run, conversion, runtime, on.label) if floating else "not asked for (--against float)",
         )
         cells.append(cell)
     before = {record.key: record for record in load_latency(run)} if resume else {}
@@ -223,12 +226,12 @@ def _control(
     run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str, device: str
 ) -> Beside | str:
     """The control's artifact for this cell, or why there is none."""
-    if run.model == CONTROL_MODEL:
-        return "this model is the control"
     if control_run is None:
-        return f"no run of {CONTROL_MODEL} beside this one"
+        return (
+            "this model is the control" if run.model == CONTROL_MODEL else f"no run of {CONTROL_MODEL} beside this one"
+        )
     wanted = (conversion.target, conversion.precision)
-    fitting = [r for r in _ok(control_run) if (r.target, r.precision) == wanted]
+    fitting = [r for r in ok(control_run) if (r.target, r.precision) == wanted]
     same_source = [r for r in fitting if r.source == conversion.source]
     if not fitting:
         return f"run {control_run.id} has no {conversion.precision} artifact for {conversion.target}"
@@ -240,10 +243,10 @@ def _float(run: Run, conversion: ConversionRecord, runtime: str, device: str) ->
     """The float32 file of the same model for an int8 cell, or why there is none."""
     if conversion.precision != "int8":
         return "this file is not int8"
-    for record in _ok(run):
+    for record in ok(run):
         if (record.target, record.precision) == (conversion.target, "fp32"):
             return Beside(cell_key(record, runtime, device), artifact_path(run, record))
-    return f"run {run.id} has no fp32 artifact for {conversion.target}: `convert --precision fp32` makes it"
+    return f"run {run.id} has no fp32 artifact for {conversion.target}: `convert` makes it"
 
 
 def _line(record: LatencyRecord) -> str:
@@ -260,65 +263,10 @@ def _line(record: LatencyRecord) -> str:
         line += (
             f"; THROTTLED: {slowing.slowdown:.2f} x slower at the end ({slowing.shape} from round {slowing.at_round})"
         )
-    if record.to_control is None:
-        return f"{line}; no control: {record.control_note}"
+    times_float = f"; {ratio_of(record.to_float).ratio:.2f} x fp32" if record.to_float else ""
+    if record.to_control is None or record.control is None:
+        return f"{line}{times_float}; no control: {record.control_note}"
     beside = ratio_of(record.to_control)
     spread = "" if beside.low is None else f" ({beside.low:.2f}-{beside.high:.2f})"
     over = f"{record.processes} processes" if record.processes > 1 else f"{beside.rounds} interleaved rounds"
-    line += f"; {beside.ratio:.2f} x {CONTROL_MODEL}{spread} over {over}"
-    return f"{line}; {ratio_of(record.to_float).ratio:.2f} x fp32" if record.to_float else line
-
-
-def ensure_control(root: Path, run: Run, given: Path | None, targets: Sequence[str], say: Say) -> Run | None:
-    """A control that has an artifact for each of the run's cells of `targets`.
-
-    It is made by calibration alone where there is none.
-
-    Returns:
-        None if the run is MobileNetV2 itself.
-
-    Raises:
-        UsageError: `given` is a run of another model.
-    """
-    if run.model == CONTROL_MODEL:
-        return None
-    control = find_run(root, given) if given is not None else existing_control(root, run)
-    if control is not None and control.model != CONTROL_MODEL:
-        raise UsageError(f"--control {control.id} is a run of {control.model}: give one of {CONTROL_MODEL}")
-    if control is None:
-        say(f"no run of {CONTROL_MODEL} on these images: making one by calibration, for its latency only")
-        control = _make(root, run, say)
-    have = {(c.target, c.precision) for c in _ok(control)}
-    missing = [c for c in _ok(run) if c.target in targets and (c.target, c.precision) not in have]
-    if missing:
-        say(f"converting {len(missing)} artifacts of the control {control.id}")
-        cells = [ArtifactKey(c.target, c.precision, source_of(c.precision)) for c in missing]
-        convert_cells(control, list(dict.fromkeys(cells)), say)
-    return control
-
-
-def _ok(run: Run) -> list[ConversionRecord]:
-    return [c for c in load_conversions(run) if c.outcome.status == "ok"]
-
-
-def _make(root: Path, run: Run, say: Say) -> Run:
-    from pipeline.quantization.qat import quantize, start
-
-    like = read_config(run)
-    config = RunConfig(
-        model=CONTROL_MODEL,
-        data=like.data,
-        weights="none",
-        epochs=0,
-        calibration_images=like.calibration_images,
-        limit_val=1,
-        skip_bad=like.skip_bad,
-        img_size=read_subject(run).model_config.input_size[1],
-        seed=like.seed,
-        device="cpu",
-        threads=like.threads,
-    )
-    control, subject = start(config, root)
-    control.record(facts={LATENCY_ONLY: True})
-    quantize(control, config, subject, say, latest=False)
-    return control
+    return f"{line}; {beside.ratio:.2f} x {record.control.model}{spread} over {over}{times_float}"

@@ -65,6 +65,11 @@ def plan_cells(
     return cells
 
 
+def baseline_of(target: str) -> ArtifactKey:
+    """The float32 file that a target's other files are compared with."""
+    return ArtifactKey(target, "fp32", "float")
+
+
 def source_of(precision: Precision, from_float: bool = False) -> Source:
     """What a file of this precision is made from; "qat" is the QDQ program of the run, if it was trained or not.
 

@@ -18,6 +18,7 @@ from pipeline.stages.explain import Explainer
 from pipeline.stages.quantize import new_run
 from pipeline.stages.validate import validate_run
 from targets import registry
+from targets.types import Precision
 
 ROUNDINGS = ("fp16",)  # one of the MIL reference's three rounding models: all of them would be a third of the demo
 
@@ -45,7 +46,8 @@ def run_demo(model: str, max_steps: int, runs_dir: Path, say: Say) -> Demo:
     Raises:
         CellsFailedError: a conversion failed; cells that fail later are in the outcomes.
     """
-    control, subject = (_quantize_and_convert(name, max_steps, runs_dir, say) for name in (CONTROL_MODEL, model))
+    control = _quantize_and_convert(CONTROL_MODEL, max_steps, runs_dir, say, baseline=False)
+    subject = _quantize_and_convert(model, max_steps, runs_dir, say, baseline=True)
     outcomes: list[tuple[str, Outcome]] = []
     for run in (control, subject):
         outcomes += _validate(run, run is subject, say)
@@ -56,10 +58,12 @@ def run_demo(model: str, max_steps: int, runs_dir: Path, say: Say) -> Demo:
     return Demo(subject, make_report(subject, runs_dir), tuple(outcomes))
 
 
-def _quantize_and_convert(model: str, max_steps: int, runs_dir: Path, say: Say) -> Run:
+def _quantize_and_convert(model: str, max_steps: int, runs_dir: Path, say: Say, baseline: bool) -> Run:
+    """`baseline`: with the float32 files, which the control needs none of for its own figures."""
     say(f"\n=== {model}")
     run = new_run(RunConfig(model=model, max_steps=max_steps), runs_dir, say)
-    records = convert_cells(run, plan_cells(registry.names(), ["int8"], from_float=False, say=say), say)
+    precisions: list[Precision] = ["int8", "fp32"] if baseline else ["int8"]
+    records = convert_cells(run, plan_cells(registry.names(), precisions, from_float=False, say=say), say)
     raise_if_failed("convert", ((f"{r.target} {r.precision}", r.outcome) for r in records))
     return run
 

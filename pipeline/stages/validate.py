@@ -43,15 +43,18 @@ CHUNK = 16  # images a request: small enough for a smooth bar, large enough to h
 
 @dataclass
 class _Open:
-    """One artifact in one runtime while images go through it."""
+    """One artifact in one runtime while images go through it; `times`: its time and memory say something."""
 
     key: CellKey
     sha256: str
+    times: bool
     outcome: Outcome = OK
     session: Session | None = None
     range_events: tuple[RangeEvent, ...] | None = None
     rows: list[np.ndarray] = field(default_factory=list)
     seconds: float = 0.0
+    load_ms: float | None = None
+    peak_bytes: int | None = None
 
 
 def validate_run(
@@ -148,10 +151,12 @@ def _open_all(
 
 def _open(stack: ExitStack, run: Run, on: Place, conversion: ConversionRecord, runtime: str, threads: int) -> _Open:
     assert conversion.sha256 is not None  # it is ok
-    cell = _Open(cell_key(conversion, runtime, on.label), conversion.sha256)
+    key = cell_key(conversion, runtime, on.label)
+    cell = _Open(key, conversion.sha256, times=on.device.times and not key.simulated)
     try:
         worker = stack.enter_context(on.device.worker())
         cell.session = worker.open(conversion.target, artifact_path(run, conversion), runtime, threads)
+        cell.load_ms = cell.session.load_ms if cell.times else None
     except TargetError as error:
         cell.outcome = Outcome.of(error)
     return cell
@@ -195,6 +200,8 @@ def _infer_batch(cell: _Open, batch: np.ndarray) -> None:
         return
     start = time.monotonic()
     try:
+        if cell.times and not cell.rows:  # before a whole chunk of images lies in the worker's memory
+            cell.peak_bytes = cell.session.peak_bytes(batch[:1])
         cell.rows.append(cell.session.infer(batch))
     except TargetError as error:
         cell.outcome, cell.session = Outcome.of(error), None
@@ -216,6 +223,8 @@ def _record(cell: _Open, reference: StageLogits, quantization: QuantizationFacts
         seconds=cell.seconds,
         range_events=cell.range_events,
         device=device,
+        load_ms=cell.load_ms,
+        peak_bytes=cell.peak_bytes,
     )
 
 
@@ -228,6 +237,10 @@ def _line(record: ValidationRecord) -> str:
         parts.append(f"{record.drift_float.agreement_percent:.2f} % agree with float")
     if record.drift_qdq:
         parts.append(f"{record.drift_qdq.agreement_percent:.2f} % with the QDQ reference")
+    if record.peak_bytes is not None:
+        parts.append(f"peak memory {record.peak_bytes / 1e6:.1f} MB")
+    if record.load_ms is not None:
+        parts.append(f"loaded in {record.load_ms:.1f} ms")
     broken = [e for e in record.range_events or () if e.kind in ("nan", "overflowed")]
     if broken:
         parts.append(f"{broken[0].count} numbers {broken[0].kind} in {broken[0].operator} ({broken[0].op_type})")

@@ -20,13 +20,18 @@ from targets.coreml.encodings import store_unsigned
 from targets.coreml.half_precision import half_precision
 from targets.coreml.mil import load_model
 from targets.coreml.package import INPUT, OUTPUT, PREFIX, Preprocessing, record, seal
-from targets.coreml.schemes import SCHEMES, problem, target_name
+from targets.coreml.schemes import SCHEMES, SIGNED, problem, target_name
 from targets.program import check_request, decomposed, fold_quantized_weights, input_shape, static_batch
 from targets.sdk import installed, one_line, quieted, why_not_imported
 from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+
+#: coremltools writes it for ExecuTorch's debugger (models/model.py) where every operator came from an exported program;
+#: Core ML does not read it.
+_DEBUG_MAP = "executorch_debug_handle_mapping.json"
 
 
 def unavailable_reason() -> str:
@@ -51,7 +56,7 @@ def convert(request: ConvertRequest) -> None:
     with quieted():
         if request.precision in WEIGHT_ONLY:
             model = compress(model, request.precision, request.options.group_size)
-        if request.options.unsigned_weights:
+        if request.precision in SIGNED and not request.options.signed_weights:
             model = store_unsigned(model)
         if labels:
             model = add_classifier(model, labels, _system(request.precision, request.options))
@@ -59,6 +64,7 @@ def convert(request: ConvertRequest) -> None:
         if request.output.exists():
             shutil.rmtree(request.output)
         model.save(str(request.output))
+    (request.output / _DEBUG_MAP).unlink(missing_ok=True)
     seal(request.output)
 
 

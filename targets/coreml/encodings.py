@@ -41,8 +41,8 @@ def caution(operations: Iterable[Any]) -> str:
     return (
         f"{plural(len(found), 'constant')} in {_OPERATOR} as signed int8 "
         f"({mil.listed(op.outputs[0].name for op in found)}{at_lowest}): reported to be decoded wrongly on GPU and "
-        f"Neural Engine ({_SOURCES}); compare with CPU only on the device, or store them as uint8 with zero point 128 "
-        "(convert --unsigned-weights), which decodes to the same values"
+        f"Neural Engine ({_SOURCES}); compare with CPU only on the device, or convert for coreml without "
+        "--signed-weights: uint8 with zero point 128, which decodes to the same values"
     )
 
 

@@ -31,6 +31,8 @@ SCHEMES = Schemes(
     },
 )
 
+#: Precisions whose weights coremltools stores as signed bytes.
+SIGNED: tuple[Precision, ...] = ("int8", "w8")
 
 #: Names that a user may give, with the iOS release whose features they stand for (coremltools.target).
 SYSTEMS: dict[str, int] = {

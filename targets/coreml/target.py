@@ -7,12 +7,9 @@ from dataclasses import fields
 
 from targets.coreml import compute_plan, convert, inspect, runner, units
 from targets.coreml import schemes as deployment
-from targets.coreml.schemes import SCHEMES
+from targets.coreml.schemes import SCHEMES, SIGNED
 from targets.target import Target
 from targets.types import PackageOptions, Precision
-
-#: Precisions whose weights are stored as signed bytes.
-SIGNED: tuple[Precision, ...] = ("int8", "w8")
 
 
 def refusal(precision: Precision, options: PackageOptions) -> str:
@@ -22,8 +19,8 @@ def refusal(precision: Precision, options: PackageOptions) -> str:
 def unused(precisions: Collection[Precision], options: PackageOptions) -> str:
     if options.float32_operators and all(precision == "fp32" for precision in precisions):
         return "--float32-op with --precision fp32: every operator of such a file computes in float32 already"
-    if options.unsigned_weights and not any(precision in SIGNED for precision in precisions):
-        return f"--unsigned-weights: only {' and '.join(SIGNED)} files of coreml have signed weights"
+    if options.signed_weights and not any(precision in SIGNED for precision in precisions):
+        return f"--signed-weights: only {' and '.join(SIGNED)} files of coreml have int8 weights"
     return ""
 
 

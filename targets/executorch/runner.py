@@ -25,6 +25,7 @@ _open_sessions: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
 def unavailable_reason(backend: str = BACKEND) -> str:
     """Why the runtime cannot be used here with a delegate's backend; empty where it can."""
     try:
+        import executorch.kernels.quantized  # noqa: F401  quantize and dequantize outside the delegate
         from executorch.runtime import Runtime
     except (ImportError, OSError) as error:  # OSError: the shared library does not load
         return f"executorch.runtime does not import ({error}): pip install executorch"
@@ -59,7 +60,6 @@ def open_session(path: Path, threads: int, own_threads: bool = True) -> ExecuTor
     if not path.is_file():
         raise TargetError("load", f"{path} does not exist: convert the model first")
 
-    import executorch.kernels.quantized  # noqa: F401  quantize and dequantize outside the delegate
     from executorch.runtime import Runtime, Verification
 
     _fix_threads(threads)

@@ -239,6 +239,10 @@ class RemoteSession(Session):
     def samples(self, batch: np.ndarray, n: int) -> Samples:
         return Samples(**self._ask("time", batch, n=n)[0]["samples"])
 
+    def peak_bytes(self, image: np.ndarray) -> int | None:
+        peak: int | None = self._ask("peak_bytes", image)[0]["peak_bytes"]
+        return peak
+
     def range_events(self) -> tuple[RangeEvent, ...] | None:
         events = self._ask("range_events")[0]["events"]
         return None if events is None else tuple(from_dict(RangeEvent, event) for event in events)

@@ -23,7 +23,7 @@ Message = dict[str, Any]
 OPERATIONS: dict[str, Stage] = {
     "hello": "probe", "facts": "device", "conditions": "device", "bind": "device", "probe": "probe",
     "convert": "convert", "inspect": "inspect", "plan": "load", "open": "load", "infer": "run", "time": "run",
-    "range_events": "run", "quantized_tensors": "run", "close": "run",
+    "peak_bytes": "run", "range_events": "run", "quantized_tensors": "run", "close": "run",
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from targets import registry
 from targets.codec import from_dict
 from targets.types import ConvertRequest, PackageOptions, Session, TargetError, Unavailable
 from targets.worker import readings, wire
-from targets.worker.readings import linux
+from targets.worker.readings import linux, memory
 from targets.worker.wire import Message
 
 Reply = tuple[Message, np.ndarray | None]
@@ -36,6 +36,7 @@ class Worker:
     def __init__(self) -> None:
         self._sessions: dict[int, Session] = {}
         self._opened = 0
+        self._idle_bytes: int | None = None
 
     def answer(self, request: Message, batch: np.ndarray | None) -> Reply:
         """The reply to one request; errors become replies too."""
@@ -107,6 +108,9 @@ class Worker:
 
     def open(self, request: Message, batch: np.ndarray | None) -> Reply:
         target = registry.get(request["target"])
+        if not self._opened:
+            target.cannot_run(request["runtime"])  # imports the runtime, which is no part of what the file takes
+            self._idle_bytes = memory.mark()
         session = target.load(Path(request["path"]), request["runtime"], request["threads"])
         self._opened += 1
         self._sessions[self._opened] = session
@@ -120,6 +124,10 @@ class Worker:
     def time(self, request: Message, batch: np.ndarray | None) -> Reply:
         samples = self._session(request).samples(_required(batch), request["n"])
         return {"samples": asdict(samples)}, None
+
+    def peak_bytes(self, request: Message, batch: np.ndarray | None) -> Reply:
+        self._session(request).infer(_required(batch))
+        return {"peak_bytes": memory.above(self._idle_bytes) if self._opened == 1 else None}, None
 
     def range_events(self, request: Message, batch: np.ndarray | None) -> Reply:
         events = self._session(request).range_events()

@@ -67,6 +67,18 @@ def test_a_slowdown_is_9(check: Checked) -> None:
     assert check("--max-latency-ratio", 1.5).code == 0
 
 
+def test_more_memory_is_9_and_memory_that_was_not_measured_is_told(check: Checked) -> None:
+    gate_run.validate(check.run, 40, peak_bytes=23_000_000)
+    ended = check()
+    assert ended.code == 9
+    assert "memory: 23000000 bytes of peak memory, 20000000 in the baseline" in ended.err
+    assert check("--max-memory-ratio", 1.2).code == 0
+    gate_run.validate(check.run, 40, peak_bytes=None)
+    ended = check()
+    assert ended.code == 0
+    assert "peak memory was not measured in this run" in " ".join(ended.out.split())
+
+
 def test_a_cell_that_failed_is_10_with_its_reason(check: Checked) -> None:
     failed = Outcome("failed", "convert", "no lowering for aten.foo")
     gate_run.convert(check.run, "tflite", outcome=failed, path=None, sha256=None)

@@ -47,7 +47,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Gated:
     )  # fmt: skip
     assert ended.code == 0, ended.err
     made = Gated(root, find_run(root, None))
-    for command in (("convert", "--target", "tflite"), ("validate", "--threads", 1)):
+    for command in (("convert", "--target", "tflite", "--no-baseline"), ("validate", "--threads", 1)):
         ended = made.command(*command)
         assert ended.code == 0, ended.err
     return made
@@ -58,7 +58,7 @@ def damaged(gated: Gated, tmp_path_factory: pytest.TempPathFactory) -> Gated:
     """The same run with a file that was converted from a program with other scales; not validated yet."""
     worse = gated.copy(tmp_path_factory.mktemp("damaged"))
     _coarsen(worse.run)
-    ended = worse.command("convert", "--target", "tflite")
+    ended = worse.command("convert", "--target", "tflite", "--no-baseline")
     assert ended.code == 0, ended.err
     return worse
 

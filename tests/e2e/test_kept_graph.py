@@ -77,7 +77,7 @@ def test_a_depthwise_network_is_equalized_and_rounded_adaptively(drifting: tuple
 def test_the_explanation_names_the_batch_norms_that_moved(drifting: tuple[Run, Ended]) -> None:
     run, _ = drifting
     root = run.path.parent
-    assert main_py("convert", "--target", "executorch", "--runs-dir", root).code == 0
+    assert main_py("convert", "--target", "executorch", "--no-baseline", "--runs-dir", root).code == 0
     ended = main_py("validate", "--explain", "--explain-images", "2", "--runs-dir", root)
     assert ended.code == 0, ended.err
     record = from_dict(WaterfallRecord, run.read_json("waterfall.json"))

@@ -21,7 +21,7 @@ def test_a_timm_model_goes_all_the_way_by_calibration_alone(tmp_path: Path) -> N
         "--calibration-images", 16, "--runs-dir", tmp_path,
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    assert main_py("convert", "--target", "executorch", "--target", "coreml", "--runs-dir", tmp_path).code == 0
+    assert main_py("convert", "-t", "executorch", "-t", "coreml", "--no-baseline", "--runs-dir", tmp_path).code == 0
     assert main_py("validate", "--runs-dir", tmp_path).code == 0
     run = find_run(tmp_path, None)
     for record in load_conversions(run):

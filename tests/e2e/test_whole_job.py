@@ -30,16 +30,19 @@ RUNTIMES_HERE = {"executorch", "litert", "tensorflow"}
 
 @pytest.fixture(scope="module")
 def converted(finished: Finished) -> tuple[ConversionRecord, ...]:
-    ended = finished.command("convert", "--target", "all")
+    """int8 for every target, and the float32 file that is made beside it where it was not left out."""
+    ended = finished.command("convert", "--target", "executorch", "--target", "coreml", "--no-baseline")
+    assert ended.code == 0, ended.err
+    ended = finished.command("convert", "--target", "tflite")
     assert ended.code == 0, ended.err
     return load_conversions(finished.run)
 
 
 @pytest.fixture(scope="module")
 def validated(finished: Finished, converted: tuple[ConversionRecord, ...]) -> Ended:
-    assert finished.command("convert", "--target", "tflite", "--precision", "fp32").code == 0
     ended = finished.command("validate", "--min-agreement", 95, "--explain", "--explain-images", EXPLAINED)
     assert ended.code == 0, ended.err
+    assert "t2t_vit_7: beside float32" in ended.out
     return ended
 
 
@@ -91,7 +94,8 @@ def test_the_checkpoint_is_whole_and_its_manifest_true(finished: Finished) -> No
 
 def test_three_artifacts_hold_the_trained_scales(converted: tuple[ConversionRecord, ...]) -> None:
     assert {c.target for c in converted} == {"executorch", "coreml", "tflite"}
-    for record in converted:
+    assert [c.target for c in converted if c.precision == "fp32"] == ["tflite"]  # the others had --no-baseline
+    for record in (c for c in converted if c.precision == "int8"):
         assert record.outcome.status == "ok", record
         assert record.scales_total == 255
         assert record.scales_found is not None
@@ -125,6 +129,17 @@ def test_every_runtime_here_agrees_with_the_qdq_program(report: Report) -> None:
         assert drift.sqnr_db > 36, runtime
         # One image of sixty may flip. Core ML's biases are float32, the QDQ program's are integers: two may.
         assert drift.agreement_percent >= (95.0 if runtime in SIMULATED else 98.0), runtime
+
+
+def test_every_runtime_here_tells_memory_and_load_time_and_a_simulation_does_not(report: Report) -> None:
+    sizes = {c.artifact: c.facts.size_bytes for c in report.runs[0].conversions if c.facts is not None}
+    for record in report.runs[0].validations:
+        if record.key.simulated or record.outcome.status != "ok":
+            assert (record.peak_bytes, record.load_ms) == (None, None)
+            continue
+        assert record.load_ms is not None
+        assert record.peak_bytes is not None
+        assert sizes[record.key.artifact] < record.peak_bytes < 20 * sizes[record.key.artifact], record.key.label
 
 
 def test_float_artifacts_agree_with_the_float_model(report: Report) -> None:
@@ -290,7 +305,7 @@ def test_converting_again_replaces_the_artifact_and_keeps_the_others(
     finished: Finished, converted: tuple[ConversionRecord, ...]
 ) -> None:
     before = {c.target: c.sha256 for c in converted if c.precision == "int8"}
-    assert finished.command("convert", "--target", "tflite").code == 0
+    assert finished.command("convert", "--target", "tflite", "--no-baseline").code == 0
     after = {c.target: c.sha256 for c in load_conversions(finished.run) if c.precision == "int8"}
     assert before.keys() == after.keys()
     assert before["executorch"] == after["executorch"]
@@ -298,7 +313,7 @@ def test_converting_again_replaces_the_artifact_and_keeps_the_others(
 
 
 def test_post_training_quantization_is_told_apart(finished: Finished, converted: tuple[ConversionRecord, ...]) -> None:
-    ended = finished.command("convert", "--target", "tflite", "--ptq")
+    ended = finished.command("convert", "--target", "tflite", "--ptq", "--no-baseline")
     assert ended.code == 0, ended.err
     assert "int8 ptq" in ended.err
     records = {c.source: c for c in load_conversions(finished.run) if c.target == "tflite" and c.precision == "int8"}
@@ -325,6 +340,6 @@ def test_a_changed_program_is_not_converted(finished: Finished, tmp_path: Path) 
     shutil.copytree(finished.run.path, copy)
     with (copy / "checkpoint" / "qdq.pt2").open("ab") as file:
         file.write(b"x")
-    ended = main_py("convert", "--target", "tflite", "--run", copy, "--runs-dir", tmp_path / "runs")
+    ended = main_py("convert", "--target", "tflite", "--no-baseline", "--run", copy, "--runs-dir", tmp_path / "runs")
     assert ended.code == 7
     assert "checkpoint/qdq.pt2 changed" in ended.err

@@ -13,7 +13,7 @@ from made_up_report import made_up_conversion, made_up_rounds
 
 from pipeline.files import sha256_of, write_atomic
 from pipeline.metrics.accuracy import accuracy
-from pipeline.records.keys import OK, CellKey, Outcome, Source
+from pipeline.records.keys import OK, ArtifactKey, CellKey, Outcome, Source
 from pipeline.records.latency import LatencyRecord
 from pipeline.records.validation import ValidationRecord
 from pipeline.run.cells import save_cells, save_conversion
@@ -111,4 +111,13 @@ def make_run(root: Path, made: MadeUp, second: int = 0) -> Run:
             host=made.host,
         )
         save_cells(run, LATENCY, LatencyRecord, [timed])
+    return run
+
+
+def with_file(run: Run, target: str, text: str = "file") -> Run:
+    """The run, with an int8 file for one more target."""
+    name = artifact_name(ArtifactKey(target, "int8", "qat"))
+    write_atomic(run.path / name, text)
+    record = made_up_conversion(run.model, target, "int8", "qat")
+    save_conversion(run, replace(record, path=name, sha256=sha256_of(run.path / name)), name)
     return run

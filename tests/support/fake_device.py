@@ -85,6 +85,9 @@ class _AnsweringSession:
         assert self.device.logits is not None
         return self.device.logits(batch)
 
+    def peak_bytes(self, image: np.ndarray) -> None:
+        return None
+
     def range_events(self) -> None:
         return None
 

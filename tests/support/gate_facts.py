@@ -69,7 +69,7 @@ def timing(ratio: float = 3.0, over_float: float = 0.6, noise: float = 0.004, se
     return replace(Timing(1, 5, rounds[0], rounds[1], HOST, "cpu"), **changes)
 
 
-CELL = CellFacts(KEY, OK, scored(), FILE, timing(), Instructions(1_000_000, "made up"))
+CELL = CellFacts(KEY, OK, scored(), FILE, timing(), Instructions(1_000_000, "made up"), peak_bytes=20_000_000)
 
 
 def cell(base: CellFacts = CELL, **changes: Any) -> CellFacts:

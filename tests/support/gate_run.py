@@ -67,8 +67,8 @@ def convert(run: Run, target: str, **changes: object) -> ConversionRecord:
     return record
 
 
-def validate(run: Run, wrong: int) -> None:
-    """Answers of every runtime to every image."""
+def validate(run: Run, wrong: int, peak_bytes: int | None = 20_000_000) -> None:
+    """Answers of every runtime to every image, and the memory that each file took."""
     with np.load(run.path / LOGITS) as arrays:
         labels, reference = arrays["labels"], arrays["stage_qdq"]
     logits = _logits(labels, wrong)
@@ -80,11 +80,12 @@ def validate(run: Run, wrong: int) -> None:
             key = CellKey(run.model, target, runtime, "int8", _source(run), "host")
             save_artifact_logits(run, key, ArtifactLogits(logits, np.arange(len(labels)), sha256))
             moved = drift(reference, logits)
-            records.append(ValidationRecord(key, OK, accuracy(logits, labels), moved, moved, 1.0))
+            right = accuracy(logits, labels)
+            records.append(ValidationRecord(key, OK, right, moved, moved, 1.0, peak_bytes=peak_bytes))
     save_cells(run, VALIDATION, ValidationRecord, records)
 
 
-def benchmark(run: Run, ratio: float, seed: int = 0) -> None:
+def benchmark(run: Run, ratio: float, seed: int = 0, control: str = "mobilenet_v2") -> None:
     """Latency of every runtime at `ratio` times a control."""
     records = []
     for target, runtimes in RUNTIMES.items():
@@ -98,7 +99,7 @@ def benchmark(run: Run, ratio: float, seed: int = 0) -> None:
                     threads=1,
                     warmup_ms=(),
                     rounds_ms=made_up_rounds(2.0 * ratio, seed),
-                    control=replace(key, model="mobilenet_v2"),
+                    control=replace(key, model=control),
                     control_rounds_ms=made_up_rounds(2.0, seed + 1),
                     control_note="",
                     host=HOST,

@@ -26,6 +26,9 @@ def wall_ms(n: int) -> list[float]:
 class KnownTarget:
     """Stands for a target; only what a worker calls to open a file."""
 
+    def cannot_run(self, runtime: str) -> str:
+        return ""
+
     def load(self, path: Path, runtime: str, threads: int) -> KnownSession:
         return KnownSession(path.read_bytes())
 

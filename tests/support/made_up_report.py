@@ -87,6 +87,8 @@ def made_up_run(model: str = "t2t_vit_10", run_id: str = "20260101-120000", slow
                     drift_float=made_up_drift(120.0 if source == "float" else 24.1 + seed % 3, 356),
                     drift_qdq=None if source == "float" else made_up_drift(38.5, 359),
                     seconds=11.0,
+                    load_ms=30.0,
+                    peak_bytes=25_400_000 if runtime == "litert" else None,
                 )
             )
             if runtime == "tensorflow" and precision == "fp32":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,8 @@ def test_weights_have_the_precision_of_the_file(converted: Converted) -> None:
     facts, precision = converted.facts, converted.artifact.precision
     assert len(facts.float_weight_names) == facts.float_weights
     wanted = WEIGHTS[precision]
-    assert {kind: facts.weights_by_dtype.get(kind, 0) for kind in wanted if "int" in kind} == {
+    stored = {kind.removeprefix("u"): count for kind, count in facts.weights_by_dtype.items()}  # Core ML's are uint8
+    assert {kind: stored.get(kind, 0) for kind in wanted if "int" in kind} == {
         kind: count for kind, count in wanted.items() if "int" in kind
     }
     assert facts.int8_weights == wanted.get("int8", 0)
@@ -176,6 +178,20 @@ def test_every_runtime_agrees_with_torch_or_says_why_it_cannot(
         session.close()
         with pytest.raises(TargetError, match=r"^run: .*session"):
             session.infer(program.images)
+
+
+@pytest.mark.parametrize("converted", [("tflite", "fp32")], indirect=True, ids=IDS)
+def test_memory_is_told_of_the_only_file_that_a_process_opened(converted: Converted) -> None:
+    artifact, image = converted.artifact, converted.program.images[:1]
+    with HostWorker(timeout_s=120) as worker:
+        session = worker.open(artifact.target, artifact.path, "litert", threads=1)
+        peak = session.peak_bytes(image)
+        if sys.platform == "linux":
+            assert peak is not None
+            # The interpreter's import alone is 20 MB: it was there before.
+            assert artifact.path.stat().st_size < peak < 15_000_000
+        worker.open(artifact.target, artifact.path, "litert", threads=1)
+        assert session.peak_bytes(image) is None
 
 
 def test_images_of_another_size_are_refused(converted: Converted, worker: HostWorker, probes: dict[str, Probe]) -> None:

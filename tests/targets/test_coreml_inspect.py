@@ -97,7 +97,7 @@ def affine(x: Any, data: np.ndarray, zero_point: int = 0) -> Any:
     return mb.linear(x=x, weight=weight)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "fp32"), ("fp16", "fp16"), ("int8", "int8")])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "fp32"), ("fp16", "fp16"), ("int8", "uint8")])
 def test_operators_and_weights_are_told_by_dtype(precision: str, dtype: str, packages: dict[str, Path]) -> None:
     facts = inspect(packages[precision])
     assert facts.weights_by_dtype == {dtype: WEIGHTED_LAYERS}
@@ -456,7 +456,7 @@ def test_the_command_prints_json(packages: dict[str, Path]) -> None:
     assert ended.code == 0, ended.err
     (artifact,) = json.loads(ended.out)["artifacts"]
     assert artifact["target"] == "coreml"
-    assert artifact["facts"]["weights_by_dtype"] == {"int8": WEIGHTED_LAYERS}
+    assert artifact["facts"]["weights_by_dtype"] == {"uint8": WEIGHTED_LAYERS}
     assert artifact["facts"]["cautions"] == list(inspect(packages["int8"]).cautions)
 
 
@@ -468,7 +468,7 @@ def test_the_table_has_every_operator_and_caution(
     printed = capsys.readouterr().out
     for operator, count in facts.operators_by_dtype.items():
         assert re.search(rf"^{operator} +{count}\b", printed, re.MULTILINE), operator
-    assert printed.count("caution: ") == len(facts.cautions) >= 2
+    assert printed.count("caution: ") == len(facts.cautions) >= 1
 
 
 def test_the_command_says_what_is_wrong_with_its_file(tmp_path: Path) -> None:

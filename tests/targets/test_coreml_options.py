@@ -188,6 +188,16 @@ def test_labels_that_do_not_fit_are_refused(
     assert len(LABELS) == CLASSES
 
 
+def test_a_package_holds_nothing_but_the_model_its_weights_and_the_manifest(convert: Convert) -> None:
+    """coremltools adds a debug map for ExecuTorch, 0.4 MB of 6.5 in a T2T-ViT, unless the program was wrapped."""
+    data = "Data/com.apple.CoreML"
+    for options in (PackageOptions(), PackageOptions(signed_weights=True), EVERYTHING):
+        package = convert("int8", options)
+        files = {file.relative_to(package).as_posix() for file in package.rglob("*") if file.is_file()}
+        assert files == {"Manifest.json", f"{data}/model.mlmodel", f"{data}/weights/weight.bin"}
+        assert check_seal(package)
+
+
 # Deployment targets
 
 
@@ -252,9 +262,11 @@ def test_an_operator_that_is_not_there_is_an_error_with_near_names(
 
 
 def test_unsigned_weights_hold_the_same_values(convert: Convert, programs: dict[str, SavedProgram]) -> None:
-    signed, unsigned = convert("int8", PackageOptions()), convert("int8", PackageOptions(unsigned_weights=True))
-    stored = [op.quantized_data.val.dtype for op in operations(unsigned, "constexpr_affine_dequantize")]
-    assert set(stored) == {np.dtype(np.uint8)}
+    """Unsigned is the default: signed weights were reported to be decoded wrongly on GPU and Neural Engine."""
+    signed, unsigned = convert("int8", PackageOptions(signed_weights=True)), convert("int8", PackageOptions())
+    for package, dtype in ((signed, np.int8), (unsigned, np.uint8)):
+        stored = {op.quantized_data.val.dtype for op in operations(package, "constexpr_affine_dequantize")}
+        assert stored == {np.dtype(dtype)}
     image = {"images": programs["int8"].images[:1]}
     expected, seen = (load_package(path).predict(image)["logits"] for path in (signed, unsigned))
     assert np.array_equal(seen, expected)
@@ -280,8 +292,9 @@ def test_w8_has_one_scale_for_each_channel_and_no_minus_128(options: PackageOpti
     assert len(found) == 7
     for (operation, decoded), (_, original) in zip(found, exact, strict=True):
         data = operation.quantized_data.val if options == PackageOptions() else operation.data.val
-        assert data.dtype == np.int8
-        assert data.min() >= -127
+        unsigned = options == PackageOptions()  # iOS 18 has another operator, about which there are no reports
+        assert data.dtype == (np.uint8 if unsigned else np.int8)
+        assert data.min() >= (1 if unsigned else -127)
         assert np.ravel(operation.scale.val).size == original.shape[0]
         largest = np.abs(original).reshape(len(original), -1).max(axis=1)
         error = np.abs(decoded - original).reshape(len(original), -1).max(axis=1)

@@ -45,6 +45,11 @@ RULES: dict[str, Rule] = {
         {"max_more_lost": Limit(0, "scales", "beyond those that the baseline's file lacks", whole=True)},
     ),
     "size": Rule(counted.size, "bytes of the file", {"max_ratio": Limit(1.02, "×", "of the baseline's")}),
+    "memory": Rule(
+        counted.memory,
+        "peak memory of the file in its runtime",
+        {"max_ratio": Limit(1.10, "×", "of the baseline's")},
+    ),
     "latency": Rule(
         speed.latency,
         "ratio to MobileNetV2 in interleaved rounds",

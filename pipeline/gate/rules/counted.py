@@ -1,4 +1,4 @@
-"""Rules that count: what a file holds and leaves outside of its delegate, and the instructions of one inference.
+"""Rules that count: what a file holds, leaves outside of its delegate, takes of memory, and executes.
 
 There is no chance in a count, so none of them tests: what is over the budget has regressed.
 """
@@ -91,6 +91,19 @@ def size(pair: Pair, limits: Limits, level: float) -> Judgement | None:
         return None
     step = "inspect both files: weights that are float or stored twice, or another head"
     return _times("bytes", now.size_bytes, base.size_bytes, limits["max_ratio"], step)
+
+
+def memory(pair: Pair, limits: Limits, level: float) -> Judgement | None:
+    """Largest resident set that the file took, over that of the baseline's file."""
+    if pair.key.simulated or None in pair.scored:
+        return None
+    now, base = (None if cell is None else cell.peak_bytes for cell in (pair.now, pair.base))
+    if now is None:
+        return Judgement.not_measured("peak memory was not measured in this run", "validate on Linux: others cannot")
+    if base is None:
+        return Judgement.not_measured("no peak memory in the baseline", "make it again with check --update")
+    step = "inspect both files: weights that are stored or packed twice, or larger intermediate tensors"
+    return _times("bytes of peak memory", now, base, limits["max_ratio"], step)
 
 
 def instructions(pair: Pair, limits: Limits, level: float) -> Judgement | None:

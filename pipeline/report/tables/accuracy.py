@@ -21,7 +21,8 @@ SIMULATION_NOTE = (
 OVERVIEW_NOTE = (
     "Top-1 with 95% Wilson interval over n images. Median over n single-image samples. × is the middle over n "
     "processes of the ratio of the fastest inferences (of processor time where it was counted; of one process: "
-    "over n rounds, of medians), with 95% interval. 1 MB = 10^6 bytes."
+    "over n rounds, of medians), with 95% interval. 1 MB = 10^6 bytes. Peak memory: largest resident set of the worker "
+    "process with the file, first inference included, above that with the runtime alone."
 )
 STAGE_TITLES = {"float": "float, PyTorch", "fake_quant": "fake-quant, PyTorch", "qdq": "QDQ program, PyTorch"}
 RANGE_WORDS = {
@@ -53,6 +54,7 @@ def overview(report: Report) -> Table:
         Column("Model", lambda cell: cell.model),
         Column("Runtime", shown.place),
         Column("Size", lambda cell: cell.conversion, shown.file_size),
+        Column("Peak memory", shown.peak_memory),
         Column("Top-1", shown.validated),
         Column("Same class as QDQ", _same_as_qdq),
         Column("Median", median),

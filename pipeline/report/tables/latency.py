@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 from pipeline.metrics.latency import LatencySummary, summarize
 from pipeline.records.latency import InstructionRecord, LatencyRecord
 from pipeline.records.report import RunRecord
 from pipeline.report import values as v
-from pipeline.report.cells import Cell, place, run_cells, timed, times_control, times_float
+from pipeline.report.cells import Cell, load_time, peak_memory, place, run_cells, timed, times_control, times_float
 from pipeline.report.tables.table import Column, Columns, Table, grouped
 from pipeline.report.values import Value
 from targets.worker.facts import Conditions, DeviceFacts
 
 LATENCY_NOTES = (
     "MAD: median absolute deviation from the median. One sample is one image. Load: opening the file as the "
-    "first one of a fresh process, median; the system may have the file in memory already.",
+    "first one of a fresh process, median of a benchmark, else one process of validate; the system may have the file "
+    "in memory already.",
     "× fp32: an int8 file over the float32 file of the same model in the same rounds; below 1 it is faster.",
 )
 INSTRUCTION_NOTE = (
@@ -63,7 +63,8 @@ LATENCY_COLUMNS: Columns[Cell] = (
     Column("Median", lambda cell: timed(cell.latency)),
     _column("p90", lambda record: _summary(record).p90_ms, v.milliseconds),
     _column("MAD", lambda record: _summary(record).mad_ms, v.milliseconds),
-    _column("Load", lambda record: median(record.load_ms) if record.load_ms else None, v.milliseconds),
+    Column("Load", load_time),
+    Column("Peak memory", peak_memory),
     _column("Rounds", _rounds),
     _column("Threads", lambda record: record.threads, v.count),
     _column("Control", lambda record: record.control_rounds_ms, v.median),

@@ -51,6 +51,12 @@ def test_a_baseline_comes_back(tmp_path: Path) -> None:
     assert path.stat().st_size < 6000
 
 
+def test_a_ratio_to_another_model_is_not_that_to_mobilenet(tmp_path: Path) -> None:
+    run = gate_run.made_up_run_folder(tmp_path)
+    gate_run.benchmark(run, 3.0, control="t2t_vit_12")
+    assert all(cell.timing is not None and cell.timing.to_control is None for cell in facts_of(run).cells)
+
+
 def not_tried():  # type: ignore[no-untyped-def]
     return replace(not_run("unavailable", "no Core ML runtime on linux"), key=replace(KEY, target="coreml"))
 

@@ -40,7 +40,7 @@ def test_junit_has_one_test_case_a_cell_and_rule_and_true_totals() -> None:
     assert suite is not None
     assert suite.get("name") == KEY.label
     for element in (root, suite):
-        assert element.get("tests") == "11"
+        assert element.get("tests") == "12"
         assert (element.get("failures"), element.get("errors"), element.get("skipped")) == ("1", "0", "2")
 
 
@@ -130,6 +130,7 @@ def test_an_update_shows_old_and_new_side_by_side() -> None:
     assert texts["top-1"] == "1800 of 2000\n→ 1797 of 2000"
     assert texts["scales lost"] == "0\n→ 5"
     assert texts["size"] == "4.500 MB"
+    assert texts["peak memory"] == "20.0 MB"
 
 
 def test_an_update_shows_cells_that_come_and_go() -> None:

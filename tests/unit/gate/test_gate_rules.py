@@ -40,6 +40,7 @@ CASES: dict[str, Case] = {
     "float_weights": Case(CELL, cell(file={"float_weights": 1, "float_weight_names": ("head",)}), "regressed"),
     "scales": Case(CELL, cell(file={"scales_found": 254, "scales_missing": ("head.input",)}), "regressed"),
     "size": Case(CELL, cell(file={"size_bytes": 4_600_000}), "regressed"),
+    "memory": Case(CELL, cell(peak_bytes=22_100_000), "regressed"),
     "latency": Case(CELL, cell(timing=timing(3.4, seed=1)), "regressed"),
     "int8_speed": Case(CELL, cell(timing=timing(3.0, over_float=1.1, seed=1)), "regressed"),
     "instructions": Case(CELL, cell(instructions=Instructions(1_050_001, "made up")), "regressed"),
@@ -266,6 +267,21 @@ def test_size_is_a_ratio_to_the_baseline() -> None:
     assert found(CELL, cell(file={"size_bytes": at_the_budget}), "size").verdict == "pass"
     assert found(CELL, cell(file={"size_bytes": at_the_budget + 1}), "size").verdict == "regressed"
     assert found(CELL, cell(file={"size_bytes": 1000}), "size").verdict == "pass"
+
+
+def test_memory_is_a_ratio_to_the_baseline_and_what_was_not_measured_is_told() -> None:
+    assert found(CELL, cell(peak_bytes=22_000_000), "memory").verdict == "pass"
+    assert found(CELL, cell(peak_bytes=22_100_000), "memory", memory={"max_ratio": 1.2}).verdict == "pass"
+    for base, now, says in (
+        (CELL, cell(peak_bytes=None), "not measured in this run"),
+        (cell(peak_bytes=None), CELL, "no peak memory in the baseline"),
+    ):
+        finding = found(base, now, "memory")
+        assert finding.verdict is None
+        assert says in finding.sentence
+        assert finding.next_step
+    simulated = cell(key=replace(KEY, device=SIMULATED), peak_bytes=None)
+    assert "memory" not in said(simulated, simulated)
 
 
 # Latency

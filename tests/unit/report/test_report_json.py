@@ -60,6 +60,8 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
         (lambda d: d["runs"][0]["validations"][0]["key"].update(precision="int4"), "expected one of fp32, fp16, int8"),
         (lambda d: d["runs"][0]["validations"][0]["outcome"].update(status="passed"), "status is 'passed'"),
         (lambda d: d["runs"][0]["validations"][0].update(accuracy=None), "ok with accuracy None"),
+        (lambda d: d["runs"][0]["validations"][0].update(peak_bytes=0), "what was not measured is None"),
+        (lambda d: d["runs"][0]["validations"][0].update(load_ms=-1.0), "load_ms is -1.0"),
         (lambda d: d["runs"][0]["latencies"][0].update(rounds_ms=[[]]), "empty round"),
         (lambda d: d["runs"][0]["conversions"][0].update(path="/etc/passwd"), "path"),
         (lambda d: d["runs"][0]["conversions"][0].update(sha256="abc"), "not 64 hex digits"),

@@ -15,6 +15,7 @@ from made_up_report import N, made_up_report, made_up_run, terminal_text
 from pipeline.metrics.accuracy import wilson_percent
 from pipeline.records.report import Report
 from pipeline.report import page as html
+from pipeline.report.cells import cells, peak_memory
 from pipeline.report.page import REPORT_FILES, write_report
 
 HOSTILE = "<script>alert(1)</script>|`$x$`"
@@ -85,10 +86,10 @@ def test_what_was_not_measured_says_so(kind: str, rendered: dict[str, str]) -> N
 
 
 def test_a_core_ml_row_has_no_figure_for_its_accuracy(report: Report) -> None:
-    rows = [line for line in html.as_markdown(report).split("## ")[1].splitlines() if "coreml" in line]
+    rows = [line for line in html.as_markdown(report).split("## ")[2].splitlines() if "coreml" in line]
     assert len(rows) == 4
     for row in rows:
-        top1, agreement, median, times = (cell.strip() for cell in row.strip("|").split("|")[3:7])
+        top1, agreement, median, times = (cell.strip() for cell in row.strip("|").split("|")[4:8])
         assert top1.startswith("unavailable")
         assert not re.search(r"\d%|\d ms|×", top1 + agreement + median + times)
 
@@ -97,7 +98,7 @@ def test_a_control_that_was_timed_only_beside_another_model_shows_those_samples(
     subject, control = report.runs
     text = html.as_markdown(replace(report, runs=(subject, replace(control, latencies=()))))
     (row,) = [
-        line for line in text.split("## ")[1].splitlines() if re.match(r"\| mobilenet_v2 .*executorch.*qat", line)
+        line for line in text.split("## ")[2].splitlines() if re.match(r"\| mobilenet_v2 .*executorch.*qat", line)
     ]
     rounds = next(
         t.control_rounds_ms for t in subject.latencies if t.key.runtime == "executorch" and t.key.source == "qat"
@@ -105,6 +106,17 @@ def test_a_control_that_was_timed_only_beside_another_model_shows_those_samples(
     assert rounds is not None
     assert f"{np.median(np.concatenate(rounds)):.2f} ms" in row
     assert "control" in row
+
+
+@pytest.mark.parametrize("kind", ["terminal", "markdown", "html"])
+def test_memory_and_load_time_are_shown_and_what_was_not_measured_says_so(
+    kind: str, rendered: dict[str, str], report: Report
+) -> None:
+    for text in ("Peak memory", "25.4 MB", "30.00 ms"):
+        assert text in rendered[kind].replace("\n", " ")
+    rows = {cell.place + cell.file.variant: peak_memory(cell).text for cell in cells(report) if cell.model != "m"}
+    assert rows["tflite / litertint8 qat"] == "25.4 MB"
+    assert rows["executorchint8 qat"] == "not measured"
 
 
 def test_a_terminal_of_eighty_columns_keeps_every_figure_whole(report: Report) -> None:

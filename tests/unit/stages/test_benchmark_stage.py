@@ -73,7 +73,7 @@ def test_without_a_float_file_it_says_how_to_make_one(workers: FakeWorkers, tmp_
     int8 = timed(tmp_path, fp32=False)["int8"]
 
     assert int8.float_rounds_ms is None
-    assert "`convert --precision fp32` makes it" in int8.float_note
+    assert "`convert` makes it" in int8.float_note
 
 
 def test_cells_take_turns_process_by_process(workers: FakeWorkers, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_weight_only_files_come_from_the_float_program_and_other_targets_say_tha
         (Wishes(deployment_target="iOS16"), ["coreml"], ["fp16", "int8"], "int8 needs iOS17 or later"),
         (Wishes(deployment_target="ios17"), ["coreml"], ["int8"], "Did you mean 'iOS17'"),
         (Wishes(float32_operators=("softmax",)), ["coreml"], ["fp32"], "computes in float32 already"),
-        (Wishes(unsigned_weights=True), ["coreml"], ["fp16", "lut4"], "only int8 and w8 files of coreml have signed"),
+        (Wishes(signed_weights=True), ["coreml"], ["fp16", "lut4"], "only int8 and w8 files of coreml have int8"),
     ],
 )
 def test_options_that_no_cell_can_honour_are_refused(

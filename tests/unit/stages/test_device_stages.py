@@ -7,21 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compared_run import MadeUp, make_run
+from compared_run import MadeUp, make_run, with_file
 from fake_device import FACTS, FakeDevice, place
-from made_up_report import made_up_conversion
 
 from pipeline.config import TimingPlan
 from pipeline.errors import UsageError
-from pipeline.files import sha256_of, write_atomic
 from pipeline.gate.baseline import Instructions
 from pipeline.gate.collect import facts_of
-from pipeline.records.keys import OK, ArtifactKey, CellKey
+from pipeline.records.keys import OK, CellKey
 from pipeline.records.latency import InstructionRecord, LatencyRecord
 from pipeline.report.tables.latency import circumstances, conditions_line, facts_lines
-from pipeline.run.cells import load_conversions, load_instructions, load_latency, save_cells, save_conversion
+from pipeline.run.cells import load_conversions, load_instructions, load_latency, save_cells
 from pipeline.run.folder import Run
-from pipeline.run.layout import INSTRUCTIONS, artifact_name
+from pipeline.run.layout import INSTRUCTIONS
 from pipeline.stages.benchmark import benchmark_run
 from pipeline.stages.cost import count_run
 from pipeline.stages.devices import EntryLimits
@@ -30,14 +28,6 @@ from targets.types import TargetError
 from targets.worker.facts import Conditions
 
 PLAN = TimingPlan(rounds=10, samples=2, processes=2)
-
-
-def with_file(run: Run, target: str, text: str = "file") -> Run:
-    name = artifact_name(ArtifactKey(target, "int8", "qat"))
-    write_atomic(run.path / name, text)
-    record = made_up_conversion(run.model, target, "int8", "qat")
-    save_conversion(run, replace(record, path=name, sha256=sha256_of(run.path / name)), name)
-    return run
 
 
 def runs(tmp_path: Path) -> tuple[Run, Run]:
