@@ -79,6 +79,8 @@ def with_image_boundary(program: ExportedProgram, mean: tuple[float, ...], std: 
     import torch
     from torch import nn
 
+    channels, height, width = input_shape(program)
+
     class Image(nn.Module):
         mean: Tensor
         std: Tensor
@@ -87,15 +89,16 @@ def with_image_boundary(program: ExportedProgram, mean: tuple[float, ...], std: 
             super().__init__()
             self.program = program.module()
             for name, values in (("mean", mean), ("std", std)):
-                self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+                self.register_buffer(name, torch.tensor(values, dtype=torch.float32).repeat(width))
 
         def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-            images = (pixels.to(torch.float32) / 255.0 - self.mean) / self.std
+            # Rows of W x 3 values: kernels that broadcast over the last axis are slow on one of 3.
+            rows = pixels.to(torch.float32).reshape(1, height, width * channels)
+            images = ((rows / 255.0 - self.mean) / self.std).reshape(1, height, width, channels)
             # Contiguous: else what follows keeps the strides of channels last, and is copied outside of the delegate.
             logits = self.program(images.permute(0, 3, 1, 2).contiguous())
             return torch.softmax(logits, dim=-1), logits
 
-    channels, height, width = input_shape(program)
     with torch.no_grad():
         return torch.export.export(Image(), (torch.zeros(1, height, width, channels, dtype=torch.uint8),))
 

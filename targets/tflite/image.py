@@ -23,37 +23,48 @@ def put_image_boundary(model: Model, mean: Sequence[float], std: Sequence[float]
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    graph, codes, kinds = model.subgraphs[0], schema.BuiltinOperator, schema.TensorType
+    graph, kinds = model.subgraphs[0], schema.TensorType
     images, logits = int(graph.inputs[0]), int(graph.outputs[0])
     _, channels, height, width = (int(n) for n in graph.tensors[images].shape)
-    shape = [1, height, width, channels]
-    taken = _tensor(graph, INPUT, shape, kinds.UINT8)
-    graph.tensors[taken].quantization = schema.QuantizationParametersT()
-    graph.tensors[taken].quantization.scale = np.ones(1, np.float32)
-    graph.tensors[taken].quantization.zeroPoint = np.zeros(1, np.int64)
+    picture, rows = [1, height, width, channels], [1, height, width * channels]
+    taken = _tensor(graph, INPUT, picture, kinds.UINT8)
+    _pixels_are_their_bytes(graph, taken)
 
-    front, value = [], _tensor(graph, "pixels", shape, kinds.FLOAT32)
-    front.append(_operator(model, codes.DEQUANTIZE, [taken], value))
-    for name, code, constant in (("scaled", "DIV", [255.0]), ("centred", "SUB", mean), ("normalised", "DIV", std)):
-        result = _tensor(graph, name, shape, kinds.FLOAT32)
-        operand = _constant(model, np.asarray(constant, np.float32), kinds.FLOAT32)
-        operator = _operator(model, getattr(codes, code), [value, operand], result)
-        options = f"{code.capitalize()}Options"
-        operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
-        operator.builtinOptions = getattr(schema, f"{options}T")()
-        front.append(operator)
+    # As rows of W x 3 values, with constants of a row: kernels that broadcast over the last axis are slow on one of 3.
+    flat = _tensor(graph, "rows", rows, kinds.UINT8)
+    _pixels_are_their_bytes(graph, flat)
+    value = _tensor(graph, "pixels", rows, kinds.FLOAT32)
+    front = [
+        _operator(model, "RESHAPE", [taken, _constant(model, rows, kinds.INT32)], flat),
+        _operator(model, "DEQUANTIZE", [flat], value),
+    ]
+    for name, code, constant in (
+        ("scaled", "DIV", [255.0]),
+        ("centred", "SUB", np.tile(mean, width)),
+        ("normalised", "DIV", np.tile(std, width)),
+    ):
+        result = _tensor(graph, name, rows, kinds.FLOAT32)
+        front.append(_operator(model, code, [value, _constant(model, constant, kinds.FLOAT32)], result))
         value = result
-    if not _take_channels_last(model, images, value):
-        operator = _operator(
-            model, codes.TRANSPOSE, [value, _constant(model, np.asarray(_TO_NCHW, np.int32), kinds.INT32)], images
-        )
-        operator.builtinOptionsType = schema.BuiltinOptions.TransposeOptions
-        operator.builtinOptions = schema.TransposeOptionsT()
-        front.append(operator)
+    back = _constant(model, picture, kinds.INT32)
+    start = _channels_last(model, images)
+    if start is None:
+        shaped = _tensor(graph, "picture", picture, kinds.FLOAT32)
+        front.append(_operator(model, "RESHAPE", [value, back], shaped))
+        front.append(_operator(model, "TRANSPOSE", [shaped, _constant(model, _TO_NCHW, kinds.INT32)], images))
+    else:
+        quantize, transpose = start
+        graph.operators.remove(transpose)
+        if quantize is not None:  # bytes are reshaped, not floats
+            graph.operators.remove(quantize)
+            inner = graph.tensors[quantize.outputs[0]]
+            inner.shape, inner.shapeSignature = rows, None
+            quantize.inputs, value = [value], int(quantize.outputs[0])
+            front.append(quantize)
+        front.append(_operator(model, "RESHAPE", [value, back], int(transpose.outputs[0])))
 
     given = _tensor(graph, OUTPUT, [int(n) for n in graph.tensors[logits].shape], kinds.FLOAT32)
-    softmax = _operator(model, codes.SOFTMAX, [logits], given)
-    softmax.builtinOptionsType, softmax.builtinOptions = schema.BuiltinOptions.SoftmaxOptions, schema.SoftmaxOptionsT()
+    softmax = _operator(model, "SOFTMAX", [logits], given)
     softmax.builtinOptions.beta = 1.0
     graph.operators = [*front, *graph.operators, softmax]
     graph.tensors[images].name, graph.tensors[logits].name = b"network_input", b"logits"
@@ -62,33 +73,30 @@ def put_image_boundary(model: Model, mean: Sequence[float], std: Sequence[float]
     move_signature(model, "outputs", logits, given)
 
 
-def _take_channels_last(model: Model, images: int, value: int) -> bool:
-    """Let the network read `value` [1, H, W, 3], if all it does first is to bring its images into that layout.
+def _channels_last(model: Model, images: int) -> tuple[Any, Any] | None:
+    """(QUANTIZE or None, TRANSPOSE), if bringing its images into that layout is all that the network does first.
 
-    That is a TRANSPOSE, or a QUANTIZE and one, for each of which there is one reader.
+    None where it does something else, or where several operators read one of the two.
     """
-    graph = model.subgraphs[0]
-    chain, tensor = [], images
+    graph, quantize, tensor = model.subgraphs[0], None, images
     while True:
         readers = [operator for operator in graph.operators if tensor in list(operator.inputs)]
-        if len(readers) != 1 or operator_name(model, readers[0]) not in ("QUANTIZE", "TRANSPOSE"):
-            return False
-        chain.append(readers[0])
-        if operator_name(model, readers[0]) == "TRANSPOSE":
-            break
-        tensor = int(readers[0].outputs[0])
-    *quantize, transpose = chain
-    order = np.frombuffer(bytes(model.buffers[graph.tensors[transpose.inputs[1]].buffer].data), np.int32)
-    if len(quantize) > 1 or tuple(order) != _TO_NHWC:
-        return False
-    result = int(transpose.outputs[0])
-    graph.operators.remove(transpose)
-    if quantize:
-        quantize[0].inputs, quantize[0].outputs = [value], [result]
-    else:
-        for operator in graph.operators:
-            operator.inputs = [value if int(index) == result else int(index) for index in operator.inputs]
-    return True
+        name = operator_name(model, readers[0]) if len(readers) == 1 else ""
+        if name == "QUANTIZE" and quantize is None:
+            quantize, tensor = readers[0], int(readers[0].outputs[0])
+            continue
+        if name != "TRANSPOSE":
+            return None
+        order = np.frombuffer(bytes(model.buffers[graph.tensors[readers[0].inputs[1]].buffer].data), np.int32)
+        return (quantize, readers[0]) if tuple(order) == _TO_NHWC else None
+
+
+def _pixels_are_their_bytes(graph: Subgraph, index: int) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    quantization = schema.QuantizationParametersT()
+    quantization.scale, quantization.zeroPoint = np.ones(1, np.float32), np.zeros(1, np.int64)
+    graph.tensors[index].quantization = quantization
 
 
 def _tensor(graph: Subgraph, name: str, shape: Sequence[int], kind: int) -> int:
@@ -100,21 +108,26 @@ def _tensor(graph: Subgraph, name: str, shape: Sequence[int], kind: int) -> int:
     return len(graph.tensors) - 1
 
 
-def _constant(model: Model, values: np.ndarray, kind: int) -> int:
+def _constant(model: Model, values: Sequence[float] | np.ndarray, kind: int) -> int:
     from ai_edge_litert import schema_py_generated as schema
 
-    index = _tensor(model.subgraphs[0], "constant", values.shape, kind)
+    array = np.asarray(values, np.int32 if kind == schema.TensorType.INT32 else np.float32)
+    index = _tensor(model.subgraphs[0], "constant", array.shape, kind)
     stored = schema.BufferT()
-    stored.data = values.view(np.uint8)
+    stored.data = array.view(np.uint8)
     model.subgraphs[0].tensors[index].buffer = len(model.buffers)
     model.buffers.append(stored)
     return index
 
 
-def _operator(model: Model, builtin: int, inputs: Sequence[int], result: int) -> Any:
+def _operator(model: Model, code: str, inputs: Sequence[int], result: int) -> Any:
+    """With the default options of its kind."""
     from ai_edge_litert import schema_py_generated as schema
 
     operator = schema.OperatorT()
-    operator.opcodeIndex = opcode_index(model, builtin)
+    operator.opcodeIndex = opcode_index(model, getattr(schema.BuiltinOperator, code))
     operator.inputs, operator.outputs = list(inputs), [result]
+    options = f"{code.capitalize()}Options"
+    operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+    operator.builtinOptions = getattr(schema, f"{options}T")()
     return operator

@@ -168,8 +168,8 @@ def opcode_index(model: Model, builtin: int) -> int:
             return index
     opcode = schema.OperatorCodeT()
     opcode.builtinCode = opcode.deprecatedBuiltinCode = builtin  # both are below 127, where the two fields agree
-    # Of DEQUANTIZE the first version with int8; QUANTIZE's and BATCH_MATMUL's second only add input types.
-    opcode.version = 2
+    # Of DEQUANTIZE the first version with int8; the second of others only adds input types. RESHAPE has one.
+    opcode.version = 1 if builtin == schema.BuiltinOperator.RESHAPE else 2
     model.operatorCodes.append(opcode)
     return len(model.operatorCodes) - 1
 
