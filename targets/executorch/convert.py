@@ -74,10 +74,15 @@ def with_image_boundary(program: ExportedProgram, mean: tuple[float, ...], std: 
 
     Channels last, because a bitmap's bytes in their order are that tensor, and because LiteRT's files take the same.
     The divisions are those of torchvision's ToTensor and Normalize, so that the floats are the same to the last bit.
-    XNNPACK has no unsigned bytes: the cast is the one operator that stays outside of the delegate.
+    XNNPACK has no unsigned bytes: the cast is the one operator that stays outside of the delegate. It is written as a
+    dequantization with scale 1, whose kernel took 0.03 ms for 224 px where that of a cast took 0.3.
     """
+    import executorch.kernels.quantized  # noqa: F401  registers how the dequantization writes into given memory
     import torch
     from torch import nn
+    from torchao.quantization.pt2e import quantize_pt2e  # noqa: F401  registers quantized_decomposed
+
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 
     channels, height, width = input_shape(program)
 
@@ -93,7 +98,7 @@ def with_image_boundary(program: ExportedProgram, mean: tuple[float, ...], std: 
 
         def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
             # Rows of W x 3 values: kernels that broadcast over the last axis are slow on one of 3.
-            rows = pixels.to(torch.float32).reshape(1, height, width * channels)
+            rows = dequantize(pixels, 1.0, 0, 0, 255, torch.uint8).reshape(1, height, width * channels)
             images = ((rows / 255.0 - self.mean) / self.std).reshape(1, height, width, channels)
             # Contiguous: else what follows keeps the strides of channels last, and is copied outside of the delegate.
             logits = self.program(images.permute(0, 3, 1, 2).contiguous())

@@ -79,7 +79,7 @@ def test_the_boundary_stays_in_the_delegate(pair: Pair) -> None:
     picture, tensor = pair.facts(pair.picture), pair.facts(pair.tensor)
     assert picture.partitions == tensor.partitions
     if picture.fallback is not None and tensor.fallback is not None:
-        cast = {"dim_order_ops::_to_dim_order_copy": 1} if pair.target == "executorch" else {}
+        cast = {"quantized_decomposed::dequantize_per_tensor": 1} if pair.target == "executorch" else {}
         assert picture.fallback == {**cast, **tensor.fallback}
     assert (picture.int8_weights, picture.float_weights) == (tensor.int8_weights, tensor.float_weights)
 
