@@ -27,7 +27,7 @@ from pipeline.config import RunConfig  # noqa: E402
 from pipeline.metrics.drift import drift  # noqa: E402
 from pipeline.models.zoo import ZOO  # noqa: E402
 from pipeline.progress import progress  # noqa: E402
-from pipeline.run.cells import artifact_path, load_conversions  # noqa: E402
+from pipeline.run.cells import artifact_path, boundary_of, load_conversions  # noqa: E402
 from pipeline.run.folder import Run  # noqa: E402
 from pipeline.run.layout import artifact_name  # noqa: E402
 from pipeline.run.logits import load_logits_subset  # noqa: E402
@@ -79,10 +79,11 @@ def compare(run: Run, host: Device, arm: Device, n: int) -> tuple[str, int]:
     """A line of the table, and the images whose top-1 is another one."""
     record = next(r for r in load_conversions(run) if (r.target, r.precision) == ("tflite", "int8"))
     path = artifact_path(run, record)
-    images = np.concatenate([b.numpy() for b in scored_images(run, load_logits_subset(run, n)).batches(CHUNK)])
+    boundary = boundary_of(run, record)
+    images = boundary.feed(np.concatenate(list(scored_images(run, load_logits_subset(run, n)).pixels(CHUNK))))
     here, _, _ = logits(host, path, images, f"{run.model} on this host")
     there, start_s, seconds = logits(arm, path, images, f"{run.model} under emulation")
-    found = drift(here, there)
+    found = drift(boundary.scores(here), boundary.scores(there))
     sqnr = "equal to the bit" if found.exact else f"{found.sqnr_db:.1f}"
     assert isinstance(arm, CountsInstructions)
     count = arm.count_instructions("tflite", path, "litert", images[:1])

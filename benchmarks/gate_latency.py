@@ -105,7 +105,7 @@ def measure(known: dict[tuple[str, Runtime], Path], side: int, repeats: int, pla
             for runtime in RUNTIMES:
                 began, start = time.time(), time.monotonic()
                 opened = {"own": known[MODEL, runtime], "control": known[CONTROL, runtime]}
-                timed = one_process(runtime, RUNTIME_OF[runtime], opened, images, plan, number)
+                timed = one_process(runtime, RUNTIME_OF[runtime], opened, dict.fromkeys(opened, images), plan, number)
                 own, control = timed["own"], timed["control"]
                 found.append(
                     Process(

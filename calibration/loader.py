@@ -33,12 +33,20 @@ READ_AHEAD = 2  # batches of a stream that are read, not decoded, while others a
 
 
 def eval_batches(
-    split: Split, transform: EvalTransform, batch_size: int, indices: Sequence[int] | None = None, workers: int = 0
+    split: Split,
+    transform: EvalTransform,
+    batch_size: int,
+    indices: Sequence[int] | None = None,
+    workers: int = 0,
+    normalize: bool = True,
 ) -> Iterator[Batch]:
-    """Images [B, 3, H, W] float32, labels [B] and indices [B], in the order of `indices` (default: of the split)."""
+    """Images [B, 3, H, W], labels [B] and indices [B], in the order of `indices` (default: of the split).
+
+    Images are float32; not normalised, they are the pixels that these are made of, uint8.
+    """
     order = list(range(len(split))) if indices is None else [int(i) for i in indices]
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    yield from _load(_Items(split, transform.build(), None), batches, workers)
+    yield from _load(_Items(split, transform.build(normalize), None), batches, workers)
 
 
 def train_loader(

@@ -38,8 +38,8 @@ class EvalTransform:
     interpolation: str
     crop_mode: str = "center"
 
-    def build(self) -> Callable[[Image], Tensor]:
-        """PIL RGB -> float32 [3, H, W]."""
+    def build(self, normalize: bool = True) -> Callable[[Image], Tensor]:
+        """PIL RGB -> float32 [3, H, W]; not normalised: the pixels that these are made of, uint8 [3, H, W]."""
         ensure_torchvision()
         from timm.data import create_transform
 
@@ -51,6 +51,7 @@ class EvalTransform:
             std=self.std,
             crop_pct=self.crop_pct,
             crop_mode=self.crop_mode,
+            normalize=normalize,
         )
 
     def digest(self) -> str:

@@ -267,7 +267,7 @@ class Wishes:
     """Options of `convert`; what they need from the run is looked up by pipeline.stages.convert.
 
     Attributes:
-        class_labels: whether the file shall name the run's classes.
+        tensor_input: whether the file shall take what the network takes; else it takes a picture.
         group_size: input channels that share a scale of an int4 weight, in any target that has groups.
         others: as in targets.types.PackageOptions.
     """
@@ -276,12 +276,11 @@ class Wishes:
         int | None,
         Option("Input channels that share a scale of an int4 weight; default 32.  --list-schemes tells the choices."),
     ] = None
-    image_input: Annotated[
-        bool, Option("Take an RGB picture, with the preprocessing inside.", names=("--image-input",), panel=CORE_ML)
-    ] = False
-    class_labels: Annotated[
-        bool, Option("Give the run's class names beside the logits.", names=("--class-labels",), panel=CORE_ML)
-    ] = False
+    tensor_input: Annotated[
+        bool,
+        Option("Take normalised floats [1, 3, H, W] and give logits. Default: take RGB pixels, give probabilities, "
+               "and name the classes.", names=("--tensor-input",)),
+    ] = False  # fmt: skip
     deployment_target: Annotated[
         str,
         Option("Oldest system: iOS15 to iOS18, iOS26, macOS12 to macOS15, macOS26; default iOS17, for w4 iOS18.",

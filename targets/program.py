@@ -56,6 +56,18 @@ def check_request(request: ConvertRequest, schemes: Schemes, unavailable_reason:
         raise Unavailable("convert", reason)
 
 
+def check_labels(request: ConvertRequest) -> None:
+    """
+    Raises:
+        TargetError: stage "convert", class labels, and not one for each logit.
+    """
+    (logits,) = request.program.graph_signature.user_outputs
+    node = next(n for n in request.program.graph.nodes if n.name == logits)
+    labels, classes = len(request.options.class_labels), int(node.meta["val"].shape[-1])
+    if labels not in (0, classes):
+        raise TargetError("convert", f"{labels} class labels for {classes} logits: give one for each")
+
+
 def _check_quantized_as_asked(request: ConvertRequest) -> None:
     """
     Raises:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from targets.boundary import Boundary, Gives
 from targets.sdk import installed
 from targets.types import (
     Capability,
@@ -24,6 +25,9 @@ from targets.types import (
     Session,
     TargetError,
 )
+
+#: Fields of PackageOptions that a file with an image input is made of.
+IMAGE_OPTIONS = frozenset({"image_input", "mean", "std", "class_labels", "crop_pct", "interpolation"})
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Target:
         roundings: rounding models of its reference -> simulated runtime that computes with each; the first is float32.
         compute_units: choices of hardware on the command line -> runtime that uses them; empty: there is no choice.
         options: fields of PackageOptions that its files have room for, beside `group_size`, which `schemes` tells.
+        gives: outputs of its files with an image input.
         refusal: why a file of this precision cannot have these options; empty where it can.
         unused: why none of the files of these precisions would use an option; empty where each is used.
         plan: asks the framework which hardware runs each operation of a file, given the choice of compute units;
@@ -68,6 +73,7 @@ class Target:
     roundings: Mapping[str, str] = field(default_factory=dict)
     compute_units: Mapping[str, str] = field(default_factory=dict)
     options: frozenset[str] = frozenset()
+    gives: Gives = "both"
     refusal: Callable[[Precision, PackageOptions], str] = lambda precision, options: ""
     unused: Callable[[Collection[Precision], PackageOptions], str] = lambda precisions, options: ""
     plan: Callable[[Path, str], ComputePlan] | None = None
@@ -77,6 +83,12 @@ class Target:
         """What can convert and run on this machine; imports the SDKs, which takes seconds."""
         run = {runtime: _capability(self.cannot_run(runtime)) for runtime in self.runtimes}
         return Probe(_capability(self.cannot_convert()), run, installed(*self.packages))
+
+    def boundary(self, options: PackageOptions, size: tuple[int, int]) -> Boundary:
+        """Of a file with these options for images of this height and width."""
+        if options.image_input:
+            return Boundary.image(size, self.gives)
+        return Boundary.tensor(size, options.mean, options.std)
 
     @property
     def simulated(self) -> tuple[str, ...]:

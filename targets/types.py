@@ -82,9 +82,12 @@ class PackageOptions:
     """What may be asked of a written file beyond its precision. A target refuses what its format does not have.
 
     Attributes:
-        image_input: the file takes an RGB picture of 0..255, with the preprocessing below folded in.
+        image_input: the file takes an RGB picture of 0..255 and gives probabilities (targets.boundary); the
+            preprocessing below is folded in.
         mean, std: of the preprocessing, one for each channel, of pixels in 0..1; needed for `image_input`.
-        class_labels: one for each logit; the file then gives label and probabilities too.
+        class_labels: one for each logit, in the file for the app to read.
+        crop_pct, interpolation: how a picture is brought to the file's size, for the app to read: the crop keeps this
+            share of the resized picture. Empty: not told.
         deployment_target: oldest system that the file is for ("iOS17"); empty: the target's default.
         float32_operators: types or names of operators that compute in float32 in a half precision file.
         signed_weights: int8 weights are stored signed, which some systems were reported to decode wrongly; else
@@ -98,6 +101,8 @@ class PackageOptions:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     class_labels: tuple[str, ...] = ()
+    crop_pct: float | None = None
+    interpolation: str = ""
     deployment_target: str = ""
     float32_operators: tuple[str, ...] = ()
     signed_weights: bool = False
@@ -251,7 +256,9 @@ class Session(ABC):
 
     @abstractmethod
     def infer(self, batch: np.ndarray) -> np.ndarray:
-        """float32 images [N, 3, H, W] -> float32 logits [N, classes]; the runtime sees one image at a time.
+        """Images [N, ...] as the file takes them -> float32 [N, classes]; the runtime sees one image at a time.
+
+        Logits where the file gives them, else its probabilities (targets.boundary.Boundary).
 
         Raises:
             TargetError: stage "run".
@@ -281,7 +288,7 @@ class Session(ABC):
         return None
 
     def quantized_tensors(self, image: np.ndarray) -> tuple[QuantizedTensor, ...] | None:
-        """The int8 tensors inside of the artifact for one image, float32 [1, 3, H, W].
+        """The int8 tensors inside of the artifact for one image [1, ...] as the file takes it.
 
         Raises:
             TargetError: stage "run".
@@ -301,20 +308,23 @@ def check_threads(threads: int) -> None:
         raise TargetError("load", f"threads is {threads}: at least 1 is needed")
 
 
-def check_batch(batch: np.ndarray, size: Sequence[int], name: str, is_open: bool) -> None:
+def check_batch(batch: np.ndarray, size: Sequence[int], name: str, is_open: bool, dtype: str = "float32") -> None:
     """
     Args:
-        size: (3, H, W) of the images that the artifact takes.
+        size: of one image as the artifact takes it: (3, H, W), or (H, W, 3).
         name: of the artifact.
         is_open: whether its session is.
 
     Raises:
-        TargetError: stage "run", the session is closed or the images are not of this size and float32.
+        TargetError: stage "run", the session is closed or the images are not of this size and dtype.
     """
     if not is_open:
         raise TargetError("run", f"{name}: the session is closed")
-    if batch.dtype.str != "<f4" or not len(batch) or batch.shape[1:] != tuple(size):
-        raise TargetError("run", f"{name} takes float32 images of {list(size)}, not {batch.dtype} {list(batch.shape)}")
+    if batch.dtype != dtype or not batch.dtype.isnative or not len(batch) or batch.shape[1:] != tuple(size):
+        inside = " (RGB pixels of 0 to 255; it normalises them itself)" if dtype == "uint8" else ""
+        raise TargetError(
+            "run", f"{name} takes {dtype} images of {list(size)}{inside}, not {batch.dtype} {list(batch.shape)}"
+        )
 
 
 class Stopwatch:

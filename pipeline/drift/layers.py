@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipeline.metrics.tensor_match import Int8Tensor, Power, compare, find
 from pipeline.quantization.float_layers import Int8Layer
 from pipeline.records.keys import ArtifactKey, CellKey
 from targets import registry
+from targets.boundary import Boundary
 from targets.types import Session, TargetError
 
 
@@ -176,22 +177,24 @@ class ShownTensors:
     """Looks into one session after the other, on the same few images [N, 3, H, W].
 
     Args:
-        has_scales: whether a file has the QDQ program's scales; others are left alone.
+        pixels: uint8 [N, H, W, 3] that they are made of.
+        boundaries: what each file with the QDQ program's scales takes; others are left alone.
     """
 
-    def __init__(self, walk: Walk, images: Tensor, has_scales: Callable[[ArtifactKey], bool]):
-        self._images, self._has_scales = images, has_scales
+    def __init__(self, walk: Walk, images: Tensor, pixels: np.ndarray, boundaries: Mapping[ArtifactKey, Boundary]):
+        self._pixels, self._boundaries = pixels, boundaries
         self._ours = [output_values(walk, image) for image in images.split(1)]
         self._seen: dict[CellKey, ByLayer | str] = {}
 
     def look(self, key: CellKey, session: Session) -> None:
         """Compare what the session shows."""
-        if not self._has_scales(key.artifact):
+        boundary = self._boundaries.get(key.artifact)
+        if boundary is None:
             return
         theirs = []
         try:
-            for image in self._images.split(1):
-                tensors = session.quantized_tensors(image.numpy())
+            for image in boundary.feed(self._pixels):
+                tensors = session.quantized_tensors(image[None])
                 if tensors is None:
                     self._seen[key] = "the runtime shows no tensors inside of its delegate"
                     return
@@ -213,7 +216,7 @@ class ShownTensors:
         shown = [key for key, found in self._seen.items() if not isinstance(found, str)]
         notes += [f"{key.label}: {note}" for key in shown if (note := registry.get(key.target).shown_tensors)]
         if shown:
-            images = len(self._images)
+            images = len(self._pixels)
             notes.append(f"tensors inside of artifacts: over {images} images, found by scale and zero point")
         return notes
 

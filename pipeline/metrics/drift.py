@@ -98,6 +98,18 @@ def drift(reference: NDArray[np.floating], other: NDArray[np.floating]) -> Drift
     )
 
 
+def aligned(log_probabilities: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float32]:
+    """[N, C] and logits [N, C] -> float32 logits with these softmax outputs, each row with the reference's mean.
+
+    A softmax forgets one constant for each image. With the reference's, a distance counts all the noise that changes a
+    probability, and none of what changes every score alike.
+    """
+    shift = reference.mean(axis=1, keepdims=True, dtype=np.float64) - log_probabilities.mean(
+        axis=1, keepdims=True, dtype=np.float64
+    )
+    return (log_probabilities + shift).astype(np.float32)
+
+
 ROWS = 4096  # at once in float64: 33 MB of 1000 classes
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.records.keys import ArtifactKey, Outcome, Source, check_precision, check_seconds, check_sha256
+from targets.boundary import Boundary
 from targets.types import FactsRecord, Precision
 
 
@@ -18,6 +19,7 @@ class ConversionRecord:
         scales_total, scales_found, scales_missing: trained scales of the program, how many are in the file, and the
             tensors whose scales are not. None where the program has none (float) or the file was not read.
         load_check: what the run in a fresh process before publication said.
+        boundary: what the file takes and gives; None in records of versions whose files take tensors alone.
     """
 
     model: str
@@ -33,6 +35,7 @@ class ConversionRecord:
     scales_found: int | None
     scales_missing: tuple[str, ...]
     load_check: str
+    boundary: Boundary | None = None
 
     @property
     def artifact(self) -> ArtifactKey:

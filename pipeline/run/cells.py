@@ -16,9 +16,11 @@ from pipeline.records.mixed import MixedRecord
 from pipeline.records.validation import ValidationRecord
 from pipeline.records.waterfall import WaterfallRecord
 from pipeline.run import layout
+from pipeline.run.facts import read_subject
 from pipeline.run.folder import Run
 from pipeline.run.layout import record_name
 from targets import registry
+from targets.boundary import Boundary
 from targets.codec import from_dict, to_dict
 
 
@@ -47,6 +49,14 @@ def artifact_path(run: Run, record: ConversionRecord) -> Path:
     """
     assert record.path is not None
     return run.file(record.path)
+
+
+def boundary_of(run: Run, record: ConversionRecord) -> Boundary:
+    """What to feed the file with, and what its outputs are."""
+    if record.boundary is not None:
+        return record.boundary
+    config = read_subject(run).model_config
+    return Boundary.tensor(config.input_size[1:], config.mean, config.std)
 
 
 def chosen(run: Run, targets: Sequence[str], what: str) -> list[ConversionRecord]:

@@ -28,13 +28,14 @@ from pipeline.run.folder import Run
 from pipeline.run.layout import LATENCY
 from pipeline.stages.against import ok
 from pipeline.stages.devices import Place
-from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, cold_load, joined, one_process
+from pipeline.stages.timing import COLD_LOADS, Timed, TimingFailed, cold_load, joined, noise, one_process
 from targets import registry
 from targets.types import TargetError
 from targets.words import plural
 from targets.worker.facts import Conditions
 
 OWN, CONTROL, FLOAT = "own", "control", "float"  # names of the files that take turns
+IMAGES = 2  # that each is timed on in turn
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Beside:
 
     key: CellKey
     path: Path
+    images: np.ndarray
 
 
 @dataclass
@@ -62,9 +64,13 @@ class _Job:
     more_loads_ms: list[float] = field(default_factory=list)
 
     @property
+    def beside(self) -> dict[str, Beside]:
+        others = {CONTROL: self.control, FLOAT: self.floating}
+        return {name: other for name, other in others.items() if isinstance(other, Beside)}
+
+    @property
     def files(self) -> dict[str, Path]:
-        beside = {CONTROL: self.control, FLOAT: self.floating}
-        return {OWN: self.path} | {name: other.path for name, other in beside.items() if isinstance(other, Beside)}
+        return {OWN: self.path} | {name: other.path for name, other in self.beside.items()}
 
     def time(self, on: Place, plan: TimingPlan, number: int, advance: Callable[[int], None]) -> None:
         """One process of the plan; a cell that failed before is left out."""
@@ -74,9 +80,8 @@ class _Job:
         if self.outcome.status == "ok":
             try:
                 self.conditions.append(on.enter())
-                part = one_process(
-                    self.key.target, self.runtime, self.files, self.images, plan, number, on.device.worker
-                )
+                images = {OWN: self.images} | {name: other.images for name, other in self.beside.items()}
+                part = one_process(self.key.target, self.runtime, self.files, images, plan, number, on.device.worker)
                 self.parts.append(part)
             except TimingFailed as failed:
                 if failed.name == FLOAT and failed.error.stage != "device":
@@ -165,17 +170,16 @@ def benchmark_run(
     on.reach(say)
     cells = []
     for conversion, runtime in on.runtimes(chosen(run, targets, "benchmark"), compute_units):
-        assert conversion.facts is not None  # it is ok
-        shape = conversion.facts.inputs[0].shape
         cell = _Job(
             key=cell_key(conversion, runtime, on.label),
             runtime=runtime,
             path=artifact_path(run, conversion),
             sha256=conversion.sha256,
-            # Two images of normalised noise [2, 3, H, W]: the time of these networks does not depend on the picture.
-            images=np.random.default_rng(plan.seed).standard_normal((2, *shape[1:]), dtype=np.float32),
-            control=_control(run, control_run, conversion, runtime, on.label),
-            floating=_float(run, conversion, runtime, on.label) if floating else "not asked for (--against float)",
+            images=noise(run, conversion, IMAGES, plan.seed),
+            control=_control(run, control_run, conversion, runtime, on.label, plan.seed),
+            floating=(
+                _float(run, conversion, runtime, on.label, plan.seed) if floating else "not asked for (--against float)"
+            ),
         )
         cells.append(cell)
     before = {record.key: record for record in load_latency(run)} if resume else {}
@@ -223,7 +227,7 @@ def _is_done(record: LatencyRecord | None, cell: _Job, on: Place, plan: TimingPl
 
 
 def _control(
-    run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str, device: str
+    run: Run, control_run: Run | None, conversion: ConversionRecord, runtime: str, device: str, seed: int
 ) -> Beside | str:
     """The control's artifact for this cell, or why there is none."""
     if control_run is None:
@@ -236,16 +240,21 @@ def _control(
     if not fitting:
         return f"run {control_run.id} has no {conversion.precision} artifact for {conversion.target}"
     record = (same_source or fitting)[0]  # trained or calibrated scales make no difference to the time
-    return Beside(cell_key(record, runtime, device), artifact_path(control_run, record))
+    return _beside(control_run, record, runtime, device, seed)
 
 
-def _float(run: Run, conversion: ConversionRecord, runtime: str, device: str) -> Beside | str:
+def _beside(run: Run, record: ConversionRecord, runtime: str, device: str, seed: int) -> Beside:
+    key = cell_key(record, runtime, device)
+    return Beside(key, artifact_path(run, record), noise(run, record, IMAGES, seed))
+
+
+def _float(run: Run, conversion: ConversionRecord, runtime: str, device: str, seed: int) -> Beside | str:
     """The float32 file of the same model for an int8 cell, or why there is none."""
     if conversion.precision != "int8":
         return "this file is not int8"
     for record in ok(run):
         if (record.target, record.precision) == (conversion.target, "fp32"):
-            return Beside(cell_key(record, runtime, device), artifact_path(run, record))
+            return _beside(run, record, runtime, device, seed)
     return f"run {run.id} has no fp32 artifact for {conversion.target}: `convert` makes it"
 
 

@@ -28,6 +28,7 @@ from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.layout import artifact_name
 from targets import registry
+from targets.boundary import Boundary
 from targets.match import ScaleMatch, match_scales
 from targets.types import (
     PRECISIONS,
@@ -41,6 +42,8 @@ from targets.types import (
 )
 from targets.words import plural
 from targets.worker.host import HostWorker
+
+MID_GREY = 128
 
 
 def plan_cells(
@@ -81,6 +84,10 @@ def source_of(precision: Precision, from_float: bool = False) -> Source:
     return "ptq" if from_float or precision != "int8" else "qat"
 
 
+#: Wishes that need no room in a file's format.
+_ANYWHERE = ("group_size", "tensor_input")
+
+
 def check_wishes(wishes: Wishes, cells: Sequence[ArtifactKey], say: Say) -> None:
     """Refuse what none of the cells can do, before any work; tell which targets an option is ignored for.
 
@@ -90,7 +97,7 @@ def check_wishes(wishes: Wishes, cells: Sequence[ArtifactKey], say: Say) -> None
     _check_group_size(wishes.group_size, cells)
     rooms: dict[tuple[str, ...], list[str]] = {}
     for name, declared in options_of(Wishes).items():
-        if name != "group_size" and getattr(wishes, name):
+        if name not in _ANYWHERE and getattr(wishes, name):
             room = tuple(target.name for target in registry.everyone() if name in target.options)
             rooms.setdefault(room, []).append(declared.flag)
     for room, given in rooms.items():
@@ -174,12 +181,15 @@ def options_by_target(run: Run, wishes: Wishes, cells: Sequence[ArtifactKey]) ->
         RunError: the run has no record of them, or it changed.
     """
     subject = read_subject(run)
+    config, takes_image = subject.model_config, not wishes.tensor_input
     everything = replace(
         wishes.of_the_file(),
-        image_input=wishes.image_input,
-        mean=subject.model_config.mean,
-        std=subject.model_config.std,
-        class_labels=subject.classes if wishes.class_labels else (),
+        image_input=takes_image,
+        mean=config.mean,
+        std=config.std,
+        class_labels=subject.classes if takes_image else (),
+        crop_pct=config.crop_pct if takes_image else None,
+        interpolation=config.interpolation if takes_image else "",
     )
     found = {}
     for cell in cells:
@@ -226,6 +236,10 @@ def _convert(
     name = artifact_name(cell)
     final = run.path / name
     final.parent.mkdir(exist_ok=True)
+    config = read_subject(run).model_config
+    # A format without room for an image input has none for mean and std either.
+    whole = replace(options, mean=config.mean, std=config.std)
+    boundary = registry.get(cell.target).boundary(whole, config.input_size[1:])
     facts: GraphFacts | None = None
     match: ScaleMatch | None = None
     outcome, load_check = OK, "not reached"
@@ -233,7 +247,7 @@ def _convert(
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=final.parent, ignore_cleanup_errors=True) as workplace:
         made = Path(workplace) / final.name
         try:
-            facts, load_check = _make(run, cell, program, made, options)
+            facts, load_check = _make(run, cell, program, made, options, boundary)
         except TargetError as error:
             outcome = Outcome.of(error)
         seconds = time.monotonic() - start
@@ -255,13 +269,16 @@ def _convert(
         scales_found=match.found if match else None,
         scales_missing=match.missing if match else (),
         load_check=load_check,
+        boundary=boundary,
     )
     if facts is not None or not run.has(name):  # an earlier conversion stays published, with its own record
         save_conversion(run, record, name)
     return record
 
 
-def _make(run: Run, cell: ArtifactKey, program: Path, output: Path, options: PackageOptions) -> tuple[GraphFacts, str]:
+def _make(
+    run: Run, cell: ArtifactKey, program: Path, output: Path, options: PackageOptions, boundary: Boundary
+) -> tuple[GraphFacts, str]:
     """Convert in one process, read back and run in another."""
     digest = sha256_of(program)
     metadata = {"model": run.model, "run": run.id, "program_sha256": digest, "source": cell.source}
@@ -271,10 +288,10 @@ def _make(run: Run, cell: ArtifactKey, program: Path, output: Path, options: Pac
         worker.convert(cell.target, program, digest, cell.precision, output, metadata, options)
     with HostWorker() as fresh:
         facts = fresh.inspect(cell.target, output)
-        return facts, _load_check(fresh, cell.target, output, facts)
+        return facts, _load_check(fresh, cell.target, output, boundary)
 
 
-def _load_check(worker: HostWorker, target: str, path: Path, facts: GraphFacts) -> str:
+def _load_check(worker: HostWorker, target: str, path: Path, boundary: Boundary) -> str:
     """Run the file once in its first runtime that is here, or in a simulation of it; says what was done.
 
     Raises:
@@ -289,8 +306,7 @@ def _load_check(worker: HostWorker, target: str, path: Path, facts: GraphFacts) 
         except Unavailable as error:
             reasons.append(error.cause)
             continue
-        _, channels, height, width = facts.inputs[0].shape
-        logits = session.infer(np.zeros((1, channels, height, width), dtype=np.float32))
+        logits = session.infer(boundary.feed(np.full((1, *boundary.size, 3), MID_GREY, np.uint8)))
         if not np.isfinite(logits).all():
             raise TargetError("run", f"the logits of a mid-grey image are not finite: {logits.ravel()[:5].tolist()}")
         if runtime in simulated:

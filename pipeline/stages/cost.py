@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from pipeline.errors import UsageError
 from pipeline.progress import Say, progress
 from pipeline.records.conversion import ConversionRecord
@@ -15,6 +13,7 @@ from pipeline.run.cells import artifact_path, cell_key, chosen, load_instruction
 from pipeline.run.folder import Run
 from pipeline.run.layout import COMPUTE_PLAN, INSTRUCTIONS
 from pipeline.stages.devices import Place
+from pipeline.stages.timing import noise
 from targets import registry
 from targets.devices.device import CountsInstructions
 from targets.types import TargetError
@@ -40,13 +39,11 @@ def count_run(
     records = []
     with progress(f"counting instructions on {on.label}", len(cells), "files") as bar:
         for conversion, runtime in cells:
-            assert conversion.facts is not None  # it is ok
-            assert conversion.sha256 is not None
+            assert conversion.sha256 is not None  # it is ok
             key = cell_key(conversion, runtime, on.label)
             known = before.get(key)
             if known is None or known.sha256 != conversion.sha256 or known.count is None:
-                shape = conversion.facts.inputs[0].shape
-                image = np.random.default_rng(seed).standard_normal((1, *shape[1:]), dtype=np.float32)
+                image = noise(run, conversion, 1, seed)
                 path = artifact_path(run, conversion)
                 try:
                     count = device.count_instructions(conversion.target, path, runtime, image)

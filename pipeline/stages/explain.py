@@ -14,6 +14,7 @@ from pipeline.progress import Say, progress
 from pipeline.records.keys import CellKey
 from pipeline.records.waterfall import Explanation, FloatLayer, LayerRecord, WaterfallRecord
 from pipeline.run import layout as files
+from pipeline.run.cells import boundary_of, load_conversions
 from pipeline.run.facts import MovedNorm, read_quantization
 from pipeline.run.folder import Run
 from pipeline.run.logits import evenly, load_logits_subset
@@ -22,6 +23,8 @@ from targets.types import Session
 
 BATCH = 8  # images of the search at once
 SHOWN = 4  # images whose tensors inside of artifacts are read: millions of values
+#: Logits from probabilities differ by less where the logits are equal; steps of int8 logits are far larger.
+LOGARITHM = 1e-4
 MOST_MOVED = 5  # BatchNorms that are named
 
 
@@ -47,7 +50,13 @@ class Explainer:
         self._rows = list(evenly(len(self._reference.labels), explain_images))
         self._walk = Walk(QdqGraph(load_program(run.file(files.QDQ_PROGRAM)).module()))
         self._batches = list(self._images.batches(BATCH, self._rows))
-        self._shown = ShownTensors(self._walk, self._batches[0][:SHOWN], self._quantization.made)
+        self._boundaries = {
+            record.artifact: boundary_of(run, record)
+            for record in load_conversions(run)
+            if record.outcome.status == "ok" and self._quantization.made(record.artifact)
+        }
+        images, pixels = self._batches[0][:SHOWN], next(self._images.pixels(SHOWN, self._rows))
+        self._shown = ShownTensors(self._walk, images, pixels, self._boundaries)
 
     def look(self, key: CellKey, session: Session) -> None:
         """Into the tensors of an artifact, where its runtime shows them."""
@@ -92,14 +101,20 @@ class Explainer:
         )
 
     def _equal(self, stages: Sequence[ScoredStage]) -> list[str]:
-        """How much of the QDQ program each of its artifacts computes to the last bit."""
+        """How much of the QDQ program each of its artifacts computes to the last bit.
+
+        Of one that gives probabilities, to what their logarithms are good for.
+        """
         qdq, notes = self._reference.stages["qdq"], []
         for stage in stages:
-            if stage.cell is not None and self._quantization.made(stage.cell.artifact):
-                same = (stage.logits == qdq).all(axis=1)
+            boundary = None if stage.cell is None else self._boundaries.get(stage.cell.artifact)
+            if boundary is not None:
+                by_logarithm = boundary.gives == "probabilities"
+                equal = np.abs(stage.logits - qdq) <= (LOGARITHM if by_logarithm else 0)
+                same, how = equal.all(axis=1), f" to {LOGARITHM:g}" if by_logarithm else ""
                 notes.append(
-                    f"{stage.name}: all logits of {same.sum()} of {len(same)} images are those of the QDQ program, "
-                    f"{100 * (stage.logits == qdq).mean():.2f} % of the logits of all"
+                    f"{stage.name}: all logits of {same.sum()} of {len(same)} images are those of the QDQ program"
+                    f"{how}, {100 * equal.mean():.2f} % of the logits of all"
                 )
         return notes
 

@@ -15,7 +15,10 @@ from statistics import median
 import numpy as np
 
 from pipeline.config import TimingPlan
+from pipeline.records.conversion import ConversionRecord
 from pipeline.records.latency import Rounds
+from pipeline.run.cells import boundary_of
+from pipeline.run.folder import Run
 from targets.devices.device import DeviceWorker
 from targets.types import Samples, Session, TargetError
 from targets.worker.host import HostWorker
@@ -25,6 +28,13 @@ COLD_LOADS = 3  # each in a fresh process: one says nothing about the spread
 #: batches. Phones take seconds to raise their clock; a fixed number of inferences is over by then.
 STEADY_WITHIN = 0.03
 WARMUP_BATCHES = 10
+
+
+def noise(run: Run, record: ConversionRecord, n: int, seed: int) -> np.ndarray:
+    """`n` pictures of random pixels as the file takes them: the time of these networks does not depend on them."""
+    boundary = boundary_of(run, record)
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, *boundary.size, 3), np.uint8)
+    return boundary.feed(pixels)
 
 
 @dataclass(frozen=True)
@@ -60,12 +70,12 @@ def one_process(
     target: str,
     runtime: str,
     files: Mapping[str, Path],
-    images: np.ndarray,
+    images: Mapping[str, np.ndarray],
     plan: TimingPlan,
     number: int,
     start: Callable[[], DeviceWorker] | None = None,
 ) -> dict[str, Timed]:
-    """The share of process `number` of the plan: `files`, given by name, are timed on `images` [N, 3, H, W].
+    """The share of process `number` of the plan: `files`, given by name, are timed on `images` [N, ...] of each.
 
     Who comes first changes from round to round, and who is opened first from process to process.
 
@@ -83,14 +93,14 @@ def one_process(
         for name in order:
             try:
                 sessions[name] = worker.open(target, files[name], runtime, plan.threads)
-                warmed[name] = warm_up(sessions[name], images, plan.warmup)
+                warmed[name] = warm_up(sessions[name], images[name], plan.warmup)
             except TargetError as error:
                 raise TimingFailed(name, error) from error
         for turn in range(plan.rounds // plan.processes):
             first = turn % len(order)
             for name in (*order[first:], *order[:first]):
                 try:
-                    rounds[name].append(sessions[name].samples(images, plan.samples))
+                    rounds[name].append(sessions[name].samples(images[name], plan.samples))
                 except TargetError as error:
                     raise TimingFailed(name, error) from error
     cold = order[0]  # what is opened after it finds the runtime set up

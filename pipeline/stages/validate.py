@@ -17,12 +17,12 @@ import numpy as np
 
 from pipeline.config import ValidationPlan
 from pipeline.metrics.accuracy import accuracy
-from pipeline.metrics.drift import drift
+from pipeline.metrics.drift import aligned, drift
 from pipeline.progress import Say, progress
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import OK, CellKey, Outcome
 from pipeline.records.validation import ValidationRecord
-from pipeline.run.cells import artifact_path, cell_key, chosen, load_validation, save_cells
+from pipeline.run.cells import artifact_path, boundary_of, cell_key, chosen, load_validation, save_cells
 from pipeline.run.facts import QuantizationFacts, read_quantization
 from pipeline.run.folder import Run
 from pipeline.run.layout import VALIDATION
@@ -36,6 +36,7 @@ from pipeline.run.logits import (
 from pipeline.stages.devices import Place
 from pipeline.training.subject import scored_images
 from targets import registry
+from targets.boundary import Boundary
 from targets.types import RangeEvent, Session, TargetError
 
 CHUNK = 16  # images a request: small enough for a smooth bar, large enough to hide the pipe
@@ -47,6 +48,7 @@ class _Open:
 
     key: CellKey
     sha256: str
+    boundary: Boundary
     times: bool
     outcome: Outcome = OK
     session: Session | None = None
@@ -127,7 +129,7 @@ def _save(
     for cell, record in zip(cells, records, strict=True):
         say(_line(record))
         if cell.outcome.status == "ok":
-            logits = ArtifactLogits(np.concatenate(cell.rows), reference.indices, cell.sha256)
+            logits = ArtifactLogits(_logits(cell, reference, quantization), reference.indices, cell.sha256)
             save_artifact_logits(run, cell.key, logits)
     save_cells(run, VALIDATION, ValidationRecord, records)
     return {record.key: record for record in records}
@@ -152,7 +154,8 @@ def _open_all(
 def _open(stack: ExitStack, run: Run, on: Place, conversion: ConversionRecord, runtime: str, threads: int) -> _Open:
     assert conversion.sha256 is not None  # it is ok
     key = cell_key(conversion, runtime, on.label)
-    cell = _Open(key, conversion.sha256, times=on.device.times and not key.simulated)
+    times = on.device.times and not key.simulated
+    cell = _Open(key, conversion.sha256, boundary_of(run, conversion), times)
     try:
         worker = stack.enter_context(on.device.worker())
         cell.session = worker.open(conversion.target, artifact_path(run, conversion), runtime, threads)
@@ -177,8 +180,7 @@ def _infer(run: Run, cells: Sequence[_Open], reference: StageLogits, threads: in
     images = scored_images(run, reference)
     total = len(images.indices) * len(live)
     with progress(f"validating {len(live)} sessions", total) as bar, ThreadPoolExecutor(threads) as pool:
-        for tensor in images.batches(CHUNK):
-            batch = tensor.numpy()
+        for batch in images.pixels(CHUNK):
             # The later a rounding model, the slower: the slowest begins first. Real runtimes work beside them.
             simulated = [cell for cell in reversed(live) if cell.key.simulated]
             computed = pool.map(_infer_batch, simulated, [batch] * len(simulated))
@@ -195,24 +197,33 @@ def _infer(run: Run, cells: Sequence[_Open], reference: StageLogits, threads: in
             cell.outcome = Outcome.of(error)
 
 
-def _infer_batch(cell: _Open, batch: np.ndarray) -> None:
+def _infer_batch(cell: _Open, pixels: np.ndarray) -> None:
     if cell.session is None:
         return
+    batch = cell.boundary.feed(pixels)
     start = time.monotonic()
     try:
         if cell.times and not cell.rows:  # before a whole chunk of images lies in the worker's memory
             cell.peak_bytes = cell.session.peak_bytes(batch[:1])
-        cell.rows.append(cell.session.infer(batch))
+        cell.rows.append(cell.boundary.scores(cell.session.infer(batch)))
     except TargetError as error:
         cell.outcome, cell.session = Outcome.of(error), None
     cell.seconds += time.monotonic() - start
+
+
+def _logits(cell: _Open, reference: StageLogits, quantization: QuantizationFacts) -> np.ndarray:
+    """[N, classes]; of a file that gives probabilities, aligned: docs/decisions/0016-image-in-label-out.md."""
+    logits = np.concatenate(cell.rows)
+    if cell.boundary.gives != "probabilities":
+        return logits
+    return aligned(logits, reference.stages["qdq" if quantization.made(cell.key.artifact) else "float"])
 
 
 def _record(cell: _Open, reference: StageLogits, quantization: QuantizationFacts, on: Place) -> ValidationRecord:
     device = None if on.is_host else on.facts
     if cell.outcome.status != "ok":
         return ValidationRecord(cell.key, cell.outcome, None, None, None, None, device=device)
-    logits = np.concatenate(cell.rows)
+    logits = _logits(cell, reference, quantization)
     qdq = reference.stages["qdq"] if quantization.made(cell.key.artifact) else None
     return ValidationRecord(
         key=cell.key,

@@ -237,11 +237,19 @@ class ScoredImages:
     workers: int
 
     def batches(self, size: int, rows: Sequence[int] | None = None) -> Iterator[Tensor]:
-        """[B, 3, H, W] of all scored images, or of those at `rows` of the logits, in order."""
+        """Normalised float32 [B, 3, H, W] of all scored images, or of those at `rows` of the logits, in order."""
+        return self._batches(size, rows, normalize=True)
+
+    def pixels(self, size: int, rows: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+        """What `batches` are made of: uint8 RGB [B, H, W, 3] after resize and crop."""
+        for images in self._batches(size, rows, normalize=False):
+            yield np.ascontiguousarray(images.numpy().transpose(0, 2, 3, 1))
+
+    def _batches(self, size: int, rows: Sequence[int] | None, normalize: bool) -> Iterator[Tensor]:
         from calibration.loader import eval_batches
 
         indices = self.indices if rows is None else [self.indices[row] for row in rows]
-        for images, _, _ in eval_batches(self.split, self.transform, size, indices, self.workers):
+        for images, _, _ in eval_batches(self.split, self.transform, size, indices, self.workers, normalize):
             yield images
 
 

@@ -21,7 +21,7 @@ from targets.coreml.half_precision import half_precision
 from targets.coreml.mil import load_model
 from targets.coreml.package import INPUT, OUTPUT, PREFIX, Preprocessing, record, seal
 from targets.coreml.schemes import SCHEMES, SIGNED, problem, target_name
-from targets.program import check_request, decomposed, fold_quantized_weights, input_shape, static_batch
+from targets.program import check_labels, check_request, decomposed, fold_quantized_weights, input_shape, static_batch
 from targets.sdk import installed, one_line, quieted, why_not_imported
 from targets.types import WEIGHT_ONLY, ConvertRequest, PackageOptions, Precision, TargetError
 
@@ -51,7 +51,11 @@ def convert(request: ConvertRequest) -> None:
     if reason := problem(request.precision, request.options.deployment_target):
         raise TargetError("convert", reason)
     labels = request.options.class_labels
-    _check_labels(request.program, labels)
+    check_labels(request)
+    if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+        raise TargetError(
+            "convert", f"class labels occur twice ({', '.join(repeated[:5])}): a dictionary needs names of their own"
+        )
     model = _lower(request.program, request.precision, request.options)
     with quieted():
         if request.precision in WEIGHT_ONLY:
@@ -113,24 +117,6 @@ def _system(precision: Precision, options: PackageOptions) -> Any:
     import coremltools as ct
 
     return ct.target[target_name(precision, options.deployment_target)]
-
-
-def _check_labels(program: ExportedProgram, labels: tuple[str, ...]) -> None:
-    """
-    Raises:
-        TargetError: stage "convert", not one label for each logit, or two that are the same.
-    """
-    if not labels:
-        return
-    (logits,) = program.graph_signature.user_outputs
-    node = next(n for n in program.graph.nodes if n.name == logits)
-    classes = int(node.meta["val"].shape[-1])
-    if len(labels) != classes:
-        raise TargetError("convert", f"{len(labels)} class labels for {classes} logits: give one for each")
-    if repeated := sorted({label for label in labels if labels.count(label) > 1}):
-        raise TargetError(
-            "convert", f"class labels occur twice ({', '.join(repeated[:5])}): a dictionary needs names of their own"
-        )
 
 
 #: The output with the label of the highest score; coremltools calls the other one `<this>_probs`.
@@ -244,6 +230,10 @@ def describe(model: Any, request: ConvertRequest) -> None:
     written = {**facts, "precision": request.precision, "tools": json.dumps(tools)}
     if options.class_labels:
         written["classes"] = json.dumps(options.class_labels)
+    if options.crop_pct is not None:
+        written["crop_pct"] = json.dumps(options.crop_pct)
+    if options.interpolation:
+        written["interpolation"] = options.interpolation
     for key, value in written.items():
         model.user_defined_metadata[f"{PREFIX}{key}"] = value
     if options.image_input:

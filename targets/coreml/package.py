@@ -4,8 +4,8 @@ Core ML and coremltools load a package whose weights were changed by a flipped b
 sha256 in the package's own user-defined metadata, so it travels with the folder; it guards against damage, not
 against someone who writes a new seal.
 
-A package with an image input takes pixels of 0..255; every session of this program is fed normalised float images. The
-record in the package's metadata says which of the two a package wants.
+A package with an image input takes pixels of 0..255, any other one normalised floats. The record in the package's
+metadata says which of the two it wants.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 #: Names of the image that goes into a package and of the scores that come out.
 INPUT, OUTPUT = "images", "logits"
@@ -179,20 +177,3 @@ def read(metadata: Mapping[str, str]) -> Preprocessing | None:
             f"the package's {PREFIX}* metadata do not tell its preprocessing ({type(error).__name__}: {error}): "
             "convert again"
         ) from error
-
-
-def pixels(batch: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Normalised float images [N, C, H, W] back to the pixels they were made of, uint8 [N, C, H, W].
-
-    Exact for images that were made from 8-bit pixels; any other value goes to the nearest pixel, and values outside of
-    0..255 to its ends.
-
-    Raises:
-        ValueError: the number of channels is not that of `mean` and `std`, or a value is not finite.
-    """
-    if batch.ndim != 4 or batch.shape[1] != len(mean) or len(mean) != len(std):
-        raise ValueError(f"images of shape {batch.shape} for a mean of {len(mean)} and a std of {len(std)} channels")
-    if not np.isfinite(batch).all():
-        raise ValueError("the images have values that are not finite: no pixel stands for them")
-    centre, spread = (np.asarray(values, np.float64).reshape(1, -1, 1, 1) for values in (mean, std))
-    return np.clip(np.rint((batch * spread + centre) * 255.0), 0, 255).astype(np.uint8)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.coreml.package import OUTPUT, Preprocessing, pixels, read
+from targets.coreml.package import OUTPUT, Preprocessing, read
 from targets.sdk import one_line
 from targets.types import Samples, Session, TargetError, check_batch
 
@@ -32,8 +32,8 @@ class PackageInput:
     Attributes:
         name: of the input.
         shape: (1, 3, H, W).
-        folded: for an input that is an RGB picture: the preprocessing inside the package, which normalised images are
-            freed of before they go in. None for an array of normalised floats.
+        folded: for an input that is an RGB picture: the preprocessing inside the package. None for an array of
+            normalised floats.
     """
 
     name: str
@@ -92,10 +92,7 @@ class CoreMLSession(Session):
         return np.concatenate([self._predict(value) for value in self._values(batch)])
 
     def samples(self, batch: np.ndarray, n: int) -> Samples:
-        """Includes the copy of the image into and of the logits out of Core ML: `predict` does not part them.
-
-        The way back from normalised floats to a picture, for a package that takes one, is outside the interval.
-        """
+        """Includes the copy of the image into and of the logits out of Core ML: `predict` does not part them."""
         values = self._values(batch)
         samples_ms = []
         for i in range(n):
@@ -108,14 +105,16 @@ class CoreMLSession(Session):
         self._run = None
 
     def _values(self, batch: np.ndarray) -> list[np.ndarray] | list[Image.Image]:
-        """[N, 3, H, W] -> N values for `predict`."""
-        check_batch(batch, self._takes.shape[1:], self._name, is_open=self._run is not None)
-        if (folded := self._takes.folded) is None:
+        """float32 [N, 3, H, W], or uint8 [N, H, W, 3] for a picture -> N values for `predict`."""
+        _, channels, height, width = self._takes.shape
+        is_open = self._run is not None
+        if self._takes.folded is None:
+            check_batch(batch, (channels, height, width), self._name, is_open)
             return list(np.ascontiguousarray(batch)[:, None])
         from PIL import Image
 
-        levels = pixels(batch, folded.mean, folded.std).transpose(0, 2, 3, 1)  # uint8 [N, H, W, 3]
-        return [Image.fromarray(np.ascontiguousarray(image)) for image in levels]
+        check_batch(batch, (height, width, channels), self._name, is_open, dtype="uint8")
+        return [Image.fromarray(np.ascontiguousarray(image)) for image in batch]
 
     def _predict(self, value: np.ndarray | Image.Image) -> np.ndarray:
         """One image -> float32 logits [1, classes]."""

@@ -139,7 +139,7 @@ class CountsInstructions(Protocol):
     """A device that counts what is executed."""
 
     def count_instructions(self, target: str, path: Path, runtime: str, image: np.ndarray) -> InstructionCount:
-        """Of one inference of float32 [1, 3, H, W] on one thread.
+        """Of one inference of `image` [1, ...], as the file takes it, on one thread.
 
         Raises:
             Unavailable: what counts is not installed here; the message says how to get it.

@@ -207,7 +207,7 @@ _DAMAGE = (ValueError, LookupError, TypeError, StopIteration, struct.error, subp
 
 # Kernels outside of delegates that hold weights, and the position of the weight among their arguments.
 _KERNEL_WEIGHTS = {"aten::convolution": 1, "aten::linear": 1, "aten::addmm": 2, "aten::mm": 1, "aten::bmm": 1}
-_SCALAR_TYPES = {"FLOAT": "float32", "HALF": "float16", "CHAR": "int8"}
+_SCALAR_TYPES = {"FLOAT": "float32", "HALF": "float16", "CHAR": "int8", "BYTE": "uint8"}
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Container:
 
     @property
     def plan(self) -> Json:
-        plan: Json = self.program["execution_plan"][0]
+        plan: Json = next(plan for plan in self.program["execution_plan"] if plan["name"] == "forward")
         return plan
 
     def named_data(self, key: str) -> bytes:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 RUNTIME = "executorch"
 BACKEND = "XnnpackBackend"
 
+#: executorch::aten::ScalarType of an input (runtime/core/portable_type/scalar_type.h); others are float32.
+_DTYPES = {0: "uint8"}
+
 # The thread pool is one for the process, and sessions hold pointers into it.
 _open_sessions: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
 
@@ -99,7 +102,7 @@ def _fix_threads(threads: int) -> None:
 
 
 class ExecuTorchSession(Session):
-    """A loaded method `forward`, [1, 3, H, W] -> [1, classes]."""
+    """A loaded method `forward`, one image -> [1, classes]; the last output is the logits."""
 
     # Any: executorch.runtime.Program and Method, untyped.
     def __init__(self, program: Any, method: Any, name: str, load_ms: float, own_threads: bool):
@@ -108,7 +111,9 @@ class ExecuTorchSession(Session):
         self._method = method
         self._name = name
         self._own_threads = own_threads
-        self._shape = tuple(method.metadata.input_tensor_meta(0).sizes())
+        taken = method.metadata.input_tensor_meta(0)
+        self._shape = tuple(taken.sizes())
+        self._dtype = _DTYPES.get(taken.dtype(), "float32")
 
     def infer(self, batch: np.ndarray) -> np.ndarray:
         import torch
@@ -116,7 +121,7 @@ class ExecuTorchSession(Session):
         outputs = []
         for image in self._images(batch):
             try:
-                (logits,) = self._method.execute([image])
+                *_, logits = self._method.execute([image])
             except RuntimeError as error:
                 raise TargetError("run", f"{self._name}: {one_line(error)}") from error
             outputs.append(logits)
@@ -140,8 +145,8 @@ class ExecuTorchSession(Session):
         _open_sessions.discard(self)
 
     def _images(self, batch: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """[N, 3, H, W] -> N tensors of [1, 3, H, W]."""
+        """[N, ...] -> N tensors of [1, ...]."""
         import torch
 
-        check_batch(batch, self._shape[1:], self._name, is_open=self._method is not None)
+        check_batch(batch, self._shape[1:], self._name, is_open=self._method is not None, dtype=self._dtype)
         return torch.from_numpy(np.ascontiguousarray(batch)).split(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from targets.executorch import convert, inspect, runner
 from targets.executorch.schemes import SCHEMES
-from targets.target import Target
+from targets.target import IMAGE_OPTIONS, Target
 
 TARGET = Target(
     name="executorch",
@@ -18,4 +18,5 @@ TARGET = Target(
     convert=convert.convert,
     inspect=inspect.inspect,
     load=runner.load,
+    options=IMAGE_OPTIONS,
 )

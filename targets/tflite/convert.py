@@ -1,6 +1,7 @@
-"""Convert a float or QDQ program to a `.tflite` file for batch 1 with float32 input and output.
+"""Convert a float or QDQ program to a `.tflite` file for batch 1.
 
-Images enter as [1, 3, H, W], like in the other targets; the converter puts one TRANSPOSE behind that input.
+It takes float32 [1, 3, H, W] and gives logits; the converter puts one TRANSPOSE behind that input. With an image input
+it takes a picture and gives probabilities, and carries the standard metadata of an image classifier.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from targets.program import check_request, input_shape, static_batch
+from targets.program import check_labels, check_request, input_shape, static_batch
 from targets.sdk import quieted, why_not_imported
-from targets.tflite import flatbuffer, passes
+from targets.tflite import flatbuffer, image, metadata, passes
 from targets.tflite.compress import compress
 from targets.tflite.schemes import SCHEMES
 from targets.types import DYNAMIC, STATIC, WEIGHT_ONLY, ConvertRequest, Precision, TargetError
@@ -40,6 +41,7 @@ def convert(request: ConvertRequest) -> None:
         TargetError: stage "convert".
     """
     check_request(request, SCHEMES, unavailable_reason)
+    check_labels(request)
     content = lower(static_batch(request.program), request.precision)
     if request.precision == "fp16":
         content = _store_weights_as_float16(content)
@@ -55,7 +57,35 @@ def convert(request: ConvertRequest) -> None:
     passes.make_products_of_activations(model)
     passes.shorten_names(model)
     flatbuffer.write_metadata(model, request.metadata)
-    request.output.write_bytes(flatbuffer.serialize(model))
+    request.output.write_bytes(_with_image_boundary(model, request))
+
+
+def _with_image_boundary(model: flatbuffer.Model, request: ConvertRequest) -> bytes:
+    """The bytes of the file, with an image input if one was asked for.
+
+    Raises:
+        TargetError: stage "convert", a class label of several lines.
+    """
+    options, labels = request.options, request.options.class_labels
+    if not options.image_input:
+        return flatbuffer.serialize(model)
+    _, height, width = input_shape(request.program)
+    crop = "" if options.crop_pct is None else f"; the crop keeps {options.crop_pct:g} of the resized picture"
+    how = f" ({options.interpolation})" if options.interpolation else ""
+    image.put_image_boundary(model, options.mean, options.std)
+    content = metadata.metadata(
+        name=request.metadata.get("model", ""),
+        version=request.metadata.get("run", ""),
+        size=(height, width),
+        has_labels=bool(labels),
+        description=f"RGB pixels of 0 to 255, normalised inside{crop}{how}.",
+        tensors=(image.INPUT, image.OUTPUT),
+    )
+    flatbuffer.write_entry(model, metadata.ENTRY, content)
+    try:
+        return metadata.pack_labels(flatbuffer.serialize(model), labels) if labels else flatbuffer.serialize(model)
+    except ValueError as error:
+        raise TargetError("convert", str(error)) from error
 
 
 def lower(program: ExportedProgram, precision: Precision) -> bytes:

@@ -141,11 +141,16 @@ def module_path(name: str) -> str:
 
 def write_metadata(model: Model, metadata: Mapping[str, str]) -> None:
     """Store `metadata` as JSON in the file's metadata entry `METADATA_NAME`."""
+    write_entry(model, METADATA_NAME, json.dumps(dict(metadata), sort_keys=True).encode())
+
+
+def write_entry(model: Model, name: bytes | str, data: bytes) -> None:
+    """Store `data` in a metadata entry of the file."""
     from ai_edge_litert import schema_py_generated as schema
 
     content, entry = schema.BufferT(), schema.MetadataT()
-    content.data = np.frombuffer(json.dumps(dict(metadata), sort_keys=True).encode(), np.uint8)
-    entry.name, entry.buffer = METADATA_NAME, len(model.buffers)
+    content.data = np.frombuffer(data, np.uint8)
+    entry.name, entry.buffer = name, len(model.buffers)
     model.buffers.append(content)
     model.metadata = [*(model.metadata or []), entry]
 

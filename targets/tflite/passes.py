@@ -52,13 +52,13 @@ def make_boundary_float(model: Model) -> None:
             outer = _float_twin(graph, index)
             graph.operators.insert(0, _operator(model, codes.QUANTIZE, outer, index))
             graph.inputs[position] = outer
-            _move_signature(model, "inputs", index, outer)
+            move_signature(model, "inputs", index, outer)
     for position, index in enumerate(graph.outputs):
         if is_integer(graph.tensors[index]):
             outer = _float_twin(graph, index)
             graph.operators.append(_operator(model, codes.DEQUANTIZE, index, outer))
             graph.outputs[position] = outer
-            _move_signature(model, "outputs", index, outer)
+            move_signature(model, "outputs", index, outer)
 
 
 def make_operators_float(model: Model, names: Collection[str]) -> bool:
@@ -168,13 +168,13 @@ def opcode_index(model: Model, builtin: int) -> int:
             return index
     opcode = schema.OperatorCodeT()
     opcode.builtinCode = opcode.deprecatedBuiltinCode = builtin  # both are below 127, where the two fields agree
-    # Of DEQUANTIZE the first version with int8; QUANTIZE's and BATCH_MATMUL's second only add input types.
-    opcode.version = 2
+    # Of DEQUANTIZE the first version with int8; the second of others only adds input types. RESHAPE has one.
+    opcode.version = 1 if builtin == schema.BuiltinOperator.RESHAPE else 2
     model.operatorCodes.append(opcode)
     return len(model.operatorCodes) - 1
 
 
-def _move_signature(model: Model, side: str, old: int, new: int) -> None:
+def move_signature(model: Model, side: str, old: int, new: int) -> None:
     for signature in model.signatureDefs or []:
         for entry in getattr(signature, side):
             if entry.tensorIndex == old:

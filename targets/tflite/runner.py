@@ -84,7 +84,7 @@ def open_interpreter(path: Path, runtime: str, threads: int, showing: bool = Fal
 
 
 class TFLiteSession(Session):
-    """A loaded model, [1, 3, H, W] -> [1, classes]; float32 outside, whatever the file stores at its boundary."""
+    """A loaded model, one image -> [1, classes]; outside float32, or pixels where the file takes them as they are."""
 
     # Any: the interpreters of both packages are untyped.
     def __init__(self, interpreter: Any, name: str, load_ms: float, open_showing: Callable[[], Any]):
@@ -98,6 +98,9 @@ class TFLiteSession(Session):
             raise TargetError("load", f"{name} has {len(inputs)} inputs and {len(outputs)} outputs, not one of each")
         self._input, self._output = inputs[0], outputs[0]
         self._shape = tuple(int(size) for size in self._input["shape"])
+        # Scale 1, zero point 0: the bytes are the pixels.
+        takes_pixels = self._input["dtype"] == np.uint8 and tuple(self._input["quantization"]) == (1.0, 0)
+        self._dtype = "uint8" if takes_pixels else "float32"
 
     def infer(self, batch: np.ndarray) -> np.ndarray:
         logits = []
@@ -136,8 +139,8 @@ class TFLiteSession(Session):
         self._interpreter = self._showing = None
 
     def _images(self, batch: np.ndarray) -> list[np.ndarray]:
-        """[N, 3, H, W] -> N arrays of [1, 3, H, W]."""
-        check_batch(batch, self._shape[1:], self._name, is_open=self._interpreter is not None)
+        """[N, ...] -> N arrays of [1, ...]."""
+        check_batch(batch, self._shape[1:], self._name, is_open=self._interpreter is not None, dtype=self._dtype)
         return [np.ascontiguousarray(image[None]) for image in batch]
 
     def _set_input(self, image: np.ndarray, interpreter: Any = None) -> None:
@@ -152,7 +155,7 @@ class TFLiteSession(Session):
 
 def quantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
     """float32 -> the type of the tensor that `details` (of the interpreter) describes, through its scale."""
-    if details["dtype"] == np.float32:
+    if details["dtype"] == values.dtype:
         return values
     scale, zero_point = details["quantization"]
     limits = np.iinfo(details["dtype"])

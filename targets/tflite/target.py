@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from targets.target import Target
+from targets.target import IMAGE_OPTIONS, Target
 from targets.tflite import convert, inspect, runner
 from targets.tflite.schemes import SCHEMES
 
@@ -18,5 +18,7 @@ TARGET = Target(
     convert=convert.convert,
     inspect=inspect.inspect,
     load=runner.load,
+    options=IMAGE_OPTIONS,
+    gives="probabilities",  # readers of its standard metadata take every output for a head of its own
     shown_tensors="its tensors are those of the runtime's own kernels, without XNNPACK",
 )

@@ -100,7 +100,7 @@ class WorkerClient(ABC):
         return str(path.resolve())
 
     def _images(self, batch: np.ndarray) -> tuple[Message, np.ndarray | None]:
-        """How images [N, 3, H, W] go to the worker: what is added to the request, and what follows it on the stream.
+        """How images [N, ...] go to the worker: what is added to the request, and what follows it on the stream.
 
         Raises:
             TargetError: stage "device".

@@ -47,7 +47,7 @@ def folder_with_a_bad_image(root: Path) -> Path:
         ("convert --precision int4", 2, "int4"),
         ("convert --scheme w5", 2, "--precision 'w5' is not one of fp32"),
         ("convert --target tflite --scheme lut8", 2, "tflite is not converted in lut8"),
-        ("convert --target executorch --image-input", 2, "--image-input belongs to coreml alone"),
+        ("convert --target executorch --unsigned-weights", 2, "--unsigned-weights belongs to coreml alone"),
         ("convert --target coreml --scheme w4 --deployment-target iOS17", 2, "w4 needs iOS18 or later"),
         ("convert --target coreml --deployment-target MacOS14", 2, "Did you mean 'macOS14'"),
         ("convert --target coreml --precision fp32 --float32-op softmax", 2, "float32 already"),

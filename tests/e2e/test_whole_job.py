@@ -263,7 +263,7 @@ def test_a_board_behind_ssh_gives_the_same_bits_and_a_row_of_its_own(
         assert ended.code == 0, ended.err
         for said in (board, "tflite litert: yes", "coreml coreml: no: no Core ML runtime on linux", "now: "):
             assert said in ended.out
-        # 60 images of 96 px are 7 MB: they went there once, for four cells.
+        # 60 images of 96 px are 1.7 MB: they went there once, for four cells.
         assert len(list((server.home / ".cache/edge-t2t/images").iterdir())) == 4  # chunks of 16
     run = collect_run(finished.run)
     here = {v.key: v for v in run.validations if v.key.device == "host" and v.key.target == "tflite"}

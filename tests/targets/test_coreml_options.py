@@ -19,7 +19,7 @@ from targets.coreml.compress import palette
 from targets.coreml.convert import wrap
 from targets.coreml.interpreter.program import load_program as load_package
 from targets.coreml.mil import load_main
-from targets.coreml.package import SEAL, Preprocessing, check_seal, pixels, record
+from targets.coreml.package import SEAL, Preprocessing, check_seal, record
 from targets.coreml.package import read as read_preprocessing
 from targets.coreml.target import TARGET as COREML
 from targets.match import match_scales
@@ -68,21 +68,6 @@ def normalised(levels: np.ndarray) -> np.ndarray:
 
 
 # Preprocessing
-
-
-def test_pixels_come_back_from_normalised_images_exactly() -> None:
-    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, axis=1)
-    back = pixels(normalised(levels), MEAN, STD)
-    assert back.dtype == np.uint8
-    assert np.array_equal(back, levels)
-
-
-def test_pixels_stay_in_their_range_and_refuse_what_has_none() -> None:
-    assert pixels(np.array([[[[-9.0]], [[9.0]], [[0.0]]]]), MEAN, STD).ravel().tolist() == [0, 255, 104]  # 255 * 0.406
-    with pytest.raises(ValueError, match="finite"):
-        pixels(np.full((1, 3, 1, 1), np.nan), MEAN, STD)
-    with pytest.raises(ValueError, match=r"shape \(1, 1, 2, 2\)"):
-        pixels(np.zeros((1, 1, 2, 2)), MEAN, STD)
 
 
 def test_the_record_in_the_metadata_is_read_back() -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_hybrid import CLASSES, INPUT_SIZE, SavedProgram
 
 from targets import registry
+from targets.boundary import Boundary
 from targets.coreml import runner, units
 from targets.coreml.interpreter.program import MilProgram, load_program
 from targets.coreml.mil import load_main
@@ -78,14 +79,9 @@ def pictures(
     return convert(worker, programs, tmp_path_factory.mktemp("pictures"), "fp32", options)
 
 
-def normalised(levels: np.ndarray) -> np.ndarray:
-    """uint8 [N, 3, H, W] -> float32."""
-    mean, std = (np.array(values, np.float64).reshape(1, 3, 1, 1) for values in (MEAN, STD))
-    return ((levels / 255 - mean) / std).astype(np.float32)
-
-
-def random_levels(n: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (n, *INPUT_SIZE), dtype=np.uint8)
+def random_pixels(n: int) -> np.ndarray:
+    """uint8 [N, H, W, 3]"""
+    return np.random.default_rng(0).integers(0, 256, (n, *INPUT_SIZE[1:], 3), dtype=np.uint8)
 
 
 def test_logits_are_those_of_torch(package: Package) -> None:
@@ -122,13 +118,12 @@ def test_time_gives_as_many_samples_as_were_asked_for(package: Package) -> None:
     ],
     ids=lambda images: f"{images.dtype}-{'x'.join(map(str, images.shape))}",
 )
-def test_other_images_are_refused(images: np.ndarray, package: Package, pictures: Package) -> None:
-    for each in (package, pictures):
-        session = each.session()
-        for call in (session.infer, lambda batch: session.time(batch, 1)):  # noqa: B023
-            with pytest.raises(TargetError, match=r"tiny-.* takes float32 images of \[3, 32, 32\]") as caught:
-                call(images)
-            assert caught.value.stage == "run"
+def test_other_images_are_refused(images: np.ndarray, package: Package) -> None:
+    session = package.session()
+    for call in (session.infer, lambda batch: session.time(batch, 1)):
+        with pytest.raises(TargetError, match=r"tiny-.* takes float32 images of \[3, 32, 32\]") as caught:
+            call(images)
+        assert caught.value.stage == "run"
 
 
 def test_a_closed_session_is_refused(package: Package) -> None:
@@ -140,8 +135,8 @@ def test_a_closed_session_is_refused(package: Package) -> None:
         assert caught.value.stage == "run"
 
 
-def test_a_package_for_pictures_gets_the_pixels_that_the_images_were_made_of(pictures: Package) -> None:
-    levels = random_levels(3)
+def test_a_package_for_pictures_gets_the_pixels_as_they_are(pictures: Package) -> None:
+    pixels = random_pixels(3)
     handed: list[Image.Image] = []
 
     class Watched:
@@ -156,18 +151,19 @@ def test_a_package_for_pictures_gets_the_pixels_that_the_images_were_made_of(pic
 
     spec, _ = load_main(pictures.path)
     session = CoreMLSession(Watched(load_program(pictures.path)).predict, read_input(spec), pictures.path.name)
-    logits = session.infer(normalised(levels))
+    logits = session.infer(pixels)
     assert [image.mode for image in handed] == ["RGB"] * 3
-    assert np.array_equal(np.stack([np.asarray(image) for image in handed]), levels.transpose(0, 2, 3, 1))
+    assert np.array_equal(np.stack([np.asarray(image) for image in handed]), pixels)
     assert logits.shape == (3, CLASSES)
 
 
 def test_a_package_for_pictures_agrees_with_one_for_normalised_images(
     pictures: Package, worker: HostWorker, programs: dict[str, SavedProgram], tmp_path: Path
 ) -> None:
-    images = normalised(random_levels(4))
+    pixels = random_pixels(4)
+    images = Boundary.tensor(INPUT_SIZE[1:], MEAN, STD).feed(pixels)
     plain = convert(worker, programs, tmp_path, "fp32").session().infer(images)
-    folded = pictures.session().infer(images)
+    folded = pictures.session().infer(pixels)
     assert np.abs(folded - plain).max() / np.abs(plain).max() < 1e-5
 
 

@@ -63,8 +63,8 @@ class LiteRT:
         ]  # fmt: skip
 
     @staticmethod
-    def output_file(result: str) -> str:
-        """Where the file of the only output is."""
+    def output_file(result: str, number: int) -> str:
+        """Where the file of an output is, of which there is one here."""
         return result
 
     @staticmethod
@@ -108,8 +108,8 @@ class ExecuTorch:
         ]  # fmt: skip
 
     @staticmethod
-    def output_file(result: str) -> str:
-        return f"{result}-0.bin"
+    def output_file(result: str, number: int) -> str:
+        return f"{result}-{number}.bin"
 
     @staticmethod
     def read(text: str, runs: int) -> RunnerOutput:

@@ -92,7 +92,7 @@ class AdbWorker:
 
 
 class AdbSession(Session):
-    """One file in the runtime's program; float32 images in, float32 logits out, whatever the file stores."""
+    """One file in the runtime's program; images in as the file takes them, the last output out, float32."""
 
     def __init__(
         self,
@@ -110,11 +110,11 @@ class AdbSession(Session):
         self._threads = threads
         # toybox's taskset takes a hexadecimal mask.
         self._bound = ["taskset", format(sum(1 << cpu for cpu in cpus), "x")] if cpus else []
-        if len(facts.inputs) != 1 or len(facts.outputs) != 1:
-            raise TargetError(
-                "load", f"{name} has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs, not one of each"
-            )
-        self._taken, self._given = _float32_shape(facts.inputs[0]), _float32_shape(facts.outputs[0])
+        if len(facts.inputs) != 1 or not facts.outputs:
+            raise TargetError("load", f"{name} has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs")
+        self._dtype = facts.inputs[0].dtype
+        self._taken = _shape(facts.inputs[0], "float32", "uint8")
+        self._given = [_shape(output, "float32") for output in facts.outputs]
         first = self._timed(1, "load")
         self.load_ms = first.load_ms
 
@@ -123,8 +123,8 @@ class AdbSession(Session):
         return self._timed(n, "run").samples
 
     def infer(self, batch: np.ndarray) -> np.ndarray:
-        check_batch(batch, self._taken[1:], self._name, is_open=True)
-        images = [image.astype("<f4").tobytes() for image in batch]
+        check_batch(batch, self._taken[1:], self._name, is_open=True, dtype=self._dtype)
+        images = [image.astype(np.dtype(self._dtype).newbyteorder("<")).tobytes() for image in batch]
         folder = f"{ROOT}/chunk-{secrets.token_hex(8)}"
         require_room(self._shell, "the batch of images", sum(map(len, images)))
         self._shell.checked(["mkdir", folder], f"making {folder}")
@@ -145,12 +145,13 @@ class AdbSession(Session):
                 link.send(io.BytesIO(image), f"{folder}/{number}.in", f"image {number}")
         self._run_all(folder, len(images))
         with FileLink(self._shell) as link:
-            size_bytes = 4 * math.prod(self._given)
+            last = len(self._given) - 1
+            size_bytes = 4 * math.prod(self._given[last])
             raw = [
-                link.fetch(self._runner.output_file(f"{folder}/{number}.out"), size_bytes, f"output {number}")
+                link.fetch(self._runner.output_file(f"{folder}/{number}.out", last), size_bytes, f"output {number}")
                 for number in range(len(images))
             ]
-        return [np.frombuffer(one, "<f4").reshape(self._given).astype(np.float32) for one in raw]
+        return [np.frombuffer(one, "<f4").reshape(self._given[last]).astype(np.float32) for one in raw]
 
     def close(self) -> None:
         """Nothing is open."""
@@ -190,9 +191,9 @@ class AdbSession(Session):
             raise TargetError(stage, f"{self._name}: {self._runner.runtime} {how}: {tail(ended.output)}")
 
 
-def _float32_shape(spec: TensorSpec) -> tuple[int, ...]:
-    """Of the input or output of a file."""
-    if spec.dtype != "float32":
+def _shape(spec: TensorSpec, *dtypes: str) -> tuple[int, ...]:
+    """Of the input or output of a file, which is of one of these dtypes."""
+    if spec.dtype not in dtypes:
         raise TargetError(
             "load", f"{spec.name} is {spec.dtype}: files with a quantized input or output do not run on a phone yet"
         )

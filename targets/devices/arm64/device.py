@@ -114,7 +114,7 @@ def count(
     timeout_s: float,
     repeats: int = REPEATS,
 ) -> InstructionCount:
-    """Of one inference of `image`, float32 [1, 3, H, W].
+    """Of one inference of `image` [1, ...], as the file takes it.
 
     Args:
         timeout_s: for each of the processes.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 # A chunk that is smaller goes with its request: asking the device whether it has it takes as long.
-INLINE_BYTES = 1_000_000
+INLINE_BYTES = 250_000
 # Images are kept on a device only while this stays free there: they fill a memory card soon.
 IMAGES_SPARE_BYTES = 2_000_000_000
 

@@ -72,7 +72,7 @@ def test_weight_only_files_come_from_the_float_program_and_other_targets_say_tha
 @pytest.mark.parametrize(
     ("wishes", "targets", "precisions", "says"),
     [
-        (Wishes(image_input=True), ["tflite"], ["int8"], "--image-input belongs to coreml alone"),
+        (Wishes(unsigned_weights=True), ["tflite"], ["int8"], "--unsigned-weights belongs to coreml alone"),
         (Wishes(author="me", license="MIT"), ["executorch"], ["fp32"], "--author, --license belong to coreml alone"),
         (Wishes(deployment_target="iOS16"), ["coreml"], ["fp16", "int8"], "int8 needs iOS17 or later"),
         (Wishes(deployment_target="ios17"), ["coreml"], ["int8"], "Did you mean 'iOS17'"),
@@ -92,6 +92,6 @@ def test_options_that_no_cell_can_honour_are_refused(
 def test_options_of_one_target_among_others_are_told() -> None:
     cells = plan_cells(registry.names(), ["int8"], from_float=False, say=pytest.fail)
     said: list[str] = []
-    check_wishes(Wishes(image_input=True, float32_operators=("softmax",)), cells, said.append)
-    assert said == ["--image-input, --float32-op belong to coreml, and say nothing to executorch, tflite"]
+    check_wishes(Wishes(tensor_input=True, author="me", float32_operators=("softmax",)), cells, said.append)
+    assert said == ["--float32-op, --author belong to coreml, and say nothing to executorch, tflite"]
     check_wishes(Wishes(), cells, pytest.fail)

@@ -21,6 +21,7 @@ from targets.codec import from_dict, to_dict
 from targets.types import Stopwatch
 
 IMAGES = np.zeros((1, 3, 8, 8), np.float32)
+OF_EACH = {"own": IMAGES, "control": IMAGES}
 KEY = CellKey("t2t_vit_7", "tflite", "litert", "int8", "qat", "host")
 
 
@@ -33,7 +34,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> FakeWorkers:
 
 def turns(plan: TimingPlan) -> dict[str, timing.Timed]:
     files = {"own": Path("a"), "control": Path("b")}
-    parts = [one_process("tflite", "litert", files, IMAGES, plan, n) for n in range(plan.processes)]
+    parts = [one_process("tflite", "litert", files, OF_EACH, plan, n) for n in range(plan.processes)]
     return joined(parts, list(files))
 
 

@@ -379,7 +379,7 @@ def test_a_slow_or_silent_link_ends_at_the_limit(server: SshServer, tmp_path: Pa
                 one.timeout_s = 1.0
                 proxy.bytes_per_s, proxy.silent = (2000, False) if fault == "slow" else (None, True)
                 with pytest.raises(TargetError, match="no answer within 1 s"):
-                    session.infer(np.zeros((20, 3, 64, 64), np.float32))
+                    session.infer(np.zeros((20, 3, 32, 32), np.float32))
 
 
 def test_a_push_that_is_too_slow_says_how_far_it_came(server: SshServer, tmp_path: Path) -> None:
