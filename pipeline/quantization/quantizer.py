@@ -29,8 +29,7 @@ from pipeline.quantization.observers import OBSERVERS, WEIGHT_OBSERVER, WIDE_MAX
 aten = torch.ops.aten
 WEIGHTED = (aten.linear.default, aten.conv2d.default)
 BATCH_NORM = (aten.batch_norm.default,)
-_RELUS, _RELU6S = (aten.relu.default, aten.relu_.default), (aten.relu6.default, aten.relu6_.default)
-CLAMPS = (*_RELUS, *_RELU6S, aten.hardtanh.default, aten.hardtanh_.default)
+CLAMPS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default)
 AVERAGES = (aten.adaptive_avg_pool2d.default, aten.mean.dim)
 #: Operators that only copy values: in int8 they move a quarter of the bytes, and nothing is rounded twice.
 COPIES = (
@@ -206,8 +205,8 @@ def _fused_output(node: Node) -> Node:
 
 def clamp_bounds(clamp: Node) -> tuple[float, float]:
     """The smallest and the largest value of one of CLAMPS."""
-    if clamp.target in (*_RELUS, *_RELU6S):
-        return 0.0, math.inf if clamp.target in _RELUS else 6.0
+    if clamp.target in (aten.relu.default, aten.relu_.default):
+        return 0.0, math.inf
     given = [float(bound) for bound in clamp.args[1:]]  # type: ignore[arg-type]
     return given[0] if given else -1.0, given[1] if len(given) > 1 else 1.0  # the defaults of hardtanh
 

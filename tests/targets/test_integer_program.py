@@ -47,7 +47,7 @@ class Depthwise(nn.Module):
         ]  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu6(self.stem_norm(self.stem(x)))  # aten.relu6; nn.ReLU6 is aten.hardtanh
+        x = functional.hardtanh(self.stem_norm(self.stem(x)), 0.0, 6.0)  # nn.ReLU6; aten.relu6 is not fused
         for expand, norm1, depthwise, norm2, project, norm3 in self.blocks:  # type: ignore[misc]
             inner = functional.hardtanh(norm2(depthwise(functional.relu(norm1(expand(x))))), 0.0, 6.0)
             x = x + norm3(project(inner))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -210,26 +208,6 @@ def test_a_batch_norm_that_two_convolutions_share_gets_its_epsilon_once() -> Non
     with torch.no_grad():
         rounded, program = graph(images), to_qdq_program(graph, INPUT_SIZE).module()
         assert torch.allclose(program(images), rounded, atol=float(rounded.std()) / 50)
-
-
-class Clamped(nn.Module):
-    def __init__(self, clamp: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.first, self.clamp, self.second = nn.Conv2d(3, 4, 3, bias=False), clamp, nn.Conv2d(4, 5, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.clamp(self.first(x))).mean(dim=(2, 3))
-
-
-@pytest.mark.parametrize(
-    "clamp",
-    [torch.relu, nn.ReLU(inplace=True), F.relu6, partial(F.relu6, inplace=True), nn.ReLU6(), nn.ReLU6(inplace=True)],
-)
-def test_what_a_runtime_fuses_is_rounded_once(clamp: Callable[[Tensor], Tensor]) -> None:
-    program = to_qdq_program(calibrated(Clamped(clamp), INPUT_SIZE, torch.randn(8, *INPUT_SIZE)), INPUT_SIZE)
-    rounded = [n for n in program.graph.nodes if str(n.target) == "quantized_decomposed.quantize_per_tensor.default"]
-    assert len(rounded) == 4  # images, what the clamp gives, the second convolution, its mean
-    assert not any(n.args[0].target == aten.conv2d.default for n in rounded[:2])
 
 
 def test_batch_norm_is_folded_into_the_convolution() -> None:
