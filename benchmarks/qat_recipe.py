@@ -32,11 +32,12 @@ from pipeline.run.logits import load_logits  # noqa: E402
 from pipeline.stages.quantize import default_weights, new_run  # noqa: E402
 from targets.sdk import quiet_sdks  # noqa: E402
 
-PTQ: dict[str, Any] = {"epochs": 0, "bias_correction": False, "adaptive_rounding": False, "equalize": False}
+UNCORRECTED: dict[str, Any] = {"bias_correction": False, "adaptive_rounding": False, "equalize": False}
+PTQ: dict[str, Any] = {"epochs": 0, **UNCORRECTED}
 #: QAT without anything of the recipe; the arms below differ from it, or from PTQ, in what they name.
 QAT: dict[str, Any] = {
-    "bias_correction": False, "adaptive_rounding": False, "equalize": False, "distill": 0.0, "distill_features": 0.0,
-    "ema": 0.0, "ranges": "observed", "dropout": True, "observer": "moving-average",
+    **UNCORRECTED, "distill": 0.0, "distill_features": 0.0, "ema": 0.0, "ranges": "observed",
+    "dropout": True, "observer": "moving-average",
 }  # fmt: skip
 ARMS: dict[str, dict[str, Any]] = {
     "ptq": PTQ,
