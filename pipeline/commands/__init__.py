@@ -22,6 +22,8 @@ COMMANDS = {
     "benchmark": "Time every artifact on a device against MobileNetV2 in the same runtime and precision, round by "
     "round.",
     "report": "Accuracy, drift, conversion facts and latency in one place.",
+    "export-app": "Files, labels, preprocessing, Kotlin and Swift code, a model card and golden answers in one folder, "
+    "for an app.",
     "check": "Hold a validated run against a committed baseline.",
     "compare": "Two runs side by side, cell by cell: paired where both saw the same images.",
     "train": "Train in float, from scratch or from given weights.",
@@ -36,7 +38,8 @@ COMMANDS = {
 def load(name: str) -> Any:
     """The Typer command called `name`, with its options; imports its module."""
     alone = typer.Typer(add_completion=False)
-    alone.command(name, help=COMMANDS[name])(getattr(import_module(f"{__name__}.{name}"), name))
+    function = name.replace("-", "_")
+    alone.command(name, help=COMMANDS[name])(getattr(import_module(f"{__name__}.{function}"), function))
     return typer.main.get_command(alone)
 
 

@@ -10,6 +10,7 @@
     logits/              <target>-<runtime>-<precision>-<source>-<device>.npz, of artifacts that were validated
     validation.json ...  one file of records for each command that measures
     report.json ...      what `report` wrote
+    app/                 what `export-app` wrote
 
 `latest`, beside the run folders, names the one that commands take when no --run is given.
 """
@@ -60,6 +61,7 @@ WATERFALL = "waterfall.json"
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
 REPORT_HTML = "report.html"
+APP = "app"
 
 
 def resume_file(phase: str) -> str:
