@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from pipeline.errors import UsageError
 from pipeline.models.build import ModelConfig
 
+#: Of Pillow's resampling (ImagingResampleInner in Resample.c of release 13): a bicubic edge that overshoots is clipped
+#: after the first pass, so the order shows.
+PASSES = (
+    "along x, then along y, rounded to 8 bits after each; y first where the height shrinks by more than twice as many "
+    "pixels as the width"
+)
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -46,7 +53,11 @@ class Preparation:
 
     def as_json(self) -> dict[str, object]:
         """What preprocessing.json holds."""
-        resize: dict[str, object] = {"interpolation": self.interpolation, "antialias": self.interpolation != "nearest"}
+        resize: dict[str, object] = {
+            "interpolation": self.interpolation,
+            "antialias": self.interpolation != "nearest",
+            "order": PASSES,
+        }
         if self.resized is None:
             resize |= {"short_side": self.short_side, "long_side": "short_side * long / short, rounded down"}
         else:
