@@ -1,0 +1,175 @@
+"""The exported Kotlin files compile, and their Picture.kt prepares photos as `calibration.preprocess` does.
+
+A compiler is found as `kotlinc` on the PATH or by EDGE_T2T_KOTLINC; `npm install kotlin-compiler` brings one. What the
+files use of Android and the runtimes is declared in tests/support/kotlin.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from calibration.preprocess import EvalTransform, to_rgb
+from pipeline.config import INTERPOLATION_NAMES
+
+ROOT = Path(__file__).parents[3]
+DECLARATIONS = ROOT / "tests/support/kotlin"
+KOTLINC = os.environ.get("EDGE_T2T_KOTLINC") or shutil.which("kotlinc")
+MISSING = ", ".join(name for name, found in (("kotlinc", KOTLINC), ("java", shutil.which("java"))) if not found)
+
+ALL_FILES = {"tflite": "tflite-int8.tflite", "executorch": "executorch-int8.pte", "coreml": "coreml-int8.mlpackage"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way of preparing photos, in a Kotlin package of its own."""
+
+    package: str
+    transform: EvalTransform
+
+    def values(self, **files: str | None) -> dict[str, object]:
+        """Variables of the templates; of the artifacts, all those that `files` does not name are there."""
+        _, height, width = self.transform.input_size
+        resized = [floor(side / self.transform.crop_pct) for side in (height, width)]
+        squash = self.transform.crop_mode == "squash"
+        return {
+            "package": self.package,
+            "model": "t2t_vit_10",
+            "height": height,
+            "width": width,
+            "short_side": None if squash else resized[0],
+            "resize_height": resized[0] if squash else None,
+            "resize_width": resized[1] if squash else None,
+            "interpolation": self.transform.interpolation,
+            "litert_version": "2.3.0",
+            "executorch_version": "1.4.1",
+            **ALL_FILES,
+            **files,
+        }
+
+
+def choice(interpolation: str, side: int = 48, crop_pct: float = 0.9) -> Choice:
+    return Choice(
+        f"edge.{interpolation}", EvalTransform((3, side, side), (0.5,) * 3, (0.5,) * 3, crop_pct, interpolation)
+    )
+
+
+CHOICES = [
+    *(choice(name) for name in INTERPOLATION_NAMES),
+    Choice("edge.whole", choice("bicubic", 56, 1.0).transform),
+    Choice("edge.squash", EvalTransform((3, 40, 56), (0.5,) * 3, (0.5,) * 3, 0.875, "bicubic", "squash")),
+]
+
+
+def render(folder: str, into: Path, values: dict[str, object]) -> list[Path]:
+    """Every template of a folder, under its name without `.j2`."""
+    templates = ROOT / "pipeline/app/templates" / folder
+    environment = Environment(
+        loader=FileSystemLoader(templates), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    into.mkdir(parents=True)
+    written = []
+    for template in sorted(templates.glob("*.j2")):
+        written.append(into / template.name.removesuffix(".j2"))
+        # jinja2 drops the last line's end
+        written[-1].write_text(environment.get_template(template.name).render(values) + "\n", encoding="utf-8")
+    return written
+
+
+@pytest.fixture(scope="module")
+def jar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that is exported, for every choice, compiled in one call (the compiler takes long to start)."""
+    if MISSING:
+        pytest.skip(f"no {MISSING} on the PATH")
+    folder = tmp_path_factory.mktemp("kotlin")
+    sources = list(DECLARATIONS.glob("*.kt"))
+    for one in CHOICES:
+        rendered = render("android", folder / one.package, one.values())
+        # Of most choices Picture.kt alone: the other files do not depend on how a photo is prepared.
+        sources += [
+            file for file in rendered if file.name == "Picture.kt" or (file.suffix == ".kt" and one is CHOICES[0])
+        ]
+    compiled = folder / "app.jar"
+    command = [str(KOTLINC), "-Werror", "-Wextra", "-progressive", "-include-runtime", "-d", str(compiled)]
+    finished = subprocess.run([*command, *map(str, sources)], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert not finished.stderr.strip()
+    return compiled
+
+
+def noise(width: int, height: int, channels: int) -> np.ndarray:
+    """Pixels that overshoot every filter: black and white beside each other, and smooth parts between them."""
+    random = np.random.default_rng(width * 1000 + height)
+    coarse = Image.fromarray(random.integers(0, 256, (5, 5, channels), np.uint8)).resize((width, height), Image.BICUBIC)
+    spots = random.integers(0, 2, (height, width, channels), np.uint8) * 255
+    return np.where(random.random((height, width, 1)) < 0.3, spots, np.asarray(coarse)).astype(np.uint8)
+
+
+SHAPES = {
+    "landscape": (320, 240),
+    "portrait": (201, 333),
+    "square": (128, 128),
+    "of the size already": (53, 53),
+    "enlarged": (31, 40),
+    "enlarged on one side only": (61, 47),
+    "a wide strip": (700, 19),
+    "a tall strip": (19, 700),
+    "twice as tall as wide": (90, 183),
+    "one pixel": (1, 1),
+}
+IMAGES = {name: noise(*shape, 3) for name, shape in SHAPES.items()} | {"transparent": noise(157, 90, 4)}
+
+
+@pytest.fixture(scope="module")
+def prepared(jar: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], np.ndarray]:
+    """What Picture.prepare gives for each choice and image: uint8 [H, W, 3]."""
+    folder = tmp_path_factory.mktemp("pixels")
+    lines, results = [], {}
+    for number, (name, pixels) in enumerate(IMAGES.items()):
+        height, width, channels = pixels.shape
+        alpha = pixels[..., 3:] if channels == 4 else np.full((height, width, 1), 255, np.uint8)
+        (folder / f"{number}.argb").write_bytes(np.concatenate([alpha, pixels[..., :3]], axis=2).tobytes())
+        for one in CHOICES:
+            results[one.package, name] = folder / f"{number}-{one.package}.rgb"
+            lines.append(f"{one.package} {width} {height} {folder / f'{number}.argb'} {results[one.package, name]}")
+    (folder / "lines").write_text("\n".join(lines))
+    subprocess.run(["java", "-cp", str(jar), "prepared.PrepareKt", str(folder / "lines")], check=True)
+    sizes = {one.package: one.transform.input_size for one in CHOICES}
+    return {
+        (package, name): np.fromfile(file, np.uint8).reshape(*sizes[package][1:], 3)
+        for (package, name), file in results.items()
+    }
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("one", CHOICES, ids=lambda one: one.package)
+def test_photos_are_prepared_as_for_evaluation(
+    one: Choice, name: str, prepared: dict[tuple[str, str], np.ndarray]
+) -> None:
+    transform = one.transform.build(normalize=False)
+    expected = transform(to_rgb(Image.fromarray(IMAGES[name]))).numpy().transpose(1, 2, 0)
+    difference = np.abs(prepared[one.package, name].astype(int) - expected.astype(int))
+    assert difference.max() <= 1, f"{(difference > 0).sum()} of {difference.size} values differ"
+
+
+@pytest.mark.parametrize(("left_out", "file"), [("tflite", "LiteRt"), ("executorch", "ExecuTorch")])
+def test_the_golden_test_asks_only_for_files_that_are_there(left_out: str, file: str, tmp_path: Path) -> None:
+    test, gradle = (
+        next(
+            path
+            for path in render("android", tmp_path / name, CHOICES[0].values(**{left_out: None}))
+            if path.name == name
+        )
+        for name in ("GoldenTest.kt", "build.gradle.kts")
+    )
+    assert f"{file}Classifier" not in test.read_text()
+    assert left_out.replace("tflite", "litert") not in gradle.read_text()
