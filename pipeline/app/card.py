@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 
 from pipeline.records.conversion import ConversionRecord
 from pipeline.records.keys import HOST
@@ -13,6 +14,7 @@ from pipeline.report.cells import Cell, run_cells
 from pipeline.report.tables.accuracy import overview
 from pipeline.report.tables.beside import beside_float
 from pipeline.report.tables.table import Table, escaped, table_lines
+from targets.devices.address import parse
 
 NAMES_SHOWN = 20
 #: Of the packages that an app brings along; the model's own has to be told.
@@ -24,14 +26,14 @@ LICENCES = {
 
 
 def model_card(
-    report: Report, files: Sequence[ConversionRecord], classes: Sequence[str], licence: str, replayed: Sequence[str]
+    report: Report, files: Sequence[ConversionRecord], classes: Sequence[str], licence: str, replayed: Collection[str]
 ) -> str:
     """Markdown.
 
     Args:
         files: that the app folder holds.
         licence: of the model, as told; empty: nobody told.
-        replayed: the runtimes that gave the golden answers here, as "tflite / litert".
+        replayed: names of the files that gave golden answers here.
     """
     run = report.runs[0]
     kept = [record for record in run.conversions if record in files or record.precision == "fp32"]
@@ -64,10 +66,15 @@ def model_card(
     )
 
 
+def file_name(record: ConversionRecord) -> str:
+    """Of an artifact, in the app folder."""
+    return PurePath(str(record.path)).name
+
+
 def _files(files: Sequence[ConversionRecord]) -> Table:
     rows = tuple(
         (
-            v.words(str(record.path).rsplit("/", 1)[-1]),
+            v.words(file_name(record)),
             v.words(record.artifact.variant),
             v.measured(record.facts, lambda facts: v.megabytes(facts.size_bytes)),
             v.words(record.sha256),
@@ -90,7 +97,7 @@ def _made(run: RunRecord, generated_utc: str) -> list[str]:
     ]
 
 
-def not_measured(run: RunRecord, files: Sequence[ConversionRecord], replayed: Sequence[str]) -> list[str]:
+def not_measured(run: RunRecord, files: Sequence[ConversionRecord], replayed: Collection[str]) -> list[str]:
     """What a reader might think was measured, and was not."""
     cells = [cell for cell in run_cells(run) if cell.conversion in files]
     lines = []
@@ -99,16 +106,16 @@ def not_measured(run: RunRecord, files: Sequence[ConversionRecord], replayed: Se
         name = f"{record.target} {record.artifact.variant}"
         if not any(cell.accuracy for cell in own):
             simulated = any(cell.simulations for cell in own)
-            found = "its accuracy above is a simulation's" if simulated else "it has no accuracy above"
+            found = "accuracy and golden answers are a simulation's" if simulated else "it has no accuracy"
             lines.append(f"{name}: no runtime answered the validation images; {found}")
         if not any(_is_timed(cell) for cell in own):
             lines.append(f"{name}: not timed")
-        if not any(place.startswith(record.target) for place in replayed):
+        if file_name(record) not in replayed:
             lines.append(f"{name}: golden answers are missing, for no runtime here could give them")
-    places = {cell.key.device for cell in cells if cell.key is not None}
-    if places <= {HOST}:
+    places = [cell.key.device for cell in cells if cell.key is not None]
+    if not any(parse(place).kind == "adb" for place in places):
         processor = run.provenance.get("processor", "a processor that was not recorded")
-        lines.append(f"on a phone: nothing. All figures are of {escaped(str(processor))}")
+        lines.append(f"on a phone: nothing. {HOST.capitalize()} above is {escaped(str(processor))}")
     lines.append("the Swift files were not compiled; the Kotlin files were not built into an app")
     return lines
 

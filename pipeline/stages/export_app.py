@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.app.card import model_card
+from pipeline.app.card import file_name, model_card
 from pipeline.app.code import render
 from pipeline.app.golden import Golden, image_name, pick, prepared_name, replay
 from pipeline.app.preparation import Preparation
@@ -19,7 +19,7 @@ from pipeline.files import publish
 from pipeline.progress import Say, progress
 from pipeline.records.conversion import ConversionRecord
 from pipeline.report.collect import collect_report
-from pipeline.run.cells import artifact_path, boundary_of, chosen
+from pipeline.run.cells import artifact_path, boundary_of, cell_key, chosen
 from pipeline.run.facts import read_quantization, read_subject
 from pipeline.run.folder import Run
 from pipeline.run.layout import APP
@@ -51,21 +51,19 @@ def export_app(run: Run, root: Path, targets: Sequence[str], precision: Precisio
     records = _files(run, targets, precision)
     report = collect_report(run, root)
     golden, photos = _golden(run, records[0])
-    say(f"golden: {len(golden.rows)} images, replayed in every runtime here")
-    answers = {record: _answers(run, record, golden.pixels) for record in records}
-    named = {_name(record): found for record, found in answers.items()}
-    golden.check(named)
-    replayed = [f"{record.target} / {runtime}" for record, found in answers.items() for runtime in found]
+    answers = {file_name(record): _answers(run, record, golden.pixels) for record in records}
+    golden.check(answers)
+    replayed = [name for name, found in answers.items() if found]
     with tempfile.TemporaryDirectory(prefix=f".{APP}-", dir=run.path, ignore_cleanup_errors=True) as workplace:
         folder = Path(workplace) / APP
         for record in records:
-            _copy(artifact_path(run, record), folder / _name(record))
+            _copy(artifact_path(run, record), folder / file_name(record))
         texts = {
             LABELS: "".join(f"{name}\n" for name in subject.classes),
             PREPROCESSING: _json(preparation.as_json()),
             CARD: model_card(report, records, subject.classes, licence, replayed),
-            GOLDEN: _json(golden.as_json(named)),
-            **render(run.model, preparation, {record.target: _name(record) for record in records}),
+            GOLDEN: _json(golden.as_json(answers)),
+            **render(run.model, preparation, {record.target: file_name(record) for record in records}),
         }
         for name, text in texts.items():
             path = folder / name
@@ -74,8 +72,8 @@ def export_app(run: Run, root: Path, targets: Sequence[str], precision: Precisio
         _write_images(folder / Path(GOLDEN).parent, photos, golden.pixels)
         publish(folder, run.path / APP)
     run.record(APP)
-    for place in replayed:
-        say(f"{place}: {len(golden.rows)} golden answers are those of the program")
+    for cell in (cell for found in answers.values() for cell in found):
+        say(f"{cell}: {len(golden.rows)} of {len(golden.rows)} golden answers are those of the program")
     return run.path / APP
 
 
@@ -119,7 +117,7 @@ def _golden(run: Run, record: ConversionRecord) -> tuple[Golden, list[np.ndarray
 
 
 def _answers(run: Run, record: ConversionRecord, pixels: np.ndarray) -> Mapping[str, np.ndarray]:
-    """By runtime that is here, probabilities [N, classes]; of a simulation where there is none.
+    """By the label of each runtime that is here, probabilities [N, classes]; of a simulation where there is none.
 
     Raises:
         TargetError: the file does not run.
@@ -127,13 +125,13 @@ def _answers(run: Run, record: ConversionRecord, pixels: np.ndarray) -> Mapping[
     target, boundary = registry.get(record.target), boundary_of(run, record)
     found: dict[str, np.ndarray] = {}
     runtimes = (*target.runtimes, *target.simulated[:1])
-    with progress(f"replaying {_name(record)}", len(runtimes), "runtimes") as bar:
+    with progress(f"replaying {file_name(record)}", len(runtimes), "runtimes") as bar:
         for runtime in runtimes:
             if runtime in target.runtimes or not found:
                 try:
                     with HostWorker() as worker:
                         session = worker.open(record.target, artifact_path(run, record), runtime, 1)
-                        found[runtime] = replay(session, boundary, pixels)
+                        found[cell_key(record, runtime).label] = replay(session, boundary, pixels)
                 except Unavailable:
                     pass
             bar.advance()
