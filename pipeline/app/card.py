@@ -90,6 +90,7 @@ def _made(run: RunRecord, generated_utc: str) -> list[str]:
         f"run {escaped(run.run_id)}, {run.created_utc}; this card {generated_utc}",
         f"weights: {escaped(run.weights.source)}, sha256 {run.weights.sha256 or 'not recorded'}",
         f"{run.parameters:,} parameters",
+        f"preprocessing: {escaped(run.preprocessing)}",
         f"images: {escaped(run.data.name)}, {run.data.n_train} for training, {run.data.n_val} for validation (digest "
         f"{run.data.val_digest[:12]})",
         "; ".join(f"{name}: {escaped(str(value))}" for name, value in shown.items()),

@@ -98,7 +98,12 @@ def said_by(config: ModelConfig) -> dict[str, Any]:
 
 
 def told(config: ModelConfig, origins: Mapping[str, str]) -> str:
-    """One line: every value with its source."""
+    """The line that commands begin with."""
+    return f"preprocessing: {in_words(config, origins)}"
+
+
+def in_words(config: ModelConfig, origins: Mapping[str, str]) -> str:
+    """Every value with its source."""
     words: dict[str, list[str]] = {}
     for field in FLAGS:
         value, origin = getattr(config, field), origins.get(field, "not recorded")
@@ -106,7 +111,7 @@ def told(config: ModelConfig, origins: Mapping[str, str]) -> str:
             continue
         shown = f"input {_size(value)}" if field == "input_size" else f"{field} {_shown(value)}"
         words.setdefault(origin, []).append(shown)
-    return "preprocessing: " + "; ".join(f"{', '.join(values)} ({origin})" for origin, values in words.items())
+    return "; ".join(f"{', '.join(values)} ({origin})" for origin, values in words.items())
 
 
 def _said(said: Said, field: str) -> object:

@@ -49,7 +49,11 @@ class WeightsRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything known of one run of one model. The free-form mappings hold plain JSON values."""
+    """Everything known of one run of one model. The free-form mappings hold plain JSON values.
+
+    Attributes:
+        preprocessing: how images are prepared, every value with its source, in one line.
+    """
 
     run_id: str
     model: str
@@ -69,6 +73,7 @@ class RunRecord:
     waterfall: WaterfallRecord | None = None
     mixed: MixedRecord | None = None
     instructions: tuple[InstructionRecord, ...] = ()
+    preprocessing: str = ""
 
 
 @dataclass(frozen=True)

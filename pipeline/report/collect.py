@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.metrics.accuracy import accuracy
 from pipeline.metrics.drift import drift
+from pipeline.models.preprocessing import in_words
 from pipeline.records.keys import STAGES
 from pipeline.records.report import SCHEMA_VERSION, Report, RunRecord, WeightsRecord
 from pipeline.records.validation import StageRecord
@@ -84,6 +85,7 @@ def collect_run(run: Run) -> RunRecord:
         waterfall=cells.load_waterfall(run),
         mixed=cells.load_mixed(run),
         instructions=cells.load_instructions(run),
+        preprocessing=in_words(subject.model_config, subject.origins),
     )
 
 

@@ -124,6 +124,7 @@ def provenance(run: RunRecord) -> Table:
         "data": f"{run.data.name}: {run.data.n_train} training, {run.data.n_val} validation images",
         "data.train_digest": run.data.train_digest,
         "data.val_digest": run.data.val_digest,
+        "preprocessing": run.preprocessing or "not recorded",
         "weights": run.weights.source,
         "weights.sha256": run.weights.sha256,
         "artifacts": {

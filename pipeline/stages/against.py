@@ -20,7 +20,7 @@ from pipeline.run.folder import Run, find_run
 from pipeline.stages.convert import baseline_of, convert_cells, source_of
 from pipeline.stages.devices import Place
 from targets.types import TargetError
-from targets.words import plural
+from targets.words import plural, suggest
 
 FLOAT, NONE = "float", "none"
 
@@ -65,7 +65,7 @@ def prepare(
     Raises:
         UsageError: the run that was asked for is this one, or its images have another size.
     """
-    other = None if against.control in (None, CONTROL_MODEL) else find_run(root, Path(str(against.control)))
+    other = None if against.control in (None, CONTROL_MODEL) else _named(root, str(against.control))
     if other is not None:
         _check(run, other)
     if not on.device.times:
@@ -97,6 +97,21 @@ def prepare(
 def ok(run: Run) -> list[ConversionRecord]:
     """The files of a run that were published."""
     return [c for c in load_conversions(run) if c.outcome.status == "ok"]
+
+
+def _named(root: Path, name: str) -> Run:
+    """
+    Raises:
+        UsageError: that is no run, nor another word that --against takes.
+    """
+    try:
+        return find_run(root, Path(name))
+    except UsageError as error:
+        words = (FLOAT, CONTROL_MODEL, NONE)
+        hint = suggest(name, words)
+        if not hint:
+            raise
+        raise UsageError(f"--against {name!r} is not a run, nor one of {', '.join(words)}.{hint}") from error
 
 
 def _check(run: Run, other: Run) -> None:

@@ -90,3 +90,10 @@ def test_a_run_is_not_timed_against_itself(tmp_path: Path) -> None:
     both = runs(tmp_path)
     with pytest.raises(UsageError, match="is the run itself"):
         prepared(tmp_path, both, FakeDevice(), Against(False, both[0].id))
+
+
+@pytest.mark.parametrize(("typed", "says"), [("mobilenet", "mobilenet_v2"), ("flaot", "float")])
+def test_a_word_with_a_slip_gets_the_right_one(tmp_path: Path, typed: str, says: str) -> None:
+    both = runs(tmp_path)
+    with pytest.raises(UsageError, match=f"--against '{typed}' is not a run, .* Did you mean '{says}'"):
+        prepared(tmp_path, both, FakeDevice(), Against(True, typed))
