@@ -52,21 +52,15 @@ class Choice:
             "interpolation": self.transform.interpolation,
             "litert_version": "2.3.0",
             "executorch_version": "1.4.1",
-            **ALL_FILES,
-            **files,
+            **(ALL_FILES | files),
         }
 
 
-def choice(interpolation: str, side: int = 48, crop_pct: float = 0.9) -> Choice:
-    return Choice(
-        f"edge.{interpolation}", EvalTransform((3, side, side), (0.5,) * 3, (0.5,) * 3, crop_pct, interpolation)
-    )
-
-
+HALF = (0.5, 0.5, 0.5)
 CHOICES = [
-    *(choice(name) for name in INTERPOLATION_NAMES),
-    Choice("edge.whole", choice("bicubic", 56, 1.0).transform),
-    Choice("edge.squash", EvalTransform((3, 40, 56), (0.5,) * 3, (0.5,) * 3, 0.875, "bicubic", "squash")),
+    *(Choice(f"edge.{name}", EvalTransform((3, 48, 48), HALF, HALF, 0.9, name)) for name in INTERPOLATION_NAMES),
+    Choice("edge.whole", EvalTransform((3, 56, 56), HALF, HALF, 1.0, "bicubic")),
+    Choice("edge.squash", EvalTransform((3, 40, 56), HALF, HALF, 0.875, "bicubic", "squash")),
 ]
 
 
@@ -89,15 +83,13 @@ def render(folder: str, into: Path, values: dict[str, object]) -> list[Path]:
 def jar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that is exported, for every choice, compiled in one call (the compiler takes long to start)."""
     if MISSING:
-        pytest.skip(f"no {MISSING} on the PATH")
+        pytest.skip(f"no {MISSING} on the PATH (kotlinc: npm install kotlin-compiler, or EDGE_T2T_KOTLINC)")
     folder = tmp_path_factory.mktemp("kotlin")
     sources = list(DECLARATIONS.glob("*.kt"))
     for one in CHOICES:
         rendered = render("android", folder / one.package, one.values())
-        # Of most choices Picture.kt alone: the other files do not depend on how a photo is prepared.
-        sources += [
-            file for file in rendered if file.name == "Picture.kt" or (file.suffix == ".kt" and one is CHOICES[0])
-        ]
+        # Of all choices but one Picture.kt alone: the other files do not depend on how a photo is prepared.
+        sources += [file for file in rendered if file.suffix == ".kt" and (one is CHOICES[0] or file.stem == "Picture")]
     compiled = folder / "app.jar"
     command = [str(KOTLINC), "-Werror", "-Wextra", "-progressive", "-include-runtime", "-d", str(compiled)]
     finished = subprocess.run([*command, *map(str, sources)], capture_output=True, text=True)
@@ -161,15 +153,22 @@ def test_photos_are_prepared_as_for_evaluation(
     assert difference.max() <= 1, f"{(difference > 0).sum()} of {difference.size} values differ"
 
 
-@pytest.mark.parametrize(("left_out", "file"), [("tflite", "LiteRt"), ("executorch", "ExecuTorch")])
-def test_the_golden_test_asks_only_for_files_that_are_there(left_out: str, file: str, tmp_path: Path) -> None:
-    test, gradle = (
-        next(
-            path
-            for path in render("android", tmp_path / name, CHOICES[0].values(**{left_out: None}))
-            if path.name == name
-        )
-        for name in ("GoldenTest.kt", "build.gradle.kts")
-    )
-    assert f"{file}Classifier" not in test.read_text()
-    assert left_out.replace("tflite", "litert") not in gradle.read_text()
+@pytest.mark.parametrize("folder", ["android", "ios"])
+@pytest.mark.parametrize("one", CHOICES, ids=lambda one: one.package)
+def test_templates_render_for_every_choice(one: Choice, folder: str, tmp_path: Path) -> None:
+    for file in render(folder, tmp_path / folder, one.values()):
+        lines = file.read_text().splitlines()
+        assert not [line for line in lines if "{{" in line or "{%" in line or line != line.rstrip()], file.name
+
+
+@pytest.mark.parametrize(
+    ("left_out", "classifier", "library"),
+    [("tflite", "LiteRtClassifier", "litert"), ("executorch", "ExecuTorchClassifier", "executorch-android")],
+)
+def test_a_file_that_is_not_there_is_not_asked_for(
+    left_out: str, classifier: str, library: str, tmp_path: Path
+) -> None:
+    values = CHOICES[0].values(**{left_out: None})
+    rendered = {file.name: file.read_text() for file in render("android", tmp_path / "app", values)}
+    assert classifier not in rendered["GoldenTest.kt"]
+    assert library not in rendered["build.gradle.kts"]
