@@ -22,11 +22,12 @@ NEEDS = {
 RELEASED_WITH = {"litert_version": "ai-edge-litert", "executorch_version": "executorch"}
 
 
-def render(model: str, preparation: Preparation, files: Mapping[str, str]) -> dict[str, str]:
+def render(model: str, preparation: Preparation, files: Mapping[str, str], package: str = PACKAGE) -> dict[str, str]:
     """Path in the app folder -> text.
 
     Args:
         files: name of the file of each target.
+        package: of the Kotlin files.
     """
     environment = Environment(
         loader=PackageLoader("pipeline.app"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -39,7 +40,7 @@ def render(model: str, preparation: Preparation, files: Mapping[str, str]) -> di
         name = template.removesuffix(SUFFIX)
         if _is_needed(name, files):
             made[name] = environment.get_template(template).render(
-                package=PACKAGE,
+                package=package,
                 model=model,
                 height=preparation.height,
                 width=preparation.width,

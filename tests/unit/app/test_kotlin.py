@@ -9,17 +9,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import floor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from calibration.preprocess import EvalTransform, to_rgb
+from calibration.preprocess import to_rgb
+from pipeline.app.code import render
+from pipeline.app.preparation import Preparation
 from pipeline.config import INTERPOLATION_NAMES
+from pipeline.models.build import ModelConfig
+from pipeline.training.subject import eval_transform
 
 ROOT = Path(__file__).parents[3]
 DECLARATIONS = ROOT / "tests/support/kotlin"
@@ -34,49 +37,23 @@ class Choice:
     """One way of preparing photos, in a Kotlin package of its own."""
 
     package: str
-    transform: EvalTransform
+    config: ModelConfig
 
-    def values(self, **files: str | None) -> dict[str, object]:
-        """Variables of the templates; of the artifacts, all those that `files` does not name are there."""
-        _, height, width = self.transform.input_size
-        resized = [floor(side / self.transform.crop_pct) for side in (height, width)]
-        squash = self.transform.crop_mode == "squash"
-        return {
-            "package": self.package,
-            "model": "t2t_vit_10",
-            "height": height,
-            "width": width,
-            "short_side": None if squash else resized[0],
-            "resize_height": resized[0] if squash else None,
-            "resize_width": resized[1] if squash else None,
-            "interpolation": self.transform.interpolation,
-            "litert_version": "2.3.0",
-            "executorch_version": "1.4.1",
-            **(ALL_FILES | files),
-        }
+    def render(self, files: Mapping[str, str] = ALL_FILES) -> dict[str, str]:
+        return render("t2t_vit_10", Preparation.of(self.config), files, self.package)
 
 
-HALF = (0.5, 0.5, 0.5)
+def choice(package: str, height: int, width: int, crop_pct: float, interpolation: str, mode: str = "center") -> Choice:
+    half = (0.5, 0.5, 0.5)
+    size = (3, height, width)
+    return Choice(package, ModelConfig("resnet18", 10, size, half, half, crop_pct, interpolation, crop_mode=mode))
+
+
 CHOICES = [
-    *(Choice(f"edge.{name}", EvalTransform((3, 48, 48), HALF, HALF, 0.9, name)) for name in INTERPOLATION_NAMES),
-    Choice("edge.whole", EvalTransform((3, 56, 56), HALF, HALF, 1.0, "bicubic")),
-    Choice("edge.squash", EvalTransform((3, 40, 56), HALF, HALF, 0.875, "bicubic", "squash")),
+    *(choice(f"edge.{name}", 48, 48, 0.9, name) for name in INTERPOLATION_NAMES),
+    choice("edge.whole", 56, 56, 1.0, "bicubic"),
+    choice("edge.squash", 40, 56, 0.875, "bicubic", "squash"),
 ]
-
-
-def render(folder: str, into: Path, values: dict[str, object]) -> list[Path]:
-    """Every template of a folder, under its name without `.j2`."""
-    templates = ROOT / "pipeline/app/templates" / folder
-    environment = Environment(
-        loader=FileSystemLoader(templates), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    into.mkdir(parents=True)
-    written = []
-    for template in sorted(templates.glob("*.j2")):
-        written.append(into / template.name.removesuffix(".j2"))
-        # jinja2 drops the last line's end
-        written[-1].write_text(environment.get_template(template.name).render(values) + "\n", encoding="utf-8")
-    return written
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +64,12 @@ def jar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kotlin")
     sources = list(DECLARATIONS.glob("*.kt"))
     for one in CHOICES:
-        rendered = render("android", folder / one.package, one.values())
-        # Of all choices but one Picture.kt alone: the other files do not depend on how a photo is prepared.
-        sources += [file for file in rendered if file.suffix == ".kt" and (one is CHOICES[0] or file.stem == "Picture")]
+        for name, text in one.render().items():
+            # Of all choices but one Picture.kt alone: the other files do not depend on how a photo is prepared.
+            if name.endswith("Picture.kt" if one is not CHOICES[0] else ".kt"):
+                sources.append(folder / one.package / name)
+                sources[-1].parent.mkdir(parents=True, exist_ok=True)
+                sources[-1].write_text(text, encoding="utf-8")
     compiled = folder / "app.jar"
     command = [str(KOTLINC), "-Werror", "-Wextra", "-progressive", "-include-runtime", "-d", str(compiled)]
     finished = subprocess.run([*command, *map(str, sources)], capture_output=True, text=True)
@@ -135,7 +115,7 @@ def prepared(jar: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[
             lines.append(f"{one.package} {width} {height} {folder / f'{number}.argb'} {results[one.package, name]}")
     (folder / "lines").write_text("\n".join(lines))
     subprocess.run(["java", "-cp", str(jar), "prepared.PrepareKt", str(folder / "lines")], check=True)
-    sizes = {one.package: one.transform.input_size for one in CHOICES}
+    sizes = {one.package: one.config.input_size for one in CHOICES}
     return {
         (package, name): np.fromfile(file, np.uint8).reshape(*sizes[package][1:], 3)
         for (package, name), file in results.items()
@@ -147,28 +127,37 @@ def prepared(jar: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[
 def test_photos_are_prepared_as_for_evaluation(
     one: Choice, name: str, prepared: dict[tuple[str, str], np.ndarray]
 ) -> None:
-    transform = one.transform.build(normalize=False)
+    transform = eval_transform(one.config).build(normalize=False)
     expected = transform(to_rgb(Image.fromarray(IMAGES[name]))).numpy().transpose(1, 2, 0)
     difference = np.abs(prepared[one.package, name].astype(int) - expected.astype(int))
     assert difference.max() <= 1, f"{(difference > 0).sum()} of {difference.size} values differ"
 
 
-@pytest.mark.parametrize("folder", ["android", "ios"])
 @pytest.mark.parametrize("one", CHOICES, ids=lambda one: one.package)
-def test_templates_render_for_every_choice(one: Choice, folder: str, tmp_path: Path) -> None:
-    for file in render(folder, tmp_path / folder, one.values()):
-        lines = file.read_text().splitlines()
-        assert not [line for line in lines if "{{" in line or "{%" in line or line != line.rstrip()], file.name
+def test_templates_render_for_every_choice(one: Choice) -> None:
+    rendered = one.render()
+    assert {name.split("/")[0] for name in rendered} == {"README.md", "android", "ios"}
+    for name, text in rendered.items():
+        lines = text.splitlines()
+        assert not [line for line in lines if "{{" in line or "{%" in line or line != line.rstrip()], name
+        assert text.endswith("\n"), name
 
 
 @pytest.mark.parametrize(
     ("left_out", "classifier", "library"),
-    [("tflite", "LiteRtClassifier", "litert"), ("executorch", "ExecuTorchClassifier", "executorch-android")],
+    [
+        ("tflite", "LiteRtClassifier", "litert:"),
+        ("executorch", "ExecuTorchClassifier", "executorch-android"),
+        ("coreml", "Classifier.swift", "ios/"),
+    ],
 )
-def test_a_file_that_is_not_there_is_not_asked_for(
-    left_out: str, classifier: str, library: str, tmp_path: Path
-) -> None:
-    values = CHOICES[0].values(**{left_out: None})
-    rendered = {file.name: file.read_text() for file in render("android", tmp_path / "app", values)}
-    assert classifier not in rendered["GoldenTest.kt"]
-    assert library not in rendered["build.gradle.kts"]
+def test_a_file_that_is_not_there_is_not_asked_for(left_out: str, classifier: str, library: str) -> None:
+    rendered = CHOICES[0].render({target: name for target, name in ALL_FILES.items() if target != left_out})
+    for name, text in rendered.items():
+        assert classifier not in name + text
+        assert library not in name + text
+
+
+def test_an_app_for_ios_alone_has_no_android_folder() -> None:
+    rendered = CHOICES[0].render({"coreml": ALL_FILES["coreml"]})
+    assert not [name for name in rendered if name.startswith("android")]
