@@ -47,7 +47,7 @@ def folder_with_a_bad_image(root: Path) -> Path:
         ("convert --precision int4", 2, "int4"),
         ("convert --scheme w5", 2, "--precision 'w5' is not one of fp32"),
         ("convert --target tflite --scheme lut8", 2, "tflite is not converted in lut8"),
-        ("convert --target executorch --unsigned-weights", 2, "--unsigned-weights belongs to coreml alone"),
+        ("convert --target executorch --signed-weights", 2, "--signed-weights belongs to coreml alone"),
         ("convert --target coreml --scheme w4 --deployment-target iOS17", 2, "w4 needs iOS18 or later"),
         ("convert --target coreml --deployment-target MacOS14", 2, "Did you mean 'macOS14'"),
         ("convert --target coreml --precision fp32 --float32-op softmax", 2, "float32 already"),
@@ -155,6 +155,6 @@ def test_the_exit_codes_of_the_documentation_are_those_of_the_code() -> None:
 def test_readme_commands_exist() -> None:
     import re
 
-    named = set(re.findall(r"python main\.py ([a-z]+)", (ROOT / "README.md").read_text()))
+    named = set(re.findall(r"python main\.py ([a-z-]+)", (ROOT / "README.md").read_text()))
     assert named
     assert named <= set(COMMANDS)
