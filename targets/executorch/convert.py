@@ -83,7 +83,8 @@ def with_image_boundary(program: ExportedProgram, mean: tuple[float, ...], std: 
     from torchao.quantization.pt2e import quantize_pt2e  # noqa: F401  registers quantized_decomposed
 
     dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-
+    quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    grid = _grid_of_images(program)
     channels, height, width = input_shape(program)
 
     class Image(nn.Module):
@@ -100,12 +101,24 @@ def with_image_boundary(program: ExportedProgram, mean: tuple[float, ...], std: 
             # Rows of W x 3 values: kernels that broadcast over the last axis are slow on one of 3.
             rows = dequantize(pixels, 1.0, 0, 0, 255, torch.uint8).reshape(1, height, width * channels)
             images = ((rows / 255.0 - self.mean) / self.std).reshape(1, height, width, channels)
+            if (
+                grid is not None
+            ):  # a quarter of the bytes to move; the program's own quantize then changes nothing
+                images = dequantize(quantize(images, *grid), *grid)
             # Contiguous: else what follows keeps the strides of channels last, and is copied outside of the delegate.
             logits = self.program(images.permute(0, 3, 1, 2).contiguous())
             return torch.softmax(logits, dim=-1), logits
 
     with torch.no_grad():
         return torch.export.export(Image(), (torch.zeros(1, height, width, channels, dtype=torch.uint8),))
+
+
+def _grid_of_images(program: ExportedProgram) -> tuple[object, ...] | None:
+    """Scale, zero point, range and dtype that all readers of the images quantize them with; None if one does not."""
+    names = set(program.graph_signature.user_inputs)
+    images = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name in names)
+    grids = {user.args[1:] if "quantize_per_tensor" in str(user.target) else None for user in images.users}
+    return grids.pop() if len(grids) == 1 else None
 
 
 def _lower(program: ExportedProgram, methods: Mapping[str, object] | None) -> bytes:
