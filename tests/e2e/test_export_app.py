@@ -42,7 +42,7 @@ class App:
 def app(finished: Finished) -> App:
     for ended in (
         finished.command("convert", "--no-baseline"),
-        finished.command("validate", "--target", "tflite", "--target", "executorch", "--limit-val", 20),
+        finished.command("validate", "--target", "tflite", "--target", "executorch", "--limit", 20),
         finished.command("export-app", "--license", "CC0 [test]"),
     ):
         assert ended.code == 0, ended.err
