@@ -11,8 +11,8 @@ from pipeline.models.build import ModelConfig
 #: Of Pillow's resampling (ImagingResampleInner in Resample.c of release 13): a bicubic edge that overshoots is clipped
 #: after the first pass, so the order shows.
 PASSES = (
-    "along x, then along y, rounded to 8 bits after each; y first where the height shrinks by more than twice as many "
-    "pixels as the width"
+    "along x, then along y, rounded to 8 bits after each, with weights that are whole numbers over 2^22; y first where "
+    "the height shrinks by more than twice as many pixels as the width"
 )
 
 

@@ -101,9 +101,7 @@ def with_image_boundary(program: ExportedProgram, mean: tuple[float, ...], std: 
             # Rows of W x 3 values: kernels that broadcast over the last axis are slow on one of 3.
             rows = dequantize(pixels, 1.0, 0, 0, 255, torch.uint8).reshape(1, height, width * channels)
             images = ((rows / 255.0 - self.mean) / self.std).reshape(1, height, width, channels)
-            if (
-                grid is not None
-            ):  # a quarter of the bytes to move; the program's own quantize then changes nothing
+            if grid is not None:  # a quarter of the bytes to move; the program's own quantize then changes nothing
                 images = dequantize(quantize(images, *grid), *grid)
             # Contiguous: else what follows keeps the strides of channels last, and is copied outside of the delegate.
             logits = self.program(images.permute(0, 3, 1, 2).contiguous())

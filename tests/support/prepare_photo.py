@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+BITS = 22  # of the fraction of a weight
+
 
 def prepare(photo: np.ndarray, said: Mapping[str, Any]) -> np.ndarray:
     """Upright uint8 RGB [H, W, 3] -> uint8 RGB [height, width, 3]."""
@@ -27,13 +29,11 @@ def _resized(photo: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
     shrinks = photo.shape[0] - size[0], photo.shape[1] - size[1]
     made = photo
     for axis in (0, 1) if shrinks[0] > 0 and shrinks[0] > 2 * shrinks[1] else (1, 0):
-        weights = _weights(photo.shape[axis], size[axis], name)
-        made = np.moveaxis(_rounded(np.tensordot(weights, made.astype(np.float64), (1, axis))), 0, axis)
+        weights = _weights(photo.shape[axis], size[axis], name) * 2**BITS
+        whole = np.trunc(weights + np.copysign(0.5, weights))
+        sums = np.tensordot(whole, made.astype(np.float64), (1, axis))  # of whole numbers below 2^53: exact
+        made = np.moveaxis(np.clip(np.floor(sums / 2**BITS + 0.5), 0, 255), 0, axis)
     return made.astype(np.uint8)
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.floor(values + 0.5), 0, 255)
 
 
 def _weights(have: int, want: int, name: str) -> np.ndarray:
