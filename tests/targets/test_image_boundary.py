@@ -15,6 +15,7 @@ from tiny_hybrid import CLASSES, INPUT_SIZE, SavedProgram
 
 from targets import registry
 from targets.boundary import Boundary
+from targets.executorch.convert import _same_steps
 from targets.program import load_program
 from targets.tflite import flatbuffer, metadata
 from targets.types import ConvertRequest, FactsRecord, PackageOptions, Precision, Session, TargetError
@@ -200,3 +201,15 @@ def test_a_pte_tells_an_app_how_to_feed_it(programs: dict[str, SavedProgram], tm
     }
     probabilities, logits = program.load_method("forward").execute([torch.from_numpy(PIXELS[:1])])
     assert np.allclose(probabilities.numpy(), np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scale", "same"),
+    [(0.0187, True), (2 / 255, False)],  # the second: every odd pixel is half-way between two steps
+    ids=["between ties", "on ties"],
+)
+def test_a_product_and_a_sum_stand_for_the_divisions_where_no_pixel_is_near_half_way(scale: float, same: bool) -> None:
+    mean, std = (0.0, 0.406, 0.456), (1.0, 0.225, 0.224)
+    factor, offset = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
+    assert _same_steps(mean, std, factor, offset, scale) == same
+    assert not _same_steps(mean, std, factor, [o + scale for o in offset], scale)  # one step beside
