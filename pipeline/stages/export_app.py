@@ -93,9 +93,11 @@ def _files(run: Run, targets: Sequence[str], precision: Precision) -> list[Conve
     best = {r.target: r for r in sorted(made, key=lambda r: r.source == own)}
     for record in best.values():
         if boundary_of(run, record).dtype != "uint8":
+            again = f"`python main.py convert --run {run.id}` without --tensor-input"
+            can = "image_input" in registry.get(record.target).options
             raise UsageError(
                 f"{record.path} takes normalised floats, and an app gets files that take pictures: "
-                f"`python main.py convert --run {run.id}` without --tensor-input"
+                f"{again if can else 'choose another target'}"
             )
     return list(best.values())
 
