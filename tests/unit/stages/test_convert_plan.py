@@ -72,7 +72,7 @@ def test_weight_only_files_come_from_the_float_program_and_other_targets_say_tha
 @pytest.mark.parametrize(
     ("wishes", "targets", "precisions", "says"),
     [
-        (Wishes(unsigned_weights=True), ["tflite"], ["int8"], "--unsigned-weights belongs to coreml alone"),
+        (Wishes(signed_weights=True), ["tflite"], ["int8"], "--signed-weights belongs to coreml alone"),
         (Wishes(author="me", license="MIT"), ["executorch"], ["fp32"], "--author, --license belong to coreml alone"),
         (Wishes(deployment_target="iOS16"), ["coreml"], ["fp16", "int8"], "int8 needs iOS17 or later"),
         (Wishes(deployment_target="ios17"), ["coreml"], ["int8"], "Did you mean 'iOS17'"),
