@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,11 +56,8 @@ def make(run: Run, target: str, folder: Path) -> dict[str, tuple[Path, Boundary]
         path = folder / f"{target}-{kind}{registry.get(target).suffix}"
         with HostWorker() as worker:
             worker.convert(target, program, sha256_of(program), "int8", path, {}, options)
-        image = options.image_input
-        taken = (
-            registry.get(target).boundary(options, size) if image else Boundary.tensor(size, config.mean, config.std)
-        )
-        made[kind] = path, taken
+        whole = replace(options, mean=config.mean, std=config.std)  # as `convert` does
+        made[kind] = path, registry.get(target).boundary(whole, size)
     return made
 
 

@@ -11,7 +11,7 @@ from targets.types import ConvertRequest, Precision, QuantParams, TargetError, U
 if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
-    from torch.fx import GraphModule
+    from torch.fx import GraphModule, Node
 
     from targets.target import Schemes
 
@@ -99,10 +99,14 @@ def _check_quantized_as_asked(request: ConvertRequest) -> None:
 
 def input_shape(program: ExportedProgram) -> tuple[int, int, int]:
     """(3, H, W) of the images that the program takes."""
-    names = set(program.graph_signature.user_inputs)
-    node = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name in names)
-    _, channels, height, width = node.meta["val"].shape
+    _, channels, height, width = images_of(program).meta["val"].shape
     return int(channels), int(height), int(width)
+
+
+def images_of(program: ExportedProgram) -> Node:
+    """The placeholder of the images that the program takes."""
+    names = set(program.graph_signature.user_inputs)
+    return next(n for n in program.graph.nodes if n.op == "placeholder" and n.name in names)
 
 
 def static_batch(program: ExportedProgram) -> ExportedProgram:

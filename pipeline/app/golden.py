@@ -118,8 +118,9 @@ def replay(session: Session, boundary: Boundary, pixels: np.ndarray) -> np.ndarr
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """[N, classes] -> probabilities; float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+    from scipy import special
+
+    return np.asarray(special.softmax(logits.astype(np.float64), axis=1))
 
 
 def _tolerance(answers: Mapping[str, Mapping[str, np.ndarray]]) -> float:

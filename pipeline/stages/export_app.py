@@ -140,10 +140,6 @@ def _answers(run: Run, record: ConversionRecord, pixels: np.ndarray) -> Mapping[
     return found
 
 
-def _name(record: ConversionRecord) -> str:
-    return Path(str(record.path)).name
-
-
 def _json(value: object) -> str:
     return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from targets.executorch.schemes import SCHEMES
 from targets.match import is_trained
-from targets.program import check_labels, check_request, fold_quantized_weights, input_shape, static_batch
+from targets.program import check_labels, check_request, fold_quantized_weights, images_of, input_shape, static_batch
 from targets.sdk import one_line, quieted, why_not_imported
 from targets.types import DYNAMIC, ConvertRequest, PackageOptions, Precision, TargetError
 
@@ -123,9 +123,8 @@ def with_image_boundary(program: ExportedProgram, mean: tuple[float, ...], std: 
 
 def _grid_of_images(program: ExportedProgram) -> tuple[object, ...] | None:
     """Scale, zero point, range and dtype that all readers of the images quantize them with; None if one does not."""
-    names = set(program.graph_signature.user_inputs)
-    images = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name in names)
-    grids = {user.args[1:] if "quantize_per_tensor" in str(user.target) else None for user in images.users}
+    users = images_of(program).users
+    grids = {user.args[1:] if "quantize_per_tensor" in str(user.target) else None for user in users}
     return grids.pop() if len(grids) == 1 else None
 
 
